@@ -1,0 +1,70 @@
+# make demo   repair a shipped excerpt (own environment, run-time dependencies only, no torch)
+# make test   everything: environment, linter, types, tests
+# make help   the rest
+PYTHON ?= python3
+PIP_FLAGS ?=
+# For example TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu", which saves gigabytes on a machine without a GPU.
+TORCH_FLAGS ?=
+TRAIN_FLAGS ?=
+BENCH_FLAGS ?=
+PYTEST_FLAGS ?=
+
+VENV := .venv
+DEMO_VENV := .venv-demo
+READY := $(VENV)/.ready
+DEMO_READY := $(DEMO_VENV)/.ready
+
+.PHONY: help demo test lint pytest bench train venv clean distclean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo      repair a shipped excerpt: results in demo-out/"
+	@echo "make test      linter, types and all tests"
+	@echo "make lint      linter and types alone"
+	@echo "make bench     speed and memory, as ratios"
+	@echo "make train     train the base model (TRAIN_FLAGS='--minutes 60')"
+	@echo "make clean     remove what builds and tests left;  make distclean: the environments too"
+
+$(DEMO_READY): pyproject.toml constraints.txt
+	test -x $(DEMO_VENV)/bin/python || $(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e .
+	touch $@
+
+# torch first and pinned, or pip may choose a build with several gigabytes of CUDA by itself.
+$(READY): pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install $(PIP_FLAGS) $(TORCH_FLAGS) -c constraints.txt torch
+	$(VENV)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[test]"
+	touch $@
+
+# The root is the package: type checkers see it through this link.
+.types/stemprover:
+	mkdir -p .types
+	ln -sfn .. .types/stemprover
+
+venv: $(READY)
+
+demo: $(DEMO_READY)
+	$(DEMO_VENV)/bin/stemprover demo -o demo-out
+
+lint: $(READY) .types/stemprover
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+pytest: $(READY)
+	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+
+test: lint pytest
+
+bench: $(READY)
+	$(VENV)/bin/stemprover bench $(BENCH_FLAGS)
+
+train: $(READY)
+	$(VENV)/bin/stemprover train $(TRAIN_FLAGS)
+
+clean:
+	rm -rf build dist *.egg-info .types .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out
+	find . -name __pycache__ -not -path "./.venv*" -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) $(DEMO_VENV)

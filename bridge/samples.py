@@ -1,0 +1,80 @@
+"""Samples as a file stores them, and as the repair sees them (float32), without losing a bit on the way.
+
+libsndfile hands integers out left-aligned in int32. Up to 24 bits they fit float32 exactly, and come back by rounding,
+without dither, so what the repair leaves alone is stored as it was. 32-bit integers and 64-bit floats do not fit:
+there the file's own samples are kept and the repair's change is added to them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+INTEGER_BITS = {
+    "PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "ULAW": 16, "ALAW": 16,
+    "ALAC_16": 16, "ALAC_20": 20, "ALAC_24": 24, "ALAC_32": 32,
+}  # fmt: skip
+FLOATS = {"FLOAT", "DOUBLE"}
+LOSSY = {"VORBIS", "OPUS", "MPEG_LAYER_III"}
+BYTES_PER_SAMPLE = {
+    "PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1
+}  # fmt: skip
+_FLOAT32_BITS = 24
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Samples (C, T) ready to be written, and how many of them had to be cut off at full scale."""
+
+    native: np.ndarray
+    clipped_samples: int
+
+
+@dataclass(frozen=True)
+class SampleCodec:
+    """Between one subtype of libsndfile's and float32."""
+
+    subtype: str
+
+    @property
+    def bits(self) -> int | None:
+        """Bits of an integer sample, None for floats and lossy codings."""
+        return INTEGER_BITS.get(self.subtype)
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """The type in which samples are read and written."""
+        if self.bits is not None:
+            return np.int32
+        return np.float64 if self.subtype == "DOUBLE" else np.float32
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether float32 is too coarse for these samples, so that `encode` wants the file's own beside the result."""
+        return self.subtype == "DOUBLE" or (self.bits or 0) > _FLOAT32_BITS
+
+    def decode(self, native: np.ndarray) -> np.ndarray:
+        """Samples as read (C, T) to float32 (C, T), full scale = 1."""
+        if self.bits is None:
+            with np.errstate(over="ignore"):
+                return native.astype(np.float32, copy=False)
+        return native.astype(np.float32) * np.float32(2.0**-31)
+
+    def encode(self, audio: np.ndarray, original: np.ndarray | None = None) -> Encoded:
+        """Float32 (C, T) to samples as written. `original`: what `decode` got for the same samples, if it is needed."""
+        if original is not None and self.needs_original:
+            change = audio.astype(np.float64) - self.decode(original)
+            if self.bits is None:
+                return Encoded(original + change, 0)
+            return self._to_integer(original.astype(np.float64) + np.rint(change * 2.0**31), 0)
+        if self.bits is None:
+            return Encoded(audio.astype(self.dtype, copy=False), 0)
+        return self._to_integer(np.rint(audio.astype(np.float64) * 2.0 ** (self.bits - 1)), 32 - self.bits)
+
+    def _to_integer(self, levels: np.ndarray, shift: int) -> Encoded:
+        """Whole numbers to left-aligned int32. Full scale itself is one step too high and not worth a word."""
+        full = 2.0 ** (31 - shift)
+        clipped = int(np.count_nonzero((levels > full) | (levels < -full)))
+        held = np.clip(levels, -full, full - 1).astype(np.int64)
+        return Encoded((held << shift).astype(np.int32), clipped)

@@ -1,0 +1,180 @@
+"""What people see: progress, one line for each file, tables, errors. Progress and errors go to the error stream."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from ..engine.errors import StemProverError
+from .outfile import check_output
+from .plan import RenderPlan, make_folder
+from .presets import Preset
+from .render import ChunkRepairer, Progress, render_file
+
+if TYPE_CHECKING:
+    from .demo import DemoReport
+
+_OUT = Console(soft_wrap=True, highlight=False)
+_ERR = Console(soft_wrap=True, highlight=False, stderr=True)
+
+
+def print_error(error: StemProverError, *, path: Path | None = None) -> None:
+    """One line on the error stream, with the file in front unless the message names it."""
+    message = " ".join(str(error).split())
+    if path is not None and str(path) not in message:
+        message = f"{path}: {message}"
+    _ERR.print(Text("Error: ", style="bold red") + Text(message))
+
+
+class _Speed(ProgressColumn):
+    """Seconds of sound for each second of work."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}x real time", style="cyan")
+
+
+class FileProgress:
+    """A bar for the file that is being repaired."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+
+    def start(self, name: str) -> Progress:
+        """A bar for a new file, in place of the last one; call what comes back with seconds done and seconds in all."""
+        for old in self._bars.task_ids:
+            self._bars.remove_task(old)
+        task = self._bars.add_task(name, total=None)
+        return lambda done_s, total_s: self._bars.update(task, completed=done_s, total=total_s)
+
+
+@contextlib.contextmanager
+def file_progress() -> Iterator[FileProgress]:
+    """Progress bars on a terminal, nothing elsewhere."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        _Speed(),
+    )
+    with Bars(*columns, console=_ERR, transient=True, disable=not _ERR.is_terminal) as bars:
+        yield FileProgress(bars)
+
+
+def run_plan(plan: RenderPlan, repairer: ChunkRepairer, preset: Preset, *, mix: Path | None, overwrite: bool) -> int:
+    """Repair every file of a plan, one after the other, and say how each went. Returns the exit code.
+
+    A file that fails does not stop the others. The code is 0 if all went well, 2 if only inputs were wrong, else 1.
+    """
+    failures: list[tuple[Path, StemProverError]] = []
+
+    def failed(path: Path, error: StemProverError) -> None:
+        failures.append((path, error))
+        print_error(error, path=path)
+
+    # No output may replace any input, not even one whose turn has passed.
+    inputs = [job.source for job in plan.jobs] + ([mix] if mix is not None else [])
+    if preset.note:
+        _ERR.print(f"Note: preset {preset.name}: {preset.note}", markup=False, style="yellow")
+    for path, error in plan.failures:
+        failed(path, error)
+    with file_progress() as progress:
+        for number, job in enumerate(plan.jobs, start=1):
+            name = f"[{number}/{len(plan.jobs)}] {job.source.name}" if len(plan.jobs) > 1 else job.source.name
+            try:
+                check_output(job.target, inputs, overwrite=overwrite)
+                if plan.makes_folders:
+                    make_folder(job.target.parent)
+                report = render_file(
+                    job.source,
+                    job.target,
+                    repairer,
+                    mix=mix,
+                    preset=preset,
+                    overwrite=overwrite,
+                    progress=progress.start(name),
+                )
+            except StemProverError as error:
+                failed(job.source, error)
+            except Exception as error:
+                if os.environ.get("STEMPROVER_DEBUG"):
+                    traceback.print_exc()
+                what = f"{type(error).__name__}: {error}"
+                hint = "please report it, with what STEMPROVER_DEBUG=1 shows"
+                failed(job.source, StemProverError(f"internal error: {what}; {hint}"))
+            else:
+                _OUT.print(Text(report.render()))
+    total = len(plan.jobs) + len(plan.failures)
+    if total > 1:
+        done = total - len(failures)
+        _OUT.print(f"{done} of {total} repaired" + (f", {len(failures)} failed:" if failures else ""))
+        for path, _ in failures:
+            _OUT.print(Text(f"  {path}"))
+    if not failures:
+        return 0
+    return 2 if all(error.exit_code == 2 for _, error in failures) else 1
+
+
+def print_demo(report: DemoReport) -> None:
+    """The demo's figures as a table, and where its files are."""
+    table = Table(title="The separated stem against the true one", title_justify="left")
+    for column, justify in (
+        ("", "left"),
+        ("before", "right"),
+        ("after", "right"),
+        ("change", "right"),
+        ("better is", "left"),
+    ):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    rows = (
+        ("SI-SDR (dB)", report.si_sdr_db, "higher"),
+        ("Log-spectral distance (dB)", report.log_spectral_distance_db, "lower"),
+    )
+    for name, (before, after), better in rows:
+        table.add_row(name, f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}", better)
+    _OUT.print(table, soft_wrap=False)
+    _OUT.print(Text(report.repair.render()))
+    _OUT.print(
+        Text(f"Listen to before.wav, after.wav and truth.wav in {report.folder}; the picture is spectrograms.png")
+    )
+
+
+def print_presets(presets: Sequence[Preset], user_folder: Path) -> None:
+    """All presets as a table, and where to put one's own."""
+    table = Table("name", "repairs", "trained", "from")
+    for preset in presets:
+        origin = "StemProver" if preset.is_shipped else "you"
+        table.add_row(
+            Text(preset.name, style="bold"), Text(preset.artefact), "yes" if preset.trained else "not yet", origin
+        )
+    _OUT.print(table, soft_wrap=False)
+    _OUT.print(Text(f"Your own presets go into {user_folder}, one folder each"))
+
+
+def print_preset(preset: Preset) -> None:
+    """One preset in full."""
+    _OUT.print(Text(f"{preset.title} ({preset.name})", style="bold"))
+    lines = [preset.description, f"repairs: {preset.artefact}", f"wet: {preset.wet:g}"]
+    if preset.note or not preset.trained:
+        lines.append(f"trained: {'yes' if preset.trained else 'not yet'}{'; ' + preset.note if preset.note else ''}")
+    lines += [f"adapter: {file.name} at {weight:g}" for file, weight in preset.adapters.items()] or [
+        "adapter: none, the base model alone"
+    ]
+    for when, links in (("before", preset.before), ("after", preset.after)):
+        for link in links:
+            settings = ", ".join(f"{key} = {value:g}" for key, value in link.parameters.items())
+            lines.append(f"{when}: {link.plugin}{' (' + settings + ')' if settings else ''}")
+    lines.append(f"file: {preset.path}")
+    for line in lines:
+        _OUT.print(Text(line))

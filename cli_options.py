@@ -1,0 +1,70 @@
+"""What several commands of the command line share: their options and the checks of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from .engine.errors import OptionError, StemProverError
+
+
+def preset_names(incomplete: str) -> list[str]:
+    """For shell completion: the presets that begin so."""
+    from .bridge.presets import find_presets
+
+    return [name for name in find_presets() if name.startswith(incomplete)]
+
+
+class Quality(StrEnum):
+    """How much work goes into a repair."""
+
+    DRAFT = "draft"
+    STANDARD = "standard"
+    BEST = "best"
+
+
+class Device(StrEnum):
+    """Where the model runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes the graphics card (CUDA) if it can.")]
+JobsOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Processor cores to use.  \\[default: all there are]")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist (never an input).")]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="What to repair, see 'presets list'.  \\[default: general]", autocompletion=preset_names
+    ),
+]
+
+
+def check_range(option: str, value: float | None, low: float, high: float | None) -> None:
+    """Raises OptionError where a number is not in its range; None is always right."""
+    if value is None:
+        return
+    if not value >= low or (high is not None and not value <= high):
+        limits = f"from {low:g} to {high:g}" if high is not None else f"of {low:g} or more"
+        raise OptionError(f"{option} {value:g} is out of range; give a number {limits}")
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turns a missing package into one line that says how to install it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("stemprover"):
+            raise
+        raise StemProverError(
+            f"this command needs {error.name}, which is not installed; run: pip install 'stemprover[{extra}]'"
+        ) from error

@@ -1,0 +1,167 @@
+"""The model bundle on disk: bundle.json, control.onnx, denoiser.onnx; and adapters, merged into the initialisers at load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import ModelError, OptionError
+from .latent import Latent
+from .schedule import BridgeSchedule
+from .stft import StftConfig
+
+GRAPHS = ("control", "denoiser")
+MAX_WEIGHT = 1.5
+
+
+def base_bundle() -> Path:
+    """The bundle that ships with the package."""
+    return Path(__file__).resolve().parent.parent / "presets" / "base"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What bundle.json says, checked, and the bytes of the graphs. Made by `Bundle.load`."""
+
+    folder: Path
+    stft: StftConfig
+    latent: Latent
+    schedule: BridgeSchedule
+    lookahead: int
+    receptive_field: Mapping[str, int]
+    caches: Mapping[str, Mapping[str, tuple[int, int, int]]]
+    graphs: Mapping[str, bytes]
+
+    @classmethod
+    def load(cls, folder: Path) -> Bundle:
+        """Read and check a bundle folder. Raises ModelError where a file is missing or its checksum differs."""
+        about = _read_json(folder / "bundle.json")
+        if about.get("format") != "stemprover-bundle-1":
+            raise ModelError(f"{folder / 'bundle.json'}: format {about.get('format')!r} is not one that this version reads; update")
+        graphs = {}
+        try:
+            for name in GRAPHS:
+                graphs[name] = _checked_bytes(folder / f"{name}.onnx", about["sha256"][f"{name}.onnx"])
+            return cls(
+                folder=folder,
+                stft=StftConfig(**about["stft"]),
+                latent=Latent(scale=np.array(about["latent"]["scale"], np.float32), exponent=about["latent"]["exponent"]),
+                schedule=BridgeSchedule(**about["schedule"]),
+                lookahead=int(about["lookahead"]),
+                receptive_field={name: int(about["receptive_field"][name]) for name in GRAPHS},
+                caches={
+                    name: {key: (int(s[0]), int(s[1]), int(s[2])) for key, s in about["caches"][name].items()} for name in GRAPHS
+                },
+                graphs=graphs,
+            )
+        except (KeyError, TypeError, ValueError, IndexError, OptionError) as error:
+            raise ModelError(f"{folder / 'bundle.json'} is damaged ({type(error).__name__}: {error}); install it again") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ModelError(f"no model bundle at {path.parent} (bundle.json is missing); reinstall, or give another bundle") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); install it again") from error
+    if not isinstance(about, dict):
+        raise ModelError(f"{path} is not a bundle description; install it again")
+    return about
+
+
+def _checked_bytes(path: Path, expected: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"model file {path} is missing or unreadable ({error.strerror}); install it again") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise ModelError(f"model file {path} is damaged (SHA-256 {found[:12]}..., should be {expected[:12]}...); install it again")
+    return content
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA: for each layer the factors A (r, in, ...) and B (out, r, ...), and the common scale alpha / r."""
+
+    path: Path
+    factors: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    scale: float
+
+    @classmethod
+    def load(cls, path: Path) -> Adapter:
+        """Read an adapter.safetensors. Raises ModelError."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="np") as file:
+                meta = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        except FileNotFoundError as error:
+            raise ModelError(f"adapter {path} is missing; install the preset again") from error
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"adapter {path} is damaged ({error}); install the preset again") from error
+        if meta.get("format") != "stemprover-lora-1":
+            raise ModelError(f"adapter {path}: format {meta.get('format')!r} is not one that this version reads")
+        layers = sorted({key.rpartition(".lora_")[0] for key in tensors})
+        try:
+            factors = {layer: (tensors[f"{layer}.lora_A"], tensors[f"{layer}.lora_B"]) for layer in layers}
+        except KeyError as error:
+            raise ModelError(f"adapter {path}: {error} is missing; install the preset again") from error
+        return cls(path, factors, float(meta["scale"]))
+
+    @property
+    def neutral(self) -> bool:
+        """True where the adapter changes nothing, as one that was never trained."""
+        return all(not b.any() for _, b in self.factors.values())
+
+    def delta(self, layer: str) -> np.ndarray:
+        """The change (out, in, ...) of one layer's kernel: scale * B A."""
+        a, b = (factor.astype(np.float32) for factor in self.factors[layer])
+        product = b.reshape(b.shape[0], -1) @ a.reshape(a.shape[0], -1)
+        return self.scale * product.reshape(b.shape[0], *a.shape[1:])
+
+
+def merge_adapters(bundle: Bundle, blend: Mapping[Path, float]) -> dict[str, bytes]:
+    """The graphs with W + sum of weight * scale * B A in their initialisers; torch is not needed.
+
+    Raises OptionError for a weight outside 0..1.5 and ModelError for an adapter that does not fit.
+    """
+    for path, weight in blend.items():
+        if not 0.0 <= weight <= MAX_WEIGHT:
+            raise OptionError(f"weight {weight:g} of {path.parent.name} is out of range; give 0 to {MAX_WEIGHT:g}")
+    adapters = [(Adapter.load(path), weight) for path, weight in blend.items() if weight]
+    adapters = [(adapter, weight) for adapter, weight in adapters if not adapter.neutral]
+    if not adapters:
+        return dict(bundle.graphs)
+    import onnx
+    from onnx import numpy_helper
+
+    merged = {}
+    wanted = {layer for adapter, _ in adapters for layer in adapter.factors}
+    for name in GRAPHS:
+        model = onnx.load_from_string(bundle.graphs[name])
+        for item in model.graph.initializer:
+            layer = f"{name}.{item.name.removesuffix('.weight')}"
+            if layer not in wanted:
+                continue
+            wanted.discard(layer)
+            kernel = numpy_helper.to_array(item).copy()
+            for adapter, weight in adapters:
+                if layer in adapter.factors:
+                    delta = adapter.delta(layer)
+                    if delta.shape != kernel.shape:
+                        raise ModelError(f"adapter {adapter.path}: {layer} is {delta.shape}, the model has {kernel.shape}")
+                    kernel += weight * delta
+            item.CopyFrom(numpy_helper.from_array(kernel, item.name))
+        merged[name] = model.SerializeToString()
+    if wanted:
+        raise ModelError(f"adapter {adapters[0][0].path}: the model has no layer {sorted(wanted)[0]}; it was made for another base")
+    return merged

@@ -1,0 +1,55 @@
+"""The errors that a user can cause or meet: one small tree.
+
+Every message is one line that names the value and says what to do, so that the command line can print it as it is.
+`exit_code` is what the command line ends with: 2 where the user's input has to change, 1 where the work failed.
+"""
+
+from __future__ import annotations
+
+
+class StemProverError(Exception):
+    """Root of all errors that this package raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(StemProverError):
+    """What the user gave cannot be used: a file, an option, a preset."""
+
+    exit_code = 2
+
+
+class AudioFileError(InputError):
+    """A file is not audio, or is empty, truncated, without samples, or holds NaN or infinite values."""
+
+
+class MixMismatchError(InputError):
+    """The mixture does not belong to the stem: other length, sample rate or number of channels."""
+
+
+class OptionError(InputError):
+    """An option or argument has a value that is out of range, malformed or in conflict with another."""
+
+
+class OutputExistsError(InputError):
+    """The output is there already, or is one of the inputs."""
+
+
+class PresetError(InputError):
+    """A preset is unknown or wrong; the message names the file and the key."""
+
+
+class ModelError(StemProverError):
+    """The model bundle or an adapter is missing or damaged."""
+
+
+class OutputError(StemProverError):
+    """The result cannot be written: read-only, disk full, a format that cannot hold it."""
+
+
+class ExportError(StemProverError):
+    """A checkpoint could not be exported, or the export does not equal the original."""
+
+
+class TrainingError(StemProverError):
+    """Training cannot start or go on."""

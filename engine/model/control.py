@@ -1,0 +1,76 @@
+"""The control branch: what the stem and the mixture tell, computed once for all steps of the sampler."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .attention import FrequencyTransformer
+from .causal import CausalConv2d, ChannelNorm, Delay
+from .config import ModelConfig
+from .zero_conv import PhaseAwareZeroConv
+
+
+class ResBlock(nn.Module):
+    """Two causal convolutions beside the identity; dilations in frames."""
+
+    def __init__(self, channels: int, dilations: tuple[int, int]) -> None:
+        super().__init__()
+        self.norm1 = ChannelNorm(channels)
+        self.conv1 = CausalConv2d(channels, channels, dilation=dilations[0])
+        self.norm2 = ChannelNorm(channels)
+        self.conv2 = CausalConv2d(channels, channels, dilation=dilations[1])
+        self.identity = Delay(sum(dilations))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(nn.functional.silu(self.norm1(x)))
+        return self.identity(x) + self.conv2(nn.functional.silu(self.norm2(h)))
+
+
+class ControlBranch(nn.Module):
+    """Features (B, 233, K, N) to the residuals of the denoiser's six skips and middle, and band tokens (B, D, K / 4, N).
+
+    It sees neither x_t nor t, so its outputs are cached for all steps. The output at frame n + 16 belongs to frame n: each
+    convolution is causal, its centre lies half its width in the past, and the finer levels wait for the coarsest one, so
+    every level looks equally far to both sides of the frame that it speaks of.
+    """
+
+    DILATIONS = (((1, 2),), ((1, 2), (1, 2)), ((1, 2), (2, 2)))
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c0, c1, c2 = config.control
+        d0, d1, d2 = config.denoiser
+        self.conv_in = nn.Conv2d(config.features, c0, 1)
+        self.band_bias = nn.Parameter(torch.zeros(1, c0, config.bands, 1))
+        self.down = nn.ModuleList(
+            [CausalConv2d(c0, c1, (3, 1), stride=2), CausalConv2d(c1, c2, (3, 1), stride=2)]
+        )
+        self.levels = nn.ModuleList(
+            nn.ModuleList(ResBlock(width, dilations) for dilations in blocks)
+            for width, blocks in zip(config.control, self.DILATIONS, strict=True)
+        )
+        self.attention = FrequencyTransformer(c2, c2 // config.head_channels, None)
+        reach = [sum(map(sum, blocks)) for blocks in self.DILATIONS]
+        assert sum(reach) == config.lookahead, reach
+        self.wait = nn.ModuleList([Delay(reach[1] + reach[2]), Delay(reach[2])])
+        widths = [(c0, d0), (c0, d0), (c1, d0), (c1, d1), (c2, d1), (c2, d2), (c2, d2)]
+        self.zero = nn.ModuleList(PhaseAwareZeroConv(inputs, outputs) for inputs, outputs in widths)
+        self.tokens = nn.Conv2d(c2, config.tokens, 1)
+
+    def forward(self, features: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Residuals (seven tensors) and band tokens."""
+        x = self.conv_in(features) + self.band_bias
+        for block in self.levels[0]:
+            x = block(x)
+        fine = self.wait[0](x)
+        x = self.down[0](x)
+        for block in self.levels[1]:
+            x = block(x)
+        middle = self.wait[1](x)
+        x = self.down[1](x)
+        for block in self.levels[2]:
+            x = block(x)
+        x = self.attention(x)[0]
+        sources = [fine, fine, middle, middle, x, x, x]
+        return [zero(source) for zero, source in zip(self.zero, sources, strict=True)], self.tokens(x)

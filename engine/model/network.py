@@ -1,0 +1,60 @@
+"""The whole network: control branch, denoiser and output head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .control import ControlBranch
+from .unet import build_unet
+
+
+class Denoiser(nn.Module):
+    """Predicts the true stem's latent from a point x_t on the bridge: (B, 64, K, N) to the same shape.
+
+    Head: z = z_y + c (g1 z_y + g2 (z_mix - z_y) + r). The gates g act on slots (one value for re and im, so they keep the
+    phase), r is free, c is the network's confidence in its own change, for each band, for mid and side. All are zero at the
+    start, c sharply so at its ends: what the net does not trust is left alone exactly.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.slots = config.latent // 4
+        self.unet = build_unet(config)
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, stem: Tensor, mix: Tensor, residuals: list[Tensor], tokens: Tensor
+    ) -> Tensor:
+        """x_t, stem, mix (B, 64, K, N), t (B,) in 0..1; residuals and tokens from the control branch, same frames."""
+        head = self.unet(
+            x_t,
+            1000.0 * t,
+            encoder_hidden_states=tokens,
+            down_block_additional_residuals=tuple(residuals[:-1]),
+            mid_block_additional_residual=residuals[-1],
+            return_dict=False,
+        )[0].float()
+        free, gates = head[:, : 4 * self.slots], head[:, 4 * self.slots : 8 * self.slots]
+        by_stem = 1.5 * torch.tanh(gates[:, : 2 * self.slots])
+        by_mix = 1.5 * torch.tanh(gates[:, 2 * self.slots :])
+        trust = (1.2 * torch.sigmoid(head[:, 8 * self.slots :] + 1.0) - 0.1).clamp(0.0, 1.0)
+        trust = torch.repeat_interleave(trust, self.slots, dim=1)
+        change = torch.cat([by_stem, by_stem], 1) * stem + torch.cat([by_mix, by_mix], 1) * (mix - stem) + free
+        return stem + torch.cat([trust, trust], 1) * change
+
+
+class RepairNet(nn.Module):
+    """Control branch and denoiser."""
+
+    def __init__(self, config: ModelConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ModelConfig()
+        self.control = ControlBranch(self.config)
+        self.denoiser = Denoiser(self.config)
+
+    def forward(self, features: Tensor, x_t: Tensor, t: Tensor, stem: Tensor, mix: Tensor) -> Tensor:
+        """features (B, 233, K, N + 16); x_t, stem, mix (B, 64, K, N): frame n of them goes with features up to n + 16."""
+        residuals, tokens = self.control(features)
+        ahead = self.config.lookahead
+        return self.denoiser(x_t, t, stem, mix, [r[..., ahead:] for r in residuals], tokens[..., ahead:])

@@ -1,0 +1,57 @@
+"""A diffusers U-Net made causal: convolutions, resampling, norms and attention are exchanged in place."""
+
+from __future__ import annotations
+
+from diffusers import UNet2DConditionModel
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.upsampling import Upsample2D
+from torch import nn
+
+from .attention import FrequencyTransformer
+from .causal import CausalConv2d, ChannelNorm, FrequencyUpsample
+from .config import ModelConfig
+
+
+def build_unet(config: ModelConfig) -> UNet2DConditionModel:
+    """The denoiser's U-Net: latent (B, 64, K, N) in, head outputs (B, 130, K, N) out, ready for streaming."""
+    unet = UNet2DConditionModel(
+        in_channels=config.latent,
+        out_channels=config.head_outputs,
+        block_out_channels=config.denoiser,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        cross_attention_dim=config.tokens,
+        attention_head_dim=config.head_channels,
+        norm_num_groups=8,
+    )
+    return make_causal(unet, config)
+
+
+def make_causal(unet: UNet2DConditionModel, config: ModelConfig) -> UNet2DConditionModel:
+    """Exchange, in place, every layer that would look at the future or gather statistics over time. Down- and up-sampling
+    then act on frequency alone, so any number of frames can be run. Returns the same U-Net."""
+    for parent in list(unet.modules()):
+        for name, child in list(parent.named_children()):
+            causal = _causal_layer(child, config)
+            if causal is not None:
+                setattr(parent, name, causal)
+    nn.init.zeros_(unet.conv_out.conv.weight)
+    nn.init.zeros_(unet.conv_out.conv.bias)
+    return unet
+
+
+def _causal_layer(layer: nn.Module, config: ModelConfig) -> nn.Module | None:
+    if isinstance(layer, Downsample2D):
+        return CausalConv2d(layer.channels, layer.out_channels, (3, 1), stride=2)
+    if isinstance(layer, Upsample2D):
+        return FrequencyUpsample(layer.channels, layer.out_channels)
+    if isinstance(layer, Transformer2DModel):
+        width = layer.inner_dim
+        return FrequencyTransformer(width, width // config.head_channels, config.tokens)
+    if isinstance(layer, nn.GroupNorm):
+        return ChannelNorm(layer.num_channels)
+    if isinstance(layer, nn.Conv2d) and layer.kernel_size[1] > 1:
+        return CausalConv2d(layer.in_channels, layer.out_channels, (layer.kernel_size[0], layer.kernel_size[1]))
+    return None

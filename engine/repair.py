@@ -1,0 +1,256 @@
+"""Repairer: the one object that the others call. Arrays, chunks of files, and live streams, at any sample rate."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from .bundle import Bundle, base_bundle
+from .channels import add_change, from_pairs, pair_count, to_pairs
+from .errors import MixMismatchError, OptionError
+from .live import RepairStream
+from .resample import Resampler, check_rate
+from .runtime import Runtime
+from .segment import SegmentConfig, best_cut, hop_levels_db
+from .stream import MODEL_RATE, DeltaStream
+
+QUALITY_STEPS = {"draft": 1, "standard": 2, "best": 4}
+OFFLINE_FRAMES = 128
+BLOCK_SAMPLES = 1 << 16
+
+
+class PresetLike(Protocol):
+    """What a Repairer needs of a preset."""
+
+    @property
+    def adapters(self) -> Mapping[Path, float]:
+        """Adapter file to weight."""
+
+    @property
+    def wet(self) -> float:
+        """Share of the change that is added, 0 to 1."""
+
+
+Chunk = np.ndarray | tuple[np.ndarray, np.ndarray]
+
+
+class Repairer:
+    """One loaded model with a blend of adapters. Sound is float32 (C, T), as in pedalboard.
+
+    preset or blend (adapter file -> weight 0..1.5) choose the adapters; `quality` (draft, standard, best) or `steps` the steps
+    of the sampler; `wet` 0..1 the share of the change that is added; `jobs` the cores that a file may use.
+    Raises OptionError for values out of range and ModelError for a missing or damaged bundle.
+    """
+
+    def __init__(
+        self,
+        preset: PresetLike | None = None,
+        *,
+        bundle: Path | None = None,
+        blend: Mapping[Path, float] | None = None,
+        wet: float | None = None,
+        steps: int | None = None,
+        quality: str = "standard",
+        device: str = "auto",
+        jobs: int | None = None,
+        segments: SegmentConfig | None = None,
+    ) -> None:
+        if preset is not None and blend is not None:
+            raise OptionError("give a preset or a blend, not both")
+        if quality not in QUALITY_STEPS:
+            raise OptionError(f"quality {quality!r} is unknown; choose {', '.join(QUALITY_STEPS)}")
+        self.steps = QUALITY_STEPS[quality] if steps is None else steps
+        if not 1 <= self.steps <= 50:
+            raise OptionError(f"steps={self.steps} is out of range; give 1 to 50")
+        self.wet = wet if wet is not None else preset.wet if preset is not None else 1.0
+        if not 0.0 <= self.wet <= 1.0:
+            raise OptionError(f"wet={self.wet:g} is out of range; give 0 (untouched) to 1 (fully repaired)")
+        self.jobs = jobs if jobs is not None else available_cores()
+        if self.jobs < 1:
+            raise OptionError(f"jobs={self.jobs} is out of range; give 1 or more")
+        self.segments = segments or SegmentConfig()
+        adapters = blend if blend is not None else preset.adapters if preset is not None else {}
+        self.runtime = Runtime(Bundle.load(bundle or base_bundle()), adapters, device)
+
+    @property
+    def provider(self) -> str:
+        """'cuda' or 'cpu': where the model really runs."""
+        return self.runtime.provider
+
+    def process(self, audio: np.ndarray, sample_rate: float, mix: np.ndarray | None = None) -> np.ndarray:
+        """Repair a whole array (C, T) or (T,), with the mixture of the same shape where there is one. Returns a new array."""
+        stem = np.atleast_2d(np.asarray(audio, np.float32))
+        if stem.ndim != 2:
+            raise OptionError(f"audio of shape {np.shape(audio)}: give (channels, samples) or (samples,)")
+        song = None if mix is None else np.atleast_2d(np.asarray(mix, np.float32))
+        if song is not None and song.shape != stem.shape:
+            raise MixMismatchError(f"mix of shape {song.shape} and stem of shape {stem.shape} must be equal (channels, samples)")
+        starts = range(0, stem.shape[1], BLOCK_SAMPLES)
+        blocks = (slice(start, start + BLOCK_SAMPLES) for start in starts)
+        chunks: Iterator[Chunk] = (stem[:, b] if song is None else (stem[:, b], song[:, b]) for b in blocks)
+        parts = list(self.process_chunks(chunks, sample_rate, len(stem), has_mix=song is not None))
+        out = np.concatenate(parts, axis=1) if parts else np.zeros_like(stem)
+        return out.reshape(np.shape(audio))
+
+    def process_chunks(
+        self, chunks: Iterable[Chunk], sample_rate: float, channels: int, *, has_mix: bool = False
+    ) -> Iterator[np.ndarray]:
+        """Chunks (C, n), or pairs of stem and mixture chunks, to repaired chunks: as many samples in total as came in, in
+        memory that does not depend on the length. Raises OptionError where a chunk does not fit."""
+        rate = check_rate(sample_rate)
+        dry: deque[np.ndarray] = deque()
+        there = Resampler(rate, MODEL_RATE, 2 * channels)
+        total = 0
+
+        def at_model_rate() -> Iterator[np.ndarray]:
+            nonlocal total
+            for chunk in chunks:
+                stem, mix = chunk if isinstance(chunk, tuple) else (chunk, None)
+                _check_block(stem, mix, channels, has_mix)
+                stem = np.array(stem, np.float32)
+                dry.append(stem)
+                total += stem.shape[1]
+                yield there.process(np.concatenate([stem, stem if mix is None else np.asarray(mix, np.float32)]))
+            yield there.process(np.zeros((2 * channels, 0), np.float32), last=True)
+
+        if self.wet == 0.0:
+            for chunk in chunks:
+                stem, mix = chunk if isinstance(chunk, tuple) else (chunk, None)
+                _check_block(stem, mix, channels, has_mix)
+                yield np.array(stem, np.float32)
+            return
+        back = Resampler(MODEL_RATE, rate, channels)
+        given = 0
+        for change in self._changes(at_model_rate(), channels, has_mix):
+            part = back.process(change)
+            for out in _add(dry, part[:, : total - given], self.wet):
+                given += out.shape[1]
+                yield out
+        tail = back.process(np.zeros((channels, 0), np.float32), last=True)[:, : total - given]
+        tail = np.pad(tail, ((0, 0), (0, total - given - tail.shape[1])))
+        yield from _add(dry, tail, self.wet)
+
+    def stream(
+        self, sample_rate: float, channels: int, *, has_mix: bool = False, chunk_frames: int = 4
+    ) -> RepairStream:
+        """A live stream: `process(block)` gives a block of the same size, `latency_samples` later; `flush()` the rest."""
+        return RepairStream(self._delta_stream(), check_rate(sample_rate), channels, has_mix, self.wet, chunk_frames)
+
+    def _delta_stream(self) -> DeltaStream:
+        return DeltaStream(self.runtime, self.steps)
+
+    def _changes(self, blocks: Iterator[np.ndarray], channels: int, has_mix: bool) -> Iterator[np.ndarray]:
+        """Model-rate blocks (stem and mixture channels stacked) to the change (C, n), aligned, as many samples as came in."""
+        delta = self._delta_stream()
+        cut = _Segmenter(blocks, channels, delta, self.segments)
+        if self.jobs == 1:
+            for segment in cut:
+                yield _segment_change(delta, segment, channels, has_mix)
+            return
+        with ThreadPoolExecutor(self.jobs) as pool:
+            running: deque[Future[np.ndarray]] = deque()
+            try:
+                for segment in cut:
+                    running.append(pool.submit(_segment_change, delta, segment, channels, has_mix))
+                    if len(running) > self.jobs:
+                        yield running.popleft().result()
+                while running:
+                    yield running.popleft().result()
+            finally:
+                for future in running:
+                    future.cancel()
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Stem and mixture channels (2 C, before + length + after); the change is wanted for `length` samples after `before`."""
+
+    audio: np.ndarray
+    before: int
+    length: int
+
+
+class _Segmenter:
+    """Cuts model-rate blocks into segments with the sound before that their warm-up needs and the look-ahead after."""
+
+    def __init__(self, blocks: Iterator[np.ndarray], channels: int, delta: DeltaStream, config: SegmentConfig) -> None:
+        self.blocks, self.channels, self.delta, self.config = blocks, channels, delta, config
+
+    def __iter__(self) -> Iterator[Segment]:
+        hop, after, warmup = self.delta.hop, self.delta.delay_samples, self.delta.warmup_samples
+        buffer = np.zeros((2 * self.channels, 0), np.float32)
+        before, ended = 0, False
+        while True:
+            pending, have = [buffer], buffer.shape[1]
+            while not ended and have - before < self.config.longest * hop + after:
+                block = next(self.blocks, None)
+                ended = block is None
+                if block is not None:
+                    pending.append(block)
+                    have += block.shape[1]
+            buffer = np.concatenate(pending, axis=1) if len(pending) > 1 else buffer
+            fresh = have - before
+            if ended and fresh <= self.config.longest * hop:
+                if fresh > 0:
+                    yield Segment(buffer, before, fresh)
+                return
+            levels = hop_levels_db(buffer[: self.channels, before : before + self.config.longest * hop], hop)
+            length = best_cut(levels, self.config) * hop
+            yield Segment(buffer[:, : before + length + after], before, length)
+            keep = max(0, before + length - warmup)
+            keep -= keep % hop
+            buffer, before = buffer[:, keep:].copy(), before + length - keep
+
+
+def _segment_change(delta: DeltaStream, segment: Segment, channels: int, has_mix: bool) -> np.ndarray:
+    """The change (C, length) of one segment, warmed up by the sound before it."""
+    hop, delay = delta.hop, delta.delay_samples
+    needed = segment.before + segment.length + delay
+    size = OFFLINE_FRAMES * hop
+    state = delta.start(pair_count(channels))
+    wanted = np.zeros((channels, segment.length), np.float32)
+    for start in range(0, needed, size):
+        count = min(size, -(-(needed - start) // hop) * hop)
+        block = segment.audio[:, start : start + count]
+        if block.shape[1] < count:
+            block = np.pad(block, ((0, 0), (0, count - block.shape[1])))
+        stem, mix = to_pairs(block[:channels]), to_pairs(block[channels:]) if has_mix else None
+        change, state = delta.process(stem, mix, state)
+        # This block's change belongs to the samples from `place` on, counted from the segment's first wanted one.
+        place = start - delay - segment.before
+        low, high = max(0, place), min(segment.length, place + count)
+        if low < high:
+            wanted[:, low:high] = from_pairs(change, channels)[:, low - place : high - place]
+    return wanted
+
+
+def _add(dry: deque[np.ndarray], change: np.ndarray, wet: float) -> Iterator[np.ndarray]:
+    """Take as many dry samples as the change has and add it."""
+    while change.shape[1]:
+        block = dry.popleft()
+        count = min(block.shape[1], change.shape[1])
+        if count < block.shape[1]:
+            dry.appendleft(block[:, count:])
+        yield add_change(block[:, :count], change[:, :count], wet)
+        change = change[:, count:]
+
+
+def _check_block(stem: np.ndarray, mix: np.ndarray | None, channels: int, has_mix: bool) -> None:
+    if stem.ndim != 2 or stem.shape[0] != channels:
+        raise OptionError(f"chunk of shape {stem.shape}: give ({channels}, samples)")
+    if (mix is not None) != has_mix:
+        raise MixMismatchError(f"has_mix={has_mix}, but a chunk came {'with' if mix is not None else 'without'} the mixture")
+    if mix is not None and mix.shape != stem.shape:
+        raise MixMismatchError(f"mix chunk of shape {mix.shape} and stem chunk of shape {stem.shape} must be equal")

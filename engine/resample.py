@@ -1,0 +1,58 @@
+"""Streams between the host's sample rate and the model's: the stem goes to the model's rate, the change comes back."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import soxr
+
+from .errors import OptionError
+from .stream import MODEL_RATE
+
+LOWEST_RATE, HIGHEST_RATE = 8000, 192000
+
+
+def check_rate(sample_rate: float) -> int:
+    """The sample rate in Hz as an integer. Raises OptionError outside 8 to 192 kHz."""
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE or sample_rate != int(sample_rate):
+        raise OptionError(f"sample rate {sample_rate:g} Hz is not supported; convert to a whole number from {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+    return int(sample_rate)
+
+
+class Resampler:
+    """A stream of (C, n) blocks from one rate to another; linear phase, no offset: sample 0 stays at time 0 (soxr, HQ).
+
+    The number of samples out depends on the samples in so far alone, not on the blocks.
+    """
+
+    def __init__(self, rate_in: int, rate_out: int, channels: int) -> None:
+        self._soxr = None if rate_in == rate_out else soxr.ResampleStream(rate_in, rate_out, channels, dtype="float32", quality="HQ")
+
+    def process(self, block: np.ndarray, last: bool = False) -> np.ndarray:
+        """The samples (C, m) that are ready after this block (C, n)."""
+        if self._soxr is None:
+            return block
+        return np.ascontiguousarray(self._soxr.resample_chunk(np.ascontiguousarray(block.T), last=last).T)
+
+
+@lru_cache(maxsize=64)
+def round_trip_latency(sample_rate: int, chunk: int, delay: int) -> int:
+    """Samples at the host's rate from a sample's arrival until its change is ready: both resamplers, the chunk, the delay.
+
+    chunk and delay in samples of the model's rate. Measured by sending silence through both resamplers, once a rate.
+    """
+    if sample_rate == MODEL_RATE:
+        return chunk - 1 + delay
+    there, back = Resampler(sample_rate, MODEL_RATE, 1), Resampler(MODEL_RATE, sample_rate, 1)
+    step = max(1, sample_rate // 2000)
+    total_in = at_model = sent_back = ready = worst = 0
+    while total_in < sample_rate * 2 + 4 * (delay + chunk) * sample_rate // MODEL_RATE:
+        at_model += there.process(np.zeros((1, step), np.float32)).shape[-1]
+        total_in += step
+        done = max(0, at_model // chunk * chunk - delay)
+        if done > sent_back:
+            ready += back.process(np.zeros((1, done - sent_back), np.float32)).shape[-1]
+            sent_back = done
+        worst = max(worst, total_in - ready)
+    return worst + 2 * step

@@ -1,0 +1,146 @@
+"""ONNX Runtime: two sessions, and one chunk of frames through control branch and sampler with all state explicit."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bundle import Bundle, merge_adapters
+from .errors import ModelError, OptionError
+from .features import Features
+from .schedule import sample_bridge
+
+Caches = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """The caches of the control branch and of each sampler step, the latents that wait for their look-ahead
+    (B, 2, 64, K, L), and how many frames have come in, at most L."""
+
+    control: Caches
+    denoiser: tuple[Caches, ...]
+    waiting: np.ndarray
+    frames: int
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the control branch found for a run of frames: cached, it serves all steps of the sampler."""
+
+    outputs: Mapping[str, np.ndarray]
+
+
+class Runtime:
+    """A bundle, loaded: `start`, then `step` for chunk after chunk. Holds no state of any stream, so threads may share it."""
+
+    def __init__(
+        self, bundle: Bundle, blend: Mapping[Path, float] | None = None, device: str = "auto", threads: int = 1
+    ) -> None:
+        import onnxruntime as ort
+
+        self.bundle = bundle
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Waiting threads sleep: with a DAW's own threads beside them, spinning costs more than it saves.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Zero-initialised and decaying values would become denormals, at a third of the speed.
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        graphs = merge_adapters(bundle, blend or {})
+        providers = _providers(device, ort.get_available_providers())
+        try:
+            self._control = ort.InferenceSession(graphs["control"], options, providers=providers)
+            self._denoiser = ort.InferenceSession(graphs["denoiser"], options, providers=providers)
+        except Exception as error:  # ONNX Runtime raises its own unrelated classes
+            raise ModelError(f"ONNX Runtime cannot load the model in {bundle.folder}: {str(error).splitlines()[0]}") from error
+        used = {session.get_providers()[0] for session in (self._control, self._denoiser)}
+        self.provider = "cuda" if used == {"CUDAExecutionProvider"} else "cpu"
+        if device == "cuda" and self.provider != "cuda":
+            raise OptionError("device cuda: ONNX Runtime found no usable CUDA device; install the [cuda] extra, or use --device cpu")
+        self._residuals = [output.name for output in self._control.get_outputs() if not output.name.endswith(".next")]
+
+    def start(self, batch: int, steps: int) -> ModelState:
+        """State before the first frame."""
+        zeros = {
+            name: {key: np.zeros((batch, *shape), np.float32) for key, shape in self.bundle.caches[name].items()}
+            for name in ("control", "denoiser")
+        }
+        latent, lookahead = self.bundle.latent, self.bundle.lookahead
+        waiting = np.zeros((batch, 2, latent.channels, latent.layout.bands, lookahead), np.float32)
+        return ModelState(zeros["control"], (zeros["denoiser"],) * steps, waiting, 0)
+
+    def control(self, features: np.ndarray, caches: Caches) -> tuple[Control, Caches]:
+        """One run of the control branch over features (B, 233, K, N)."""
+        outputs, after = _run(self._control, {"control": features}, caches)
+        return Control({name: outputs[name] for name in self._residuals}), after
+
+    def denoise(
+        self, x_t: np.ndarray, t: float, stem: np.ndarray, mix: np.ndarray, control: Control, caches: Caches
+    ) -> tuple[np.ndarray, Caches]:
+        """One prediction of the true stem's latent (B, 64, K, N) at time t of the bridge."""
+        times = np.full(len(x_t), t, np.float32)
+        inputs = {"x_t": x_t, "t": times, "stem": stem, "mix": mix, **control.outputs}
+        outputs, after = _run(self._denoiser, inputs, caches)
+        return outputs["estimate"], after
+
+    def step(
+        self, features: Features, state: ModelState, recompute_control: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, ModelState]:
+        """One chunk: repaired latents of the frames that now have their look-ahead, with their stem and mixture.
+
+        features of N frames -> (repaired, stem, mix), each (B, 64, K, M), M = N but for the first L frames, which only fill
+        the look-ahead; and the next state. `recompute_control` runs the control branch anew for each step, for comparison.
+        """
+        found, control_after = self.control(features.control, state.control)
+        lookahead = self.bundle.lookahead
+        joined = np.concatenate([state.waiting, np.stack([features.stem, features.mix], axis=1)], axis=-1)
+        count = features.stem.shape[-1]
+        ready, waiting = joined[..., :count], joined[..., count:]
+        skip = min(count, lookahead - state.frames)
+        stem, mix = (np.ascontiguousarray(ready[:, i, ..., skip:]) for i in (0, 1))
+        frames = min(lookahead, state.frames + count)
+        if stem.shape[-1] == 0:
+            return stem, stem, mix, ModelState(control_after, state.denoiser, waiting, frames)
+        caches = list(state.denoiser)
+
+        def denoise(x_t: np.ndarray, t: float, step: int) -> np.ndarray:
+            again = self.control(features.control, state.control)[0] if recompute_control and step else found
+            late = Control({name: np.ascontiguousarray(value[..., skip:]) for name, value in again.outputs.items()})
+            estimate, caches[step] = self.denoise(x_t, t, stem, mix, late, state.denoiser[step])
+            return estimate
+
+        times = self.bundle.schedule.times(len(state.denoiser))
+        repaired = sample_bridge(denoise, stem, self.bundle.schedule, times)
+        return repaired, stem, mix, ModelState(control_after, tuple(caches), waiting, frames)
+
+
+def _run(session: Any, inputs: Mapping[str, np.ndarray], caches: Caches) -> tuple[dict[str, np.ndarray], Caches]:
+    names = [output.name for output in session.get_outputs()]
+    feed = {**inputs, **{f"{key}.cache": value for key, value in caches.items()}}
+    outputs = dict(zip(names, session.run(names, feed), strict=True))
+    return outputs, {key: outputs.pop(f"{key}.next") for key in caches}
+
+
+def _providers(device: str, available: list[str]) -> list[str]:
+    if device not in ("auto", "cpu", "cuda"):
+        raise OptionError(f"device {device!r} is unknown; choose auto, cpu or cuda")
+    # The GPU build lists CUDA everywhere, and complains at length where there is none: so ask for the driver first.
+    if device == "cpu" or "CUDAExecutionProvider" not in available or not _has_cuda_driver():
+        return ["CPUExecutionProvider"]
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def _has_cuda_driver() -> bool:
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True

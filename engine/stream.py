@@ -1,0 +1,156 @@
+"""Hops of a stem (and its mixture) in, hops of the change that repairs it out: the model's own stream at 44.1 kHz.
+
+The state of a stream is one dataclass that goes in and comes out. Any split of the hops gives the same change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .features import FeatureMaker, Features, FeatureState
+from .runtime import ModelState, Runtime
+from .stft import AnalysisState, Stft, SynthesisState
+
+MODEL_RATE = 44100
+
+
+@dataclass(frozen=True)
+class DeltaState:
+    """Everything between two blocks of one stream. `quiet` counts the silent hops up to now; `running` is False while the
+    model sleeps; `model_frames` frames have gone into the running model."""
+
+    stem: AnalysisState
+    mix: AnalysisState
+    synthesis: SynthesisState
+    features: FeatureState
+    model: ModelState
+    quiet: int
+    running: bool
+
+
+@dataclass(frozen=True)
+class DeltaStream:
+    """The change that repairs a stem, `delay_samples` later than the stem.
+
+    The model sleeps when nothing but digital silence is within its look-ahead, and starts afresh with the first sound: by a
+    rule that looks at single hops, so that it does not depend on how the stream was cut into blocks.
+    """
+
+    runtime: Runtime
+    steps: int
+    recompute_control: bool = False
+    stft: Stft = field(init=False)
+    maker: FeatureMaker = field(init=False)
+
+    def __post_init__(self) -> None:
+        bundle = self.runtime.bundle
+        object.__setattr__(self, "stft", Stft(bundle.stft))
+        object.__setattr__(self, "maker", FeatureMaker(bundle.latent, bundle.stft))
+
+    @property
+    def hop(self) -> int:
+        """Samples in a hop."""
+        return self.stft.config.hop
+
+    @property
+    def delay_samples(self) -> int:
+        """How much later than the stem the change comes, when both move in whole hops."""
+        return self.runtime.bundle.lookahead * self.hop + self.stft.config.delay_samples
+
+    @property
+    def warmup_samples(self) -> int:
+        """Sound before a place that can influence the change there: the receptive field of the whole chain, whole hops."""
+        field_ = self.runtime.bundle.receptive_field
+        frames = field_["control"] + self.steps * field_["denoiser"] + self.stft.config.n_fft // self.hop
+        return frames * self.hop
+
+    def start(self, batch: int) -> DeltaState:
+        """State before the first sample of a stream of `batch` channel pairs."""
+        return DeltaState(
+            stem=self.stft.start_analysis(2 * batch),
+            mix=self.stft.start_analysis(2 * batch),
+            synthesis=self.stft.start_synthesis(2 * batch),
+            features=self.maker.start(batch),
+            model=self.runtime.start(batch, self.steps),
+            quiet=self.stft.config.n_fft // self.hop + self.runtime.bundle.lookahead,
+            running=False,
+        )
+
+    def process(self, stem: np.ndarray, mix: np.ndarray | None, state: DeltaState) -> tuple[np.ndarray, DeltaState]:
+        """Stem and mixture (B, 2, n * hop) to the change (B, 2, n * hop), and the state after it."""
+        batch, _, length = stem.shape
+        flat = stem.reshape(2 * batch, length)
+        y, stem_state = self.stft.analysis(flat, state.stem)
+        y = y.reshape(batch, 2, *y.shape[1:])
+        m, mix_state = None, state.mix
+        if mix is not None:
+            m, mix_state = self.stft.analysis(mix.reshape(2 * batch, length), state.mix)
+            m = m.reshape(y.shape)
+        sounding = flat.reshape(2 * batch, -1, self.hop).any(axis=(0, 2))
+        change = np.zeros_like(y)
+        features, model = state.features, state.model
+        quiet, running = state.quiet, state.running
+        for start, stop, quiet, awake in _runs(sounding, quiet, self._sleep_after):
+            if not awake:
+                running = False
+                continue
+            if not running:
+                features, model = self.maker.start(batch), self.runtime.start(batch, self.steps)
+                running = True
+            part = slice(start, stop)
+            made, features = self.maker(y[..., part], None if m is None else m[..., part], features)
+            change[..., part], model = self._repair(made, model, has_mix=m is not None)
+        out, synthesis = self.stft.synthesis(change.reshape(2 * batch, *change.shape[2:]), state.synthesis)
+        after = DeltaState(stem_state, mix_state, synthesis, features, model, quiet, running)
+        return out.reshape(batch, 2, length), after
+
+    @property
+    def _sleep_after(self) -> int:
+        return self.stft.config.n_fft // self.hop + self.runtime.bundle.lookahead
+
+    def _repair(self, features: Features, model: ModelState, has_mix: bool) -> tuple[np.ndarray, ModelState]:
+        count = features.stem.shape[-1]
+        repaired, stem, mix, after = self.runtime.step(features, model, self.recompute_control)
+        ready = repaired.shape[-1]
+        change = np.zeros((len(stem), 2, self.stft.config.bins, count), np.complex64)
+        if ready == 0:
+            return change, after
+        latent = self.runtime.bundle.latent
+        before = latent.decode(stem)
+        wanted = latent.decode(repaired)
+        limit = change_limit(before, latent.decode(mix) if has_mix else None)
+        size = np.abs(wanted)
+        wanted *= np.minimum(1.0, limit / np.maximum(size, np.float32(1e-20)))
+        found = wanted - before
+        silent = ~before.any(axis=(1, 2))
+        found.transpose(0, 3, 1, 2)[silent] = 0.0
+        found[~np.isfinite(found)] = 0.0
+        change[..., count - ready :] = found
+        return change, after
+
+
+def change_limit(stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
+    """Largest magnitude allowed for each repaired bin (B, 2, F, N), against invented sound.
+
+    With the mixture: its magnitude plus 2 dB, or the stem's own. Without: 12 dB over the stem, or 12 dB under the loudest
+    bin of the frame, so that a hole may be filled but nothing sticks out.
+    """
+    size = np.abs(stem)
+    if mix is not None:
+        return np.maximum(size, np.float32(1.26) * np.abs(mix))
+    return np.maximum(np.float32(4.0) * size, np.float32(0.25) * size.max(axis=2, keepdims=True))
+
+
+def _runs(sounding: np.ndarray, quiet: int, sleep_after: int) -> list[tuple[int, int, int, bool]]:
+    """Split hops where the model falls asleep or wakes: (start, stop, quiet after it, awake). `quiet` counts silent hops."""
+    runs: list[tuple[int, int, int, bool]] = []
+    for n, loud in enumerate(sounding):
+        quiet = 0 if loud else quiet + 1
+        awake = quiet < sleep_after
+        if runs and runs[-1][3] == awake:
+            runs[-1] = (runs[-1][0], n + 1, quiet, awake)
+        else:
+            runs.append((n, n + 1, quiet, awake))
+    return runs

@@ -1,0 +1,137 @@
+"""Batches of before/after crops from the pool, made anew for every step from (seed, step) alone, so a resumed run sees
+the same data in the same order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import TrainingError
+from ..features import FeatureMaker
+from ..stft import Stft
+from .pool import FULL_SCALE, TRACKS, open_shard, shard_paths
+
+# (true stem, separated stem with zeros above 11 kHz, the same with the averaged mask)
+CHOICES = tuple((TRACKS.index(f"x_{s}"), TRACKS.index(f"y_{s}_zeros"), TRACKS.index(f"y_{s}_average")) for s in "va")
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """What a batch is made of: probabilities in 0..1, lengths in frames, gain in dB either way."""
+
+    batch: int = 4
+    frames: int = 112
+    lookahead: int = 16
+    gain_db: float = 9.0
+    clean: float = 0.15
+    no_mix: float = 0.2
+    blend: float = 0.3
+    average: float = 0.35
+    mono: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("clean", "no_mix", "blend", "average", "mono"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise TrainingError(f"{name}={getattr(self, name)} is a probability: give 0 to 1")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """control (B, 233, K, N + L); stem, mix, truth (B, 64, K, N), float32; clean (B,) marks stem == truth."""
+
+    control: np.ndarray
+    stem: np.ndarray
+    mix: np.ndarray
+    truth: np.ndarray
+    clean: np.ndarray
+
+
+class PoolBatches:
+    """`batches[step]` is the batch of that step. Maps the shards on first use, so it can be sent to a worker process."""
+
+    def __init__(self, pool: Path, split: str, maker: FeatureMaker, config: CropConfig, seed: int) -> None:
+        self.paths = shard_paths(pool / split)
+        if not self.paths:
+            raise TrainingError(f"no shards in {pool / split}: build the pool first (stemprover train --help says how)")
+        self.maker, self.config, self.seed = maker, config, seed
+        self.stft = Stft(maker.stft)
+        self._shards: list[np.ndarray] | None = None
+
+    def __getitem__(self, step: int) -> Batch:
+        if self._shards is None:
+            self._shards = [open_shard(path)[0] for path in self.paths]
+        rng = np.random.default_rng([self.seed, step])
+        crops = [self._crop(rng) for _ in range(self.config.batch)]
+        truth, stem, mix = (np.stack([crop[i] for crop in crops]) for i in range(3))
+        dropped = rng.random(self.config.batch) < self.config.no_mix
+        return self.prepare(truth, stem, mix, dropped)
+
+    def prepare(self, truth: np.ndarray, stem: np.ndarray, mix: np.ndarray, dropped: np.ndarray) -> Batch:
+        """Waveforms (B, 2, (N + L) * hop + n_fft - hop) and a flag (B,) for `mixture not given` to a batch."""
+        latent, ahead = self.maker.latent, self.config.lookahead
+        features = [None] * len(truth)
+        for i in range(len(truth)):
+            spectra = [self._spectrum(audio[i]) for audio in (stem, mix)]
+            features[i], _ = self.maker(spectra[0], None if dropped[i] else spectra[1], self.maker.start(1))
+        z_true = np.concatenate([latent.encode(self._spectrum(audio)) for audio in truth])
+        keep = slice(0, z_true.shape[-1] - ahead)
+        return Batch(
+            np.concatenate([f.control for f in features]),
+            np.concatenate([f.stem for f in features])[..., keep],
+            np.concatenate([f.mix for f in features])[..., keep],
+            z_true[..., keep],
+            np.array([np.array_equal(a, b) for a, b in zip(truth, stem, strict=True)]),
+        )
+
+    @property
+    def crop_samples(self) -> int:
+        """Samples of one crop: the first frame is whole."""
+        stft = self.maker.stft
+        return (self.config.frames + self.config.lookahead) * stft.hop + stft.delay_samples
+
+    def _spectrum(self, audio: np.ndarray) -> np.ndarray:
+        edge = self.maker.stft.delay_samples
+        state = type(self.stft.start_analysis(2))(audio[:, :edge])
+        return self.stft.analysis(audio[:, edge:], state)[0][None]
+
+    def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        assert self._shards is not None
+        config = self.config
+        shard = self._shards[rng.integers(len(self._shards))]
+        item = shard[rng.integers(len(shard))]
+        true_track, zeros, average = CHOICES[rng.integers(2)]
+        separated = average if rng.random() < config.average else zeros
+        span = self.crop_samples
+        starts = rng.integers(0, item.shape[-1] - span + 1, 3)
+        # Mostly the liveliest of three places: silence teaches little.
+        power = [np.square(item[true_track, :, s : s + span : 7].astype(np.float32)).sum() for s in starts]
+        start = starts[int(np.argmax(power))] if rng.random() < 0.8 else starts[0]
+        tracks = item[:, :, start : start + span].astype(np.float32) / np.float32(FULL_SCALE)
+        truth, stem, mix = tracks[true_track], tracks[separated], tracks[0] + tracks[1]
+        if rng.random() < config.blend:
+            stem = truth + np.float32(rng.uniform(0.2, 1.3)) * (stem - truth)
+        if rng.random() < config.clean:
+            stem = truth
+        gain = 10 ** (rng.uniform(-config.gain_db, config.gain_db) / 20) * rng.choice([-1.0, 1.0])
+        order = [1, 0] if rng.random() < 0.5 else [0, 1]
+        crops = [np.float32(gain) * audio[order] for audio in (truth, stem, mix)]
+        if rng.random() < config.mono:
+            crops = [np.repeat(audio.mean(axis=0, keepdims=True), 2, axis=0) for audio in crops]
+        return crops[0], crops[1], crops[2]
+
+
+def fit_band_scale(pool: Path, maker: FeatureMaker, items: int = 60, seed: int = 0) -> np.ndarray:
+    """One number a band (K,) that brings the latent of the training mixtures to unit deviation."""
+    rng = np.random.default_rng(seed)
+    stft, total, count = Stft(maker.stft), 0.0, 0
+    paths = shard_paths(pool / "train")
+    for _ in range(items):
+        shard = open_shard(paths[rng.integers(len(paths))])[0]
+        item = shard[rng.integers(len(shard))]
+        start = rng.integers(0, item.shape[-1] - 90000)
+        mix = (item[0] + item[1].astype(np.float32))[:, start : start + 88064] / np.float32(FULL_SCALE)
+        z = maker.latent.encode(stft.analysis(mix, stft.start_analysis(2))[0][None])
+        total, count = total + np.square(z).mean(axis=(0, 1, 3)), count + 1
+    return np.asarray(maker.latent.scale / np.sqrt(total / count + 1e-8), np.float32)

@@ -1,0 +1,296 @@
+"""The training loop: one process, CPU or one GPU, resumable from its checkpoint with the same data order."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import TrainingError
+from ..features import FeatureMaker
+from ..latent import Latent
+from ..model import losses
+from ..model.config import ModelConfig
+from ..model.network import RepairNet
+from ..schedule import BridgeSchedule
+from .dataset import Batch, CropConfig, PoolBatches, fit_band_scale
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms; all but log_error are divided by what leaving the stem alone would cost."""
+
+    log_error: float = 1.0
+    compressed: float = 0.5
+    log_magnitude: float = 0.3
+    phase: float = 0.1
+    frequency: float = 0.05
+    delay: float = 0.05
+    multi_resolution: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """One run. `minutes` (of training, resumed ones counted in) and `steps` both end it, and by the nearer of them the
+    learning rate falls to `final_rate` of its peak."""
+
+    run: Path
+    pool: Path
+    steps: int = 6000
+    minutes: float = 1e9
+    device: str = "auto"
+    threads: int = 0
+    workers: int = 1
+    bf16: bool = True
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    final_rate: float = 0.03
+    ema: float = 0.998
+    clip: float = 1.0
+    seed: int = 1
+    validate_every: int = 400
+    checkpoint_minutes: float = 4.0
+    adapter: str | None = None
+    start_from: Path | None = None
+    crop: CropConfig = field(default_factory=CropConfig)
+    weights: LossWeights = field(default_factory=LossWeights)
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.minutes <= 0:
+            raise TrainingError(f"steps={self.steps}, minutes={self.minutes}: give more than zero of both")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise TrainingError(f"device={self.device!r}: choose auto, cpu or cuda")
+
+    def torch_device(self) -> torch.device:
+        """Where the run computes."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise TrainingError("device=cuda, but torch sees no CUDA device; use device=cpu or auto")
+        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def repair_loss(
+    estimate: Tensor, batch: dict[str, Tensor], latent: Latent, scale: Tensor, weights: LossWeights, floor: float
+) -> tuple[Tensor, dict[str, float]]:
+    """All terms for estimated latents (B, 64, K, N): the sum, and each term as a number. `floor` as in log_error_ratio."""
+    layout, stem, truth = latent.layout, batch["stem"], batch["truth"]
+    importance = torch.from_numpy(losses.band_importance(layout)).to(estimate)
+    spectra = {
+        name: losses.linear_spectrum(z, layout, scale, latent.exponent)
+        for name, z in (("estimate", estimate), ("stem", stem), ("truth", truth), ("mix", batch["mix"]))
+    }
+    power = {name: spectra[name].abs().square().sum(dim=(1, 2, 3)) for name in ("truth", "mix")}
+    terms = {
+        "log_error": losses.log_error_ratio(
+            spectra["estimate"], spectra["stem"], spectra["truth"], power["truth"] + 0.05 * power["mix"] + 1e-3, floor
+        )
+    }
+    relative: dict[str, Callable[[Tensor], Tensor]] = {
+        "compressed": lambda z: losses.compressed_l1(z, truth, importance),
+        "log_magnitude": lambda z: losses.log_magnitude_l1(z, truth, importance),
+        "phase": lambda z: losses.phase_cosine(z, truth, importance),
+        "frequency": lambda z: losses.instantaneous_frequency(z, truth, importance),
+        "delay": lambda z: losses.group_delay(z, truth, importance),
+    }
+    if weights.multi_resolution:
+        wave_truth = losses.waveform(spectra["truth"], 2048, 512)
+        wave_stem = losses.waveform(spectra["stem"], 2048, 512)
+        ours = losses.waveform(spectra["estimate"], 2048, 512)
+        with torch.no_grad():
+            untouched = losses.multi_resolution_stft(wave_stem, wave_truth, (1024,))
+        terms["multi_resolution"] = losses.multi_resolution_stft(ours, wave_truth, (1024,)) / (untouched + 1e-2)
+    for name, loss in relative.items():
+        with torch.no_grad():
+            before = loss(stem)
+        terms[name] = loss(estimate) / (before + 1e-3)
+    total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
+    return total, {name: float(value.detach()) for name, value in terms.items()}
+
+
+def bridge_point(
+    truth: Tensor, stem: Tensor, schedule: BridgeSchedule, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A random time (B,), half of them the end of the bridge, and the point x_t there; the noise is scaled by U(0, 1)."""
+    size = len(truth)
+    t = torch.rand(size, generator=generator)
+    t = torch.where(torch.rand(size, generator=generator) < 0.5, torch.ones(size), t)
+    noise = torch.randn(truth.shape, generator=generator) * torch.rand(size, 1, 1, 1, generator=generator)
+    w_x, w_y, sigma = (w.to(truth)[:, None, None, None] for w in schedule.marginal(t))
+    return t.to(truth), w_x * truth + w_y * stem + sigma * noise.to(truth)
+
+
+def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """A batch as tensors on the device, channels last."""
+    out = {}
+    for name in ("control", "stem", "mix", "truth"):
+        tensor = torch.from_numpy(np.ascontiguousarray(getattr(batch, name)))
+        out[name] = tensor.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+    out["clean"] = torch.from_numpy(batch.clean).to(device)
+    return out
+
+
+class Trainer:
+    """Holds model, optimiser, average and data of one run; `step()` until done."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.options = options
+        self.device = options.torch_device()
+        torch.set_flush_denormal(True)  # before the threads start; zero-initialised layers make them, at a third of the speed
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        torch.manual_seed(options.seed)
+        self.net: nn.Module = RepairNet(options.model).to(self.device, memory_format=torch.channels_last)
+        self.step_index = 0
+        self.seconds = 0.0
+        options.run.mkdir(parents=True, exist_ok=True)
+        checkpoint = self.checkpoint_path
+        saved = torch.load(checkpoint, map_location=self.device, weights_only=True) if checkpoint.exists() else None
+        if saved is None and options.start_from is not None:
+            start = torch.load(options.start_from, map_location=self.device, weights_only=True)
+            self.net.load_state_dict(start["ema"])
+            scale = start["scale"]
+        elif saved is not None:
+            scale = saved["scale"]
+        else:
+            scale = torch.from_numpy(fit_band_scale(options.pool, FeatureMaker()))
+        self.latent = Latent(scale=scale.cpu().numpy())
+        self.scale = scale.to(self.device)
+        self.parameters = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=options.learning_rate, weight_decay=0.01)
+        self.average = {name: p.detach().clone() for name, p in self.net.state_dict().items()}
+        if saved is not None:
+            self.net.load_state_dict(saved["net"])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.average = saved["ema"]
+            self.step_index = saved["step"]
+            self.seconds = saved["seconds"]
+        maker = FeatureMaker(self.latent)
+        self.batches = PoolBatches(options.pool, "train", maker, options.crop, options.seed)
+        self.schedule = BridgeSchedule()
+        (options.run / "options.json").write_text(json.dumps(asdict(options), default=str, indent=1) + "\n")
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the run's state is."""
+        return self.options.run / "checkpoint.pt"
+
+    def rate(self, step: int) -> float:
+        """Learning rate: linear warm-up, then a cosine down to its final share."""
+        options = self.options
+        if step < options.warmup:
+            return options.learning_rate * (step + 1) / options.warmup
+        low = options.final_rate
+        return options.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * self.done)))
+
+    @property
+    def done(self) -> float:
+        """Share of the run that is over, 0 to 1."""
+        return min(1.0, max(self.step_index / self.options.steps, self.seconds / 60 / self.options.minutes))
+
+    @property
+    def floor(self) -> float:
+        """Floor of the error ratio: -15 dB at first, so that clean stems do not hold the net at the identity; it falls to
+        -40 dB by the middle of the run, so that they are left alone in the end."""
+        return 10 ** (-1.5 - 2.5 * min(1.0, 2.0 * self.done))
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """One optimiser step; returns the terms of the loss."""
+        options = self.options
+        data = tensors(batch, self.device)
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + self.step_index)
+        t, x_t = bridge_point(data["truth"], data["stem"], self.schedule, generator)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate(self.step_index)
+        self.net.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.bf16):
+            estimate = self.net(data["control"], x_t, t, data["stem"], data["mix"])
+        loss, terms = repair_loss(estimate.float(), data, self.latent, self.scale, options.weights, self.floor)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, options.clip)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        decay = min(options.ema, (1 + self.step_index) / (10 + self.step_index))
+        with torch.no_grad():
+            for name, value in self.net.state_dict().items():
+                self.average[name].lerp_(value, 1 - decay)
+        self.step_index += 1
+        return {"loss": float(loss.detach()), "norm": float(norm), **terms}
+
+    def save(self) -> None:
+        """Write the checkpoint beside its place and rename it."""
+        part = self.checkpoint_path.with_suffix(".part")
+        state = {
+            "net": self.net.state_dict(),
+            "ema": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step_index,
+            "seconds": self.seconds,
+            "scale": self.scale,
+            "model": self.options.model.to_dict(),
+        }
+        torch.save(state, part)
+        os.replace(part, self.checkpoint_path)
+
+
+def train(options: TrainOptions, say: Callable[[str], None] = print) -> Path:
+    """Run until `steps` or `minutes`; returns the checkpoint. Continues where a checkpoint in the run's folder stands."""
+    from .validate import quick_table  # here: validation reads the trainer's own types
+
+    trainer = Trainer(options)
+    say(f"{sum(p.numel() for p in trainer.parameters):,} parameters on {trainer.device}, from step {trainer.step_index}")
+    loader = torch.utils.data.DataLoader(
+        trainer.batches,  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=range(trainer.step_index, options.steps),
+        num_workers=options.workers,
+        prefetch_factor=3 if options.workers else None,
+        multiprocessing_context="fork" if options.workers else None,
+    )
+    last = saved_at = time.monotonic()
+    running: dict[str, float] = {}
+    log = options.run / "log.csv"
+    tick, ticked = time.monotonic(), trainer.step_index
+    for batch in loader:
+        terms = trainer.step(batch)
+        running = {k: v if k not in running else 0.97 * running[k] + 0.03 * v for k, v in terms.items()}
+        now = time.monotonic()
+        trainer.seconds, last = trainer.seconds + now - last, now
+        if trainer.step_index % 20 == 0:
+            pace = (now - tick) / (trainer.step_index - ticked)
+            tick, ticked = now, trainer.step_index
+            left = min((options.steps - trainer.step_index) * pace, options.minutes * 60 - trainer.seconds)
+            shown = "  ".join(f"{k} {v:.3f}" for k, v in running.items())
+            say(f"step {trainer.step_index}/{options.steps}  {shown}  {pace:.2f} s/step  {left / 60:.0f} min left")
+            _append(log, {"step": trainer.step_index, "seconds_a_step": pace, **running})
+        if trainer.step_index % options.validate_every == 0:
+            table = quick_table(trainer)
+            say(f"valid {trainer.step_index}: " + "  ".join(f"{k} {v:+.2f}" for k, v in table.items()))
+            _append(options.run / "valid.csv", {"step": trainer.step_index, **table})
+            tick, ticked = time.monotonic(), trainer.step_index
+        if now - saved_at > options.checkpoint_minutes * 60:
+            trainer.save()
+            saved_at = now
+        if trainer.seconds > options.minutes * 60:
+            break
+    trainer.save()
+    return trainer.checkpoint_path
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow({k: round(v, 5) for k, v in row.items()})

@@ -1,0 +1,61 @@
+"""Training settings from a TOML file: the fields of TrainOptions, with [crop], [weights] and [model] as tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from ..errors import OptionError
+from .loop import TrainOptions
+
+
+def load_options(config: Path | None, **given: Any) -> TrainOptions:
+    """The options of `config`, and over them what is `given` and not None.
+
+    Raises OptionError, naming file and key, for a file that cannot be read, an unknown key or a value of a wrong type.
+    """
+    table = _read(config) if config is not None else {}
+    options = {"run": Path("runs/base"), "pool": Path("data/pool")} | _fields(TrainOptions, table, f"{config}: ")
+    return TrainOptions(**(options | {key: value for key, value in given.items() if value is not None}))
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OptionError(f"{config}: there is no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise OptionError(f"{config}: cannot be read as TOML: {error}") from error
+
+
+def _fields(kind: type, table: dict[str, Any], where: str) -> dict[str, Any]:
+    """The table's values, in the types of the dataclass `kind`."""
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in table.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(hints)}"
+            raise OptionError(f"{where}unknown key {key!r}; {hint}")
+        values[key] = _typed(hints[key], value, f"{where}{key}")
+    return values
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return hint(**_fields(hint, value, f"{where}."))
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(value)
+    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if Path in choices and isinstance(value, str):
+        return Path(value)
+    if float in choices and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not any(isinstance(choice, type) and type(value) is choice for choice in choices):
+        raise OptionError(f"{where} = {value!r} is not of the type {getattr(hint, '__name__', hint)}")
+    return value

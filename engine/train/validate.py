@@ -1,0 +1,79 @@
+"""The short table that a run prints while it goes: medians over fixed crops of held-out material."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..features import FeatureMaker
+from ..model import losses
+from .dataset import CHOICES, Batch, CropConfig, PoolBatches
+from .pool import FULL_SCALE, open_shard
+
+if TYPE_CHECKING:
+    from .loop import Trainer
+
+FRAMES = 300
+
+
+def fixed_crops(trainer: Trainer, split: str, count: int) -> list[tuple[str, Batch]]:
+    """Crops of 3.5 s spread evenly over a split, with the mixture: vocals, accompaniment and clean stems in turn."""
+    options = trainer.options
+    config = CropConfig(batch=1, frames=FRAMES, lookahead=options.crop.lookahead)
+    batches = PoolBatches(options.pool, split, FeatureMaker(trainer.latent), config, 0)
+    items = [(open_shard(path)[0], i) for path in batches.paths for i in range(len(open_shard(path)[0]))]
+    crops = []
+    for n, (shard, i) in enumerate(items[:: max(1, len(items) // count)]):
+        kind = ("vocals", "accompaniment", "clean")[n % 3]
+        true_track, zeros, _ = CHOICES[n % 2 if kind == "clean" else n % 3]
+        start = (shard.shape[-1] - batches.crop_samples) // 2
+        tracks = shard[i, :, :, start : start + batches.crop_samples].astype(np.float32)[None] / np.float32(FULL_SCALE)
+        truth, stem = tracks[:, true_track], tracks[:, true_track if kind == "clean" else zeros]
+        if np.square(truth).mean() < 1e-6:
+            continue
+        crops.append((kind, batches.prepare(truth, stem, tracks[:, 0] + tracks[:, 1], np.array([False]))))
+    return crops
+
+
+@torch.no_grad()
+def quick_table(trainer: Trainer, count: int = 24) -> dict[str, float]:
+    """Median SI-SDR gain and log-magnitude ratio by stem, SDR of clean stems (one step of the averaged model)."""
+    from .loop import tensors
+
+    kept = {name: p.detach().clone() for name, p in trainer.net.state_dict().items()}
+    trainer.net.load_state_dict(trainer.average)
+    trainer.net.eval()
+    found: dict[str, list[float]] = {}
+    for split in ("valid", "valid-other"):
+        for kind, batch in fixed_crops(trainer, split, count):
+            data = tensors(batch, trainer.device)
+            one = torch.ones(1, device=trainer.device)
+            with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.options.bf16):
+                z = trainer.net(data["control"], data["stem"], one, data["stem"], data["mix"])
+            spectra = [
+                losses.linear_spectrum(v, trainer.latent.layout, trainer.scale) for v in (z, data["stem"], data["truth"])
+            ]
+            gain = _si_sdr(spectra[0], spectra[2]) - _si_sdr(spectra[1], spectra[2])
+            if kind == "clean":
+                found.setdefault(f"{split}.clean_dB", []).append(min(80.0, _sdr(spectra[0], spectra[2])))
+                continue
+            importance = torch.ones(trainer.latent.layout.bands, device=trainer.device)
+            ratio = losses.log_magnitude_l1(z, data["truth"], importance) / losses.log_magnitude_l1(
+                data["stem"], data["truth"], importance
+            )
+            found.setdefault(f"{split}.{kind}.si_sdr", []).append(gain)
+            found.setdefault(f"{split}.{kind}.log_mag", []).append(100.0 * (float(ratio) - 1.0))
+    trainer.net.load_state_dict(kept)
+    return {name: float(np.median(values)) for name, values in found.items()}
+
+
+def _sdr(estimate: torch.Tensor, truth: torch.Tensor) -> float:
+    error = float((estimate - truth).abs().square().sum())
+    return 10 * float(np.log10(float(truth.abs().square().sum()) / max(error, 1e-12)))
+
+
+def _si_sdr(estimate: torch.Tensor, truth: torch.Tensor) -> float:
+    scale = (estimate * truth.conj()).real.sum() / truth.abs().square().sum().clamp_min(1e-12)
+    return _sdr(estimate, scale * truth)

@@ -1,0 +1,156 @@
+"""The two ONNX graphs: control branch and denoiser, each with its caches as explicit inputs and outputs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..engine.errors import ExportError
+from ..engine.model.causal import Memory, memories
+from ..engine.model.config import ModelConfig
+from ..engine.model.network import RepairNet
+
+OPSET = 18  # 21 and 23 run about a tenth slower in ONNX Runtime
+RESIDUALS = 7
+
+
+def cache_shapes(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, list[int]]:
+    """Name of each layer with memory -> [channels, bands, columns] of its cache, found by running the inputs (one batch)."""
+    for _, layer in memories(model):
+        layer.cache = layer.next_cache = None
+    with torch.no_grad():
+        model(*inputs)
+    shapes = {}
+    for name, layer in memories(model):
+        if layer.next_cache is None:
+            raise ExportError(f"layer {name} was not reached, so its cache has no shape")
+        shapes[name] = list(layer.next_cache.shape[1:])
+        layer.next_cache = None
+    return shapes
+
+
+@contextmanager
+def holding(layers: list[Memory], caches: tuple[Tensor, ...]) -> Iterator[None]:
+    """The layers' caches for one run; afterwards the layers are as new."""
+    for layer, cache in zip(layers, caches, strict=True):
+        layer.cache = cache
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.cache = layer.next_cache = None
+
+
+class ControlGraph(nn.Module):
+    """(control, *caches) -> (residual.0 ... residual.6, tokens, *next caches)."""
+
+    def __init__(self, net: RepairNet) -> None:
+        super().__init__()
+        self.model = net.control
+
+    def forward(self, control: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
+        layers = [layer for _, layer in memories(self.model)]
+        with holding(layers, caches):
+            residuals, tokens = self.model(control)
+            return (*residuals, tokens, *[_kept(layer) for layer in layers])
+
+
+class DenoiserGraph(nn.Module):
+    """(x_t, t, stem, mix, residual.0 ... residual.6, tokens, *caches) -> (estimate, *next caches)."""
+
+    def __init__(self, net: RepairNet) -> None:
+        super().__init__()
+        self.model = net.denoiser
+
+    def forward(self, x_t: Tensor, t: Tensor, stem: Tensor, mix: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        layers = [layer for _, layer in memories(self.model)]
+        residuals, tokens, caches = list(rest[:RESIDUALS]), rest[RESIDUALS], rest[RESIDUALS + 1 :]
+        with holding(layers, caches):
+            estimate = self.model(x_t, t, stem, mix, residuals, tokens)
+            return (estimate, *[_kept(layer) for layer in layers])
+
+
+def _kept(layer: Memory) -> Tensor:
+    assert layer.next_cache is not None
+    return layer.next_cache
+
+
+def example_inputs(config: ModelConfig, batch: int = 2, frames: int = 5, seed: int = 0) -> dict[str, Tensor]:
+    """Random inputs of both graphs, without caches."""
+    generator = torch.Generator().manual_seed(seed)
+    d0, d1, d2 = config.denoiser
+    bands = config.bands
+    shapes: dict[str, tuple[int, int]] = {
+        "control": (config.features, bands),
+        **{name: (config.latent, bands) for name in ("x_t", "stem", "mix")},
+        **{f"residual.{i}": shape for i, shape in enumerate(
+            [(d0, bands), (d0, bands), (d0, bands // 2), (d1, bands // 2), (d1, bands // 4), (d2, bands // 4), (d2, bands // 4)]
+        )},
+        "tokens": (config.tokens, bands // 4),
+    }
+    inputs = {name: torch.randn(batch, *shape, frames, generator=generator) for name, shape in shapes.items()}
+    inputs["t"] = torch.rand(batch, generator=generator)
+    return inputs
+
+
+def graph_inputs(name: str) -> list[str]:
+    """Input names of a graph in order, without caches."""
+    if name == "control":
+        return ["control"]
+    return ["x_t", "t", "stem", "mix", *[f"residual.{i}" for i in range(RESIDUALS)], "tokens"]
+
+
+def graph_outputs(name: str) -> list[str]:
+    """Output names of a graph in order, without caches."""
+    return [*[f"residual.{i}" for i in range(RESIDUALS)], "tokens"] if name == "control" else ["estimate"]
+
+
+def write_graph(name: str, net: RepairNet, path: Path) -> dict[str, list[int]]:
+    """Export "control" or "denoiser" to one file with dynamic batch and frames; returns the caches' shapes."""
+    graph: nn.Module = (ControlGraph if name == "control" else DenoiserGraph)(net.eval())
+    example = example_inputs(net.config)
+    inputs = tuple(example[key] for key in graph_inputs(name))
+    model = net.control if name == "control" else net.denoiser
+    plain = inputs if name == "control" else (*inputs[:4], list(inputs[4 : 4 + RESIDUALS]), inputs[-1])
+    shapes = cache_shapes(model, plain)
+    caches = tuple(torch.randn(inputs[0].shape[0], *shape) for shape in shapes.values())
+    cache_in, cache_out = [f"{key}.cache" for key in shapes], [f"{key}.next" for key in shapes]
+    names_in, names_out = graph_inputs(name) + cache_in, graph_outputs(name) + cache_out
+    axes = {key: {0: "batch", 3: "frames"} for key in (*graph_inputs(name), *graph_outputs(name)) if key != "t"}
+    axes |= {"t": {0: "batch"}} if name == "denoiser" else {}
+    axes |= {key: {0: "batch"} for key in (*cache_in, *cache_out)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph, (*inputs, *caches), str(path), input_names=names_in, output_names=names_out, dynamic_axes=axes,
+            opset_version=OPSET, dynamo=False, do_constant_folding=False,
+        )
+    tidy(path)
+    return shapes
+
+
+def tidy(path: Path) -> None:
+    """Name the initialisers as the torch parameters are named, and leave no trace of the machine in the file."""
+    model = onnx.load(path)
+    model.producer_name = model.doc_string = model.graph.doc_string = ""
+    model.graph.name = path.stem
+    del model.metadata_props[:]
+    renamed = {item.name: item.name.removeprefix("model.") for item in model.graph.initializer}
+    for item in model.graph.initializer:
+        item.name = renamed[item.name]
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+        for i, source in enumerate(node.input):
+            node.input[i] = renamed.get(source, source)
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    onnx.checker.check_model(model)
+    onnx.save(model, path)

@@ -1,0 +1,51 @@
+"""The proof that an export equals its original."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class TensorError:
+    """The largest difference of one tensor, relative to the larger of 1 and its own largest value."""
+
+    graph: str
+    name: str
+    shape: tuple[int, ...]
+    error: float
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What was compared: names, axes and shapes matched, and the errors of all tensors over all shapes tried."""
+
+    tensors: tuple[TensorError, ...]
+    problems: tuple[str, ...] = ()
+    merge_error: float = 0.0
+    tolerance: float = TOLERANCE
+    shapes_tried: tuple[tuple[int, int], ...] = field(default=())
+
+    @property
+    def worst(self) -> TensorError:
+        """The tensor with the largest error."""
+        return max(self.tensors, key=lambda tensor: tensor.error)
+
+    @property
+    def ok(self) -> bool:
+        """True where nothing mismatched and every error is within the tolerance."""
+        return not self.problems and max(self.worst.error, self.merge_error) <= self.tolerance
+
+    def render(self) -> str:
+        """A few lines for people."""
+        worst = self.worst
+        lines = [
+            f"LoRA merge: merged equals unmerged within {self.merge_error:.1e}" if self.merge_error else "LoRA merge: no adapter",
+            f"ONNX against torch: {len(self.tensors)} tensors over {len(self.shapes_tried)} shapes (batch x frames: "
+            + ", ".join(f"{b}x{n}" for b, n in self.shapes_tried)
+            + ")",
+            f"worst tensor: {worst.graph}/{worst.name} {list(worst.shape)}: {worst.error:.1e} (limit {self.tolerance:.0e})",
+            *(f"problem: {problem}" for problem in self.problems),
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,95 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from fakes import FakeRepairer
+
+
+@pytest.fixture(autouse=True)
+def no_user_presets(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The presets of whoever runs the tests stay out of them. Returns the (empty) folder that stands in."""
+    folder = tmp_path_factory.mktemp("user-presets")
+    monkeypatch.setenv("STEMPROVER_PRESETS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def make_audio(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file of noise, integers exact. `levels`: samples (C, T) instead of noise."""
+
+    def make(
+        name: str = "stem.wav", *, seconds: float = 0.5, rate: int = 44100, channels: int = 2, subtype: str = "PCM_16",
+        container: str | None = None, levels: np.ndarray | None = None, seed: int = 0,
+    ) -> Path:  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if levels is None:
+            rng = np.random.default_rng(seed)
+            levels = (0.3 * rng.standard_normal((channels, round(seconds * rate)))).clip(-1, 0.99).astype(np.float32)
+        soundfile.write(path, levels.T, rate, subtype=subtype, format=container)
+        return path
+
+    return make
+
+
+@dataclass(frozen=True)
+class CliResult:
+    """What a command printed and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., CliResult]:
+    """Runs the command line in this process; `repairer` stands in for the model."""
+    from stemprover import cli
+
+    def run(*arguments: object, repairer: FakeRepairer | None = None) -> CliResult:
+        if repairer is not None:
+            monkeypatch.setattr(cli, "_make_repairer", lambda preset, **options: repairer)
+        monkeypatch.setattr(sys, "argv", ["stemprover", *map(str, arguments)])
+        before = signal.getsignal(signal.SIGTERM)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        captured = capfd.readouterr()
+        return CliResult(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def as_plain_user() -> Iterator[Path]:
+    """Rights as those of a user who is not root (root may write anywhere). Yields a folder that all may use."""
+    folder = Path(tempfile.mkdtemp(prefix="stemprover-"))
+    folder.chmod(0o777)
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        os.seteuid(was)
+        for path in [folder, *folder.rglob("*")]:
+            if path.is_dir():
+                path.chmod(0o777)
+        import shutil
+
+        shutil.rmtree(folder)

@@ -1,0 +1,235 @@
+"""The command line: what it prints, what it writes, and its exit codes (0 done, 1 failed, 2 the input has to change)."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from fakes import FakeRepairer
+from stemprover import __version__, cli
+from stemprover.engine.errors import ModelError
+
+
+class BrokenRepairer(FakeRepairer):
+    """A model that is damaged."""
+
+    def process_chunks(self, chunks, sample_rate, channels, *, has_mix=False):
+        raise ModelError("the model file denoiser.onnx is damaged; install StemProver again")
+
+
+def test_version(run_cli):
+    result = run_cli("--version")
+    assert (result.code, result.out) == (0, f"stemprover {__version__}\n")
+
+
+@pytest.mark.parametrize("command", [[], ["repair"], ["demo"], ["presets"], ["presets", "list"], ["presets", "show"],
+                                     ["presets", "check"], ["export"], ["train"], ["bench"]])  # fmt: skip
+def test_help_speaks_to_musicians(run_cli, command):
+    result = run_cli(*command, "--help")
+    assert result.code == 0
+    assert "Usage: stemprover" in result.out
+    for jargon in ("LoRA", "tensor", "ndarray", "latent"):
+        assert jargon not in result.out or command in (["export"], ["train"])
+
+
+def test_help_names_every_option_of_a_repair(run_cli):
+    text = run_cli("repair", "--help").out
+    for option in ("--output", "--mix", "--preset", "--blend", "--wet", "--quality", "--steps", "--device", "--jobs", "--overwrite"):
+        assert option in text
+
+
+@pytest.mark.parametrize("arguments", [["repair"], ["nonsense"], ["repair", "a.wav"], ["repair", "a.wav", "-o", "b.wav", "--quality", "x"]])
+def test_wrong_usage_is_2(run_cli, arguments):
+    result = run_cli(*arguments)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+
+
+def test_one_file(run_cli, make_audio, tmp_path):
+    source = make_audio()
+    result = run_cli("repair", source, "-o", tmp_path / "out.wav", repairer=FakeRepairer(gain=0.5))
+    assert result.code == 0
+    assert re.fullmatch(rf"{source} -> {tmp_path}/out.wav: 0:00.500 in [\d.]+ s, [\d.]+x real time, change -6.0 dB\n", result.out)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "out.wav")[0], 0.5 * soundfile.read(source)[0], atol=1e-4)
+
+
+def test_folders_keep_their_shape_and_the_song_goes_with_every_stem(run_cli, make_audio, tmp_path):
+    make_audio("stems/vocals.wav")
+    make_audio("stems/sub/drums.flac", seed=1)
+    song = make_audio("song.wav", seed=2)
+    fake = FakeRepairer(gain=0.0, mix_gain=1.0)
+    result = run_cli("repair", tmp_path / "stems", "-o", tmp_path / "out", "--mix", song, repairer=fake)
+    assert result.code == 0
+    assert result.out.endswith("2 of 2 repaired\n")
+    for name in ("vocals.wav", "sub/drums.flac"):
+        np.testing.assert_array_equal(soundfile.read(tmp_path / "out" / name)[0], soundfile.read(song)[0])
+
+
+@pytest.mark.parametrize(("repairer", "code"), [(FakeRepairer(), 2), (BrokenRepairer(), 1)])
+def test_a_file_that_fails_does_not_stop_the_others(run_cli, make_audio, tmp_path, repairer, code):
+    good, bad = make_audio("good.wav"), tmp_path / "bad.wav"
+    bad.write_bytes(b"not audio")
+    result = run_cli("repair", bad, good, tmp_path / "none.wav", "-o", tmp_path / "out", repairer=repairer)
+    assert result.code == code
+    assert (tmp_path / "out" / "good.wav").exists() == (code == 2)
+    assert not (tmp_path / "out" / "bad.wav").exists()
+    assert f"Error: {bad}: is not audio" in result.err
+    assert f"Error: {tmp_path}/none.wav: there is no such file" in result.err
+    assert f"{1 if code == 2 else 0} of 3 repaired, {2 if code == 2 else 3} failed:\n  {bad}\n" in result.out
+    assert len(result.err.splitlines()) == (2 if code == 2 else 3), "one line each"
+
+
+def test_an_internal_error_is_one_line_and_1(run_cli, make_audio, tmp_path):
+    class Buggy(FakeRepairer):
+        def process_chunks(self, *args, **kwargs):
+            raise ZeroDivisionError("oh")
+
+    result = run_cli("repair", make_audio(), "-o", tmp_path / "out.wav", repairer=Buggy())
+    assert result.code == 1
+    assert "internal error: ZeroDivisionError: oh; please report it" in result.err
+    assert "Traceback" not in result.err
+    assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--wet", "1.5"], "--wet 1.5 is out of range; give a number from 0 to 1"),
+        (["--wet", "nan"], "--wet nan is out of range"),
+        (["--wet", "-0.1"], "--wet -0.1 is out of range"),
+        (["--steps", "0"], "--steps 0 is out of range; give a number from 1 to 100"),
+        (["--jobs", "0"], "--jobs 0 is out of range"),
+        (["--quality", "best", "--steps", "3"], "--quality and --steps exclude each other"),
+        (["--preset", "bleed", "--blend", "bleed=1"], "--preset and --blend exclude each other"),
+        (["--preset", "bled"], "there is no preset 'bled'; did you mean 'bleed'?"),
+        (["--blend", "bleed=2"], "the weight 2 of bleed is out of range; use 0 to 1.5"),
+        (["--blend", "bleed"], "'bleed' is not NAME=WEIGHT"),
+        (["--blend", "blead=1"], "there is no preset 'blead'"),
+        (["--mix", "no.wav"], "no.wav: there is no such file"),
+    ],
+)
+def test_options_out_of_range_are_2_and_say_what_to_do(run_cli, make_audio, tmp_path, options, message):
+    result = run_cli("repair", make_audio(), "-o", tmp_path / "out.wav", *options, repairer=FakeRepairer())
+    assert result.code == 2
+    assert result.err.startswith("Error: ")
+    assert message in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_options_reach_the_repairer(run_cli, make_audio, tmp_path, monkeypatch):
+    seen = {}
+
+    def make(preset, **options):
+        seen.update(options, preset=preset.name)
+        return FakeRepairer()
+
+    monkeypatch.setattr(cli, "_make_repairer", make)
+    source = make_audio()
+    run_cli("repair", source, "-o", tmp_path / "1.wav")
+    assert seen == {"preset": "general", "wet": None, "steps": None, "quality": "standard", "device": "auto", "jobs": None}
+    run_cli("repair", source, "-o", tmp_path / "2.wav", "--preset", "bleed", "--wet", "0.5", "--steps", "3", "--device", "cpu", "--jobs", "2")
+    assert seen == {"preset": "bleed", "wet": 0.5, "steps": 3, "quality": "standard", "device": "cpu", "jobs": 2}
+    run_cli("repair", source, "-o", tmp_path / "3.wav", "--blend", "bleed=0.6,musical-noise=0.4", "--quality", "best")
+    assert (seen["preset"], seen["quality"]) == ("bleed=0.6,musical-noise=0.4", "best")
+
+
+def test_an_untrained_preset_says_so(run_cli, make_audio, tmp_path):
+    result = run_cli("repair", make_audio(), "-o", tmp_path / "o.wav", "--preset", "own", repairer=FakeRepairer())
+    assert result.code == 2
+    folder = Path(os.environ["STEMPROVER_PRESETS"]) / "own"
+    folder.mkdir()
+    (folder / "preset.toml").write_text(
+        'name = "own"\ntitle = "Own"\ndescription = "Mine."\nfor = "x"\ntrained = false\nnote = "near-identity until trained"\n'
+    )
+    result = run_cli("repair", make_audio(), "-o", tmp_path / "o.wav", "--preset", "own", repairer=FakeRepairer())
+    assert result.code == 0
+    assert result.err == "Note: preset own: near-identity until trained\n"
+
+
+def test_outputs_that_exist(run_cli, make_audio, tmp_path):
+    source = make_audio()
+    for options, code in (([], 0), ([], 2), (["--overwrite"], 0)):
+        assert run_cli("repair", source, "-o", tmp_path / "out.wav", *options, repairer=FakeRepairer()).code == code
+    result = run_cli("repair", source, "-o", source, "--overwrite", repairer=FakeRepairer())
+    assert result.code == 2
+    assert "never replaced" in result.err
+    assert run_cli("repair", source, "-o", tmp_path / "no" / "out.wav", repairer=FakeRepairer()).code == 1
+
+
+def test_no_output_replaces_any_input_of_the_same_run(run_cli, make_audio, tmp_path):
+    first, second = make_audio("a/x.wav"), make_audio("b/y.wav", seed=1)
+    os.link(second, tmp_path / "b" / "x.wav")
+    before = second.read_bytes()
+    result = run_cli("repair", first, second, "-o", tmp_path / "b", "--overwrite", repairer=FakeRepairer(gain=0.5))
+    assert result.code == 2
+    assert second.read_bytes() == before
+    assert first.exists()
+
+
+def test_presets_list_show_and_check(run_cli):
+    listed = run_cli("presets", "list")
+    assert listed.code == 0
+    for name in ("general", "bleed", "musical-noise", "phasiness", "dull-highs", "smeared-transients"):
+        assert name in listed.out
+        assert run_cli("presets", "show", name).code == 0
+    assert os.environ["STEMPROVER_PRESETS"] in listed.out
+    checked = run_cli("presets", "check")
+    assert checked.code == 0
+    assert checked.out.count(": all right\n") == 6
+    example = Path(__file__).parents[1] / "examples" / "presets" / "vocal-cleanup"
+    shown = run_cli("presets", "show", example)
+    assert "before: HighpassFilter (cutoff_frequency_hz = 70)" in shown.out
+
+
+def test_a_wrong_preset_is_named_and_the_others_are_still_listed(run_cli):
+    folder = Path(os.environ["STEMPROVER_PRESETS"]) / "own"
+    folder.mkdir()
+    (folder / "preset.toml").write_text('name = "own"\nwett = 1\n')
+    for command in ("list", "check"):
+        result = run_cli("presets", command)
+        assert result.code == 2
+        assert f"Error: {folder}/preset.toml: unknown key 'wett'; did you mean 'wet'?" in result.err
+        assert "bleed" in result.out
+    assert run_cli("presets", "show", "own").code == 2
+
+
+def test_a_missing_extra_says_how_to_install_it(run_cli, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith(("stemprover.export", "stemprover.engine.train", "stemprover.engine.model"))]:
+        monkeypatch.delitem(sys.modules, name)
+    result = run_cli("export", tmp_path / "a.ckpt", "-o", tmp_path / "bundle")
+    assert result.code == 1
+    assert "this command needs torch, which is not installed; run: pip install 'stemprover[export]'" in result.err
+    result = run_cli("train")
+    assert result.code == 1
+    assert "pip install 'stemprover[train]'" in result.err
+
+
+def test_shell_completion_is_there():
+    environment = {**os.environ, "_STEMPROVER_COMPLETE": "complete_bash", "COMP_WORDS": "stemprover pre", "COMP_CWORD": "1"}
+    out = subprocess.run([sys.executable, "-m", "stemprover.cli"], env=environment, capture_output=True, text=True).stdout
+    assert "presets" in out.split()
+    environment |= {"COMP_WORDS": "stemprover presets show b", "COMP_CWORD": "3"}
+    out = subprocess.run([sys.executable, "-m", "stemprover.cli"], env=environment, capture_output=True, text=True).stdout
+    assert out.split() == ["bleed"]
+
+
+def test_start_up_is_quick_and_light():
+    script = (
+        "import sys\nfrom stemprover import cli\nsys.argv = ['stemprover', '--version']\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'onnx', 'onnxruntime', 'soundfile', 'pedalboard', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'{heavy} loaded' if heavy else 0)"
+    )
+    best_s = 9.0
+    for _ in range(3):
+        started_s = time.perf_counter()
+        subprocess.run([sys.executable, "-c", script], check=True)
+        best_s = min(best_s, time.perf_counter() - started_s)
+    assert best_s < 1.0, "measured 0.15 s on a free core; this machine may be busy"
