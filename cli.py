@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 the input has to change. One line on the error s
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -15,7 +16,15 @@ import typer
 
 from . import __version__
 from .cli_options import (
-    Device, DeviceOption, JobsOption, OverwriteOption, PresetOption, Quality, check_range, needs_extra, preset_names,
+    Device,
+    DeviceOption,
+    JobsOption,
+    OverwriteOption,
+    PresetOption,
+    Quality,
+    check_range,
+    needs_extra,
+    preset_names,
 )  # fmt: skip
 from .engine.errors import OptionError, StemProverError
 
@@ -78,7 +87,7 @@ def repair(
     ] = None,
     quality: Annotated[Quality | None, typer.Option(help="How careful to be.  \\[default: standard]")] = None,
     steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Model steps (1 to 100), in place of --quality.")
+        int | None, typer.Option(metavar="N", help="Model steps (1 to 50), in place of --quality.")
     ] = None,
     device: DeviceOption = Device.AUTO,
     jobs: JobsOption = None,
@@ -97,7 +106,7 @@ def repair(
         raise OptionError("--quality and --steps exclude each other; give one of them")
     chosen = _choose_preset(preset, blend)
     check_range("--wet", wet, 0, 1)
-    check_range("--steps", steps, 1, 100)
+    check_range("--steps", steps, 1, 50)
     check_range("--jobs", jobs, 1, 1024)
     plan = plan_renders(inputs, Path(output), is_folder=output.endswith(("/", os.sep)))
     if mix is not None:
@@ -126,8 +135,8 @@ def demo(
     check_range("--jobs", jobs, 1, 1024)
     preset = load_preset("general")
     repairer = _make_repairer(preset, device=device.value, jobs=jobs)
-    with file_progress() as progress:
-        report = run_demo(output, repairer, preset, progress=progress.start("before.wav"))
+    with file_progress("before.wav") as progress:
+        report = run_demo(output, repairer, preset, progress=progress)
     print_demo(report)
 
 
@@ -250,6 +259,10 @@ def bench(
 
 def main() -> None:
     """The entry point: runs the command line and ends the process with its exit code."""
+    # File names may hold bytes that no encoding knows.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # A plain kill ends like Ctrl-C does: files under way are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

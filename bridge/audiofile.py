@@ -8,6 +8,7 @@ integers and no 64-bit floats to write.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def probe(path: Path) -> AudioInfo:
     ):
         raise AudioFileError(f"{path}: is not audio that can be read; convert it to WAV or FLAC first")
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(_name(path)) as file:
             info = AudioInfo(path, file.format, file.subtype, file.endian, file.samplerate, file.channels, file.frames)
             _check_whole(info, file)
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
@@ -83,6 +84,11 @@ def probe(path: Path) -> AudioInfo:
             f"{path}: is not audio that can be read ({reason}); convert it to WAV or FLAC first"
         ) from error
     return info
+
+
+def _name(path: Path) -> str | bytes:
+    """A file name for soundfile, which cannot encode names with bytes of no encoding by itself."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
 
 
 def _check_whole(info: AudioInfo, file: Any) -> None:
@@ -157,9 +163,10 @@ class AudioReader:
         if self._by_pedalboard:
             from pedalboard.io import AudioFile
 
-            self._file: Any = AudioFile(str(info.path))
+            self._stream = info.path.open("rb")
+            self._file: Any = AudioFile(self._stream)
         else:
-            self._file = soundfile.SoundFile(info.path)
+            self._file = soundfile.SoundFile(_name(info.path))
 
     def __enter__(self) -> AudioReader:
         return self
@@ -168,6 +175,8 @@ class AudioReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        if self._by_pedalboard:
+            self._stream.close()
 
     def blocks(self, block_samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
         """Blocks (C, T <= block_samples), `info.samples` in all. Raises AudioFileError where the file breaks off."""
@@ -220,7 +229,7 @@ class AudioWriter:
             quality["compression_level"] = 0.0
         try:
             self._file = soundfile.SoundFile(
-                path, "w", like.sample_rate, like.channels, subtype, format=container,
+                _name(path), "w", like.sample_rate, like.channels, subtype, format=container,
                 endian=like.endian if like.container == container else None, **quality,
             )  # fmt: skip
         except (soundfile.SoundFileError, ValueError) as error:
@@ -229,7 +238,7 @@ class AudioWriter:
                 "choose another file type for the output, such as .wav"
             ) from error
         if strings_from is not None:
-            with soundfile.SoundFile(strings_from) as old:
+            with soundfile.SoundFile(_name(strings_from)) as old:
                 for name in _STRINGS:
                     if text := getattr(old, name):
                         setattr(self._file, name, text)

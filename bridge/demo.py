@@ -84,6 +84,7 @@ def draw_spectrograms(sounds: dict[str, np.ndarray], sample_rate: int, path: Pat
     """Spectrograms of sounds (C, T), made mono, one above the other on one colour scale, as a PNG. Raises OSError."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MultipleLocator
 
     levels_db = {name: _level_db(sound.mean(axis=0)) for name, sound in sounds.items()}
     top_db = max(float(level.max()) for level in levels_db.values())
@@ -98,6 +99,7 @@ def draw_spectrograms(sounds: dict[str, np.ndarray], sample_rate: int, path: Pat
         )  # fmt: skip
         axis.set_title(name, loc="left", fontsize=13, fontweight="bold")
         axis.set_ylabel("Frequency (kHz)", fontsize=11)
+        axis.yaxis.set_major_locator(MultipleLocator(5))
     axes[-1].set_xlabel("Time (s)", fontsize=11)
     figure.colorbar(image, ax=list(axes), label="Level below the loudest point (dB)", pad=0.01)
     figure.savefig(path, format="png")

@@ -40,8 +40,8 @@ CONTAINERS: dict[str, tuple[str, ...]] = {
     ".opus": ("OGG",),
     ".mp3": ("MP3",),
 }
-# Apple Lossless goes into other containers as plain integers. 32-bit ALAC is read only: libsndfile 1.2.2 writes loud noise
-# wrong (measured).
+# Apple Lossless goes into other containers as plain integers. 32-bit ALAC is read only: libsndfile 1.2.2 writes loud
+# noise wrong (measured).
 _PLAIN = {"ALAC_16": "PCM_16", "ALAC_20": "PCM_24", "ALAC_24": "PCM_24", "ALAC_32": "PCM_32"}
 _READ_ONLY = {"ALAC_32"}
 _LOSSY_OF = {".ogg": "VORBIS", ".oga": "VORBIS", ".opus": "OPUS", ".mp3": "MPEG_LAYER_III"}

@@ -200,6 +200,9 @@ def blend_presets(weights: Mapping[str, float]) -> Preset:
     wet = sum(parts[name].wet * weight for name, weight in weights.items()) / total if total else sum(wets) / len(wets)
     text = ",".join(f"{name}={weight:g}" for name, weight in weights.items())
     chained = [name for name, preset in parts.items() if preset.before or preset.after]
+    untrained = [name for name, preset in parts.items() if not preset.trained]
+    notes = [f"a blend runs without the plugin chains of {', '.join(chained)}"] if chained else []
+    notes += [f"not trained yet: {', '.join(untrained)}"] if untrained else []
     return Preset(
         name=text,
         title=" + ".join(preset.title for preset in parts.values()),
@@ -207,7 +210,7 @@ def blend_presets(weights: Mapping[str, float]) -> Preset:
         artefact=", ".join(preset.artefact for preset in parts.values()),
         wet=wet,
         trained=all(preset.trained for preset in parts.values()),
-        note=f"a blend runs without the plugin chains of {', '.join(chained)}" if chained else "",
+        note="; ".join(notes),
         adapters=adapters,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -96,11 +97,11 @@ def _count(channels: int) -> str:
 
 
 def render_file(
-    source: Path,
-    target: Path,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
     repairer: ChunkRepairer,
     *,
-    mix: Path | None = None,
+    mix: str | os.PathLike[str] | None = None,
     preset: Preset | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,

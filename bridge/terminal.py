@@ -33,7 +33,7 @@ def print_error(error: StemProverError, *, path: Path | None = None) -> None:
     message = " ".join(str(error).split())
     if path is not None and str(path) not in message:
         message = f"{path}: {message}"
-    _ERR.print(Text("Error: ", style="bold red") + Text(message))
+    _ERR.print(Text.assemble(("Error: ", "bold red"), message))
 
 
 class _Speed(ProgressColumn):
@@ -44,23 +44,9 @@ class _Speed(ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f}x real time", style="cyan")
 
 
-class FileProgress:
-    """A bar for the file that is being repaired."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-
-    def start(self, name: str) -> Progress:
-        """A bar for a new file, in place of the last one; call what comes back with seconds done and seconds in all."""
-        for old in self._bars.task_ids:
-            self._bars.remove_task(old)
-        task = self._bars.add_task(name, total=None)
-        return lambda done_s, total_s: self._bars.update(task, completed=done_s, total=total_s)
-
-
 @contextlib.contextmanager
-def file_progress() -> Iterator[FileProgress]:
-    """Progress bars on a terminal, nothing elsewhere."""
+def file_progress(name: str) -> Iterator[Progress]:
+    """A bar for one file, gone when it is done; on a terminal only. Call what comes with seconds done and in all."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -68,8 +54,17 @@ def file_progress() -> Iterator[FileProgress]:
         TimeRemainingColumn(),
         _Speed(),
     )
-    with Bars(*columns, console=_ERR, transient=True, disable=not _ERR.is_terminal) as bars:
-        yield FileProgress(bars)
+    # The output stream may be a file while the bar is on the terminal: what is printed must not go through the bar.
+    with Bars(
+        *columns,
+        console=_ERR,
+        transient=True,
+        disable=not _ERR.is_terminal,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as bars:
+        task = bars.add_task(name, total=None)
+        yield lambda done_s, total_s: bars.update(task, completed=done_s, total=total_s)
 
 
 def run_plan(plan: RenderPlan, repairer: ChunkRepairer, preset: Preset, *, mix: Path | None, overwrite: bool) -> int:
@@ -89,32 +84,26 @@ def run_plan(plan: RenderPlan, repairer: ChunkRepairer, preset: Preset, *, mix: 
         _ERR.print(f"Note: preset {preset.name}: {preset.note}", markup=False, style="yellow")
     for path, error in plan.failures:
         failed(path, error)
-    with file_progress() as progress:
-        for number, job in enumerate(plan.jobs, start=1):
-            name = f"[{number}/{len(plan.jobs)}] {job.source.name}" if len(plan.jobs) > 1 else job.source.name
-            try:
-                check_output(job.target, inputs, overwrite=overwrite)
-                if plan.makes_folders:
-                    make_folder(job.target.parent)
+    for number, job in enumerate(plan.jobs, start=1):
+        name = f"[{number}/{len(plan.jobs)}] {job.source.name}" if len(plan.jobs) > 1 else job.source.name
+        try:
+            check_output(job.target, inputs, overwrite=overwrite)
+            if plan.makes_folders:
+                make_folder(job.target.parent)
+            with file_progress(name) as progress:
                 report = render_file(
-                    job.source,
-                    job.target,
-                    repairer,
-                    mix=mix,
-                    preset=preset,
-                    overwrite=overwrite,
-                    progress=progress.start(name),
+                    job.source, job.target, repairer, mix=mix, preset=preset, overwrite=overwrite, progress=progress
                 )
-            except StemProverError as error:
-                failed(job.source, error)
-            except Exception as error:
-                if os.environ.get("STEMPROVER_DEBUG"):
-                    traceback.print_exc()
-                what = f"{type(error).__name__}: {error}"
-                hint = "please report it, with what STEMPROVER_DEBUG=1 shows"
-                failed(job.source, StemProverError(f"internal error: {what}; {hint}"))
-            else:
-                _OUT.print(Text(report.render()))
+        except StemProverError as error:
+            failed(job.source, error)
+        except Exception as error:
+            if os.environ.get("STEMPROVER_DEBUG"):
+                traceback.print_exc()
+            what = f"{type(error).__name__}: {error}"
+            hint = "please report it, with what STEMPROVER_DEBUG=1 shows"
+            failed(job.source, StemProverError(f"internal error: {what}; {hint}"))
+        else:
+            _OUT.print(Text(report.render()))
     total = len(plan.jobs) + len(plan.failures)
     if total > 1:
         done = total - len(failures)

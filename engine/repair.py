@@ -118,7 +118,8 @@ class Repairer:
                 dry.append(stem)
                 total += stem.shape[1]
                 yield there.process(np.concatenate([stem, stem if mix is None else np.asarray(mix, np.float32)]))
-            yield there.process(np.zeros((2 * channels, 0), np.float32), last=True)
+            if rate != MODEL_RATE:  # as in a live stream, silence follows the end, until the resamplers have let go of it
+                yield there.process(np.zeros((2 * channels, rate // 4), np.float32), last=True)
 
         if self.wet == 0.0:
             for chunk in chunks:
@@ -133,6 +134,7 @@ class Repairer:
             for out in _add(dry, part[:, : total - given], self.wet):
                 given += out.shape[1]
                 yield out
+        # What is still missing is less than the resampler's own delay.
         tail = back.process(np.zeros((channels, 0), np.float32), last=True)[:, : total - given]
         tail = np.pad(tail, ((0, 0), (0, total - given - tail.shape[1])))
         yield from _add(dry, tail, self.wet)

@@ -19,11 +19,12 @@ from ..engine.errors import ExportError, OutputExistsError
 from ..engine.latent import Latent
 from ..engine.model.causal import forget, memories
 from ..engine.model.config import ModelConfig
+from ..engine.model.lora import load_adapter
 from ..engine.model.network import RepairNet
 from ..engine.schedule import BridgeSchedule
 from ..engine.stft import StftConfig
 from .graphs import ControlGraph, DenoiserGraph, example_inputs, graph_inputs, graph_outputs, write_graph
-from .merge import load_adapter, merge
+from .merge import merge
 from .parity import ParityReport, TensorError
 
 SHAPES = ((1, 1), (1, 4), (2, 7), (1, 33), (3, 16))

@@ -93,3 +93,26 @@ def as_plain_user() -> Iterator[Path]:
         import shutil
 
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def lively_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported small network that changes the sound."""
+    from models import lively_net
+    from stemprover.export.bundle import write_bundle
+
+    folder = tmp_path_factory.mktemp("lively")
+    scale = np.linspace(0.5, 2.0, 84).astype(np.float32)
+    assert write_bundle(lively_net(), scale, folder).ok
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untrained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported small network as training finds it."""
+    from models import untrained_net
+    from stemprover.export.bundle import write_bundle
+
+    folder = tmp_path_factory.mktemp("untrained")
+    assert write_bundle(untrained_net(), np.ones(84, np.float32), folder).ok
+    return folder

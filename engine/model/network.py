@@ -14,13 +14,15 @@ class Denoiser(nn.Module):
     """Predicts the true stem's latent from a point x_t on the bridge: (B, 64, K, N) to the same shape.
 
     Head: z = z_y + c (g1 z_y + g2 (z_mix - z_y) + r). The gates g act on slots (one value for re and im, so they keep the
-    phase), r is free, c is the network's confidence in its own change, for each band, for mid and side. All are zero at the
-    start, c sharply so at its ends: what the net does not trust is left alone exactly.
+    phase), r is free, c in 0..1 is the network's confidence in its own change, for each band, for mid and side. Gates and r
+    are zero at the start. Training leaves c out (`trusts` False) until there is a change worth trusting: a net that may
+    distrust itself from the start learns that first, and then neither gates nor r have a gradient left.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.slots = config.latent // 4
+        self.trusts = True
         self.unet = build_unet(config)
 
     def forward(
@@ -35,12 +37,15 @@ class Denoiser(nn.Module):
             mid_block_additional_residual=residuals[-1],
             return_dict=False,
         )[0].float()
+        head = 0.25 * head  # a small step of the output layer is a large one of the sound
         free, gates = head[:, : 4 * self.slots], head[:, 4 * self.slots : 8 * self.slots]
         by_stem = 1.5 * torch.tanh(gates[:, : 2 * self.slots])
         by_mix = 1.5 * torch.tanh(gates[:, 2 * self.slots :])
-        trust = (1.2 * torch.sigmoid(head[:, 8 * self.slots :] + 1.0) - 0.1).clamp(0.0, 1.0)
-        trust = torch.repeat_interleave(trust, self.slots, dim=1)
         change = torch.cat([by_stem, by_stem], 1) * stem + torch.cat([by_mix, by_mix], 1) * (mix - stem) + free
+        if not self.trusts:
+            return stem + change
+        trust = torch.sigmoid(head[:, 8 * self.slots :] + 3.0)
+        trust = torch.repeat_interleave(trust, self.slots, dim=1)
         return stem + torch.cat([trust, trust], 1) * change
 
 

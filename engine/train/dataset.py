@@ -21,8 +21,8 @@ CHOICES = tuple((TRACKS.index(f"x_{s}"), TRACKS.index(f"y_{s}_zeros"), TRACKS.in
 class CropConfig:
     """What a batch is made of: probabilities in 0..1, lengths in frames, gain in dB either way."""
 
-    batch: int = 4
-    frames: int = 112
+    batch: int = 8
+    frames: int = 64
     lookahead: int = 16
     gain_db: float = 9.0
     clean: float = 0.15

@@ -7,7 +7,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..features import FeatureMaker
 from ..latent import Latent
 from ..model import losses
 from ..model.config import ModelConfig
+from ..model.lora import add_adapter, save_adapter
 from ..model.network import RepairNet
 from ..schedule import BridgeSchedule
 from .dataset import Batch, CropConfig, PoolBatches, fit_band_scale
@@ -28,7 +30,8 @@ from .dataset import Batch, CropConfig, PoolBatches, fit_band_scale
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms; all but log_error are divided by what leaving the stem alone would cost."""
+    """Weights of the terms; all but log_error are divided by their typical cost of leaving the stem alone (a running mean:
+    dividing by each batch's own would let the batches with next to nothing to repair decide)."""
 
     log_error: float = 1.0
     compressed: float = 0.5
@@ -52,15 +55,17 @@ class TrainOptions:
     threads: int = 0
     workers: int = 1
     bf16: bool = True
-    learning_rate: float = 1e-3
-    warmup: int = 200
+    learning_rate: float = 5e-4
+    warmup: int = 100
     final_rate: float = 0.03
     ema: float = 0.998
     clip: float = 1.0
     seed: int = 1
+    trust_from: float = 0.4
     validate_every: int = 400
     checkpoint_minutes: float = 4.0
     adapter: str | None = None
+    rank: int = 8
     start_from: Path | None = None
     crop: CropConfig = field(default_factory=CropConfig)
     weights: LossWeights = field(default_factory=LossWeights)
@@ -69,6 +74,8 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.minutes <= 0:
             raise TrainingError(f"steps={self.steps}, minutes={self.minutes}: give more than zero of both")
+        if self.adapter is not None and self.start_from is None:
+            raise TrainingError(f"adapter {self.adapter!r} needs the base that it adapts: give start_from = a checkpoint.pt")
         if self.device not in ("auto", "cpu", "cuda"):
             raise TrainingError(f"device={self.device!r}: choose auto, cpu or cuda")
 
@@ -79,42 +86,32 @@ class TrainOptions:
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def repair_loss(
+def repair_terms(
     estimate: Tensor, batch: dict[str, Tensor], latent: Latent, scale: Tensor, weights: LossWeights, floor: float
-) -> tuple[Tensor, dict[str, float]]:
-    """All terms for estimated latents (B, 64, K, N): the sum, and each term as a number. `floor` as in log_error_ratio."""
-    layout, stem, truth = latent.layout, batch["stem"], batch["truth"]
+) -> dict[str, Tensor]:
+    """The terms whose weight is not zero, for estimated latents (B, 64, K, N). `floor` as in log_error_ratio."""
+    layout, truth = latent.layout, batch["truth"]
     importance = torch.from_numpy(losses.band_importance(layout)).to(estimate)
     spectra = {
         name: losses.linear_spectrum(z, layout, scale, latent.exponent)
-        for name, z in (("estimate", estimate), ("stem", stem), ("truth", truth), ("mix", batch["mix"]))
+        for name, z in (("estimate", estimate), ("stem", batch["stem"]), ("truth", truth), ("mix", batch["mix"]))
     }
     power = {name: spectra[name].abs().square().sum(dim=(1, 2, 3)) for name in ("truth", "mix")}
-    terms = {
-        "log_error": losses.log_error_ratio(
-            spectra["estimate"], spectra["stem"], spectra["truth"], power["truth"] + 0.05 * power["mix"] + 1e-3, floor
-        )
+    presence = power["truth"] + 0.05 * power["mix"] + 1e-3
+    terms: dict[str, Callable[[], Tensor]] = {
+        "log_error": lambda: losses.log_error_ratio(
+            spectra["estimate"], spectra["stem"], spectra["truth"], presence, floor
+        ),
+        "compressed": lambda: losses.compressed_l1(estimate, truth, importance),
+        "log_magnitude": lambda: losses.log_magnitude_l1(estimate, truth, importance),
+        "phase": lambda: losses.phase_cosine(estimate, truth, importance),
+        "frequency": lambda: losses.instantaneous_frequency(estimate, truth, importance),
+        "delay": lambda: losses.group_delay(estimate, truth, importance),
+        "multi_resolution": lambda: losses.multi_resolution_stft(
+            *(losses.waveform(spectra[name], 2048, 512) for name in ("estimate", "truth"))
+        ),
     }
-    relative: dict[str, Callable[[Tensor], Tensor]] = {
-        "compressed": lambda z: losses.compressed_l1(z, truth, importance),
-        "log_magnitude": lambda z: losses.log_magnitude_l1(z, truth, importance),
-        "phase": lambda z: losses.phase_cosine(z, truth, importance),
-        "frequency": lambda z: losses.instantaneous_frequency(z, truth, importance),
-        "delay": lambda z: losses.group_delay(z, truth, importance),
-    }
-    if weights.multi_resolution:
-        wave_truth = losses.waveform(spectra["truth"], 2048, 512)
-        wave_stem = losses.waveform(spectra["stem"], 2048, 512)
-        ours = losses.waveform(spectra["estimate"], 2048, 512)
-        with torch.no_grad():
-            untouched = losses.multi_resolution_stft(wave_stem, wave_truth, (1024,))
-        terms["multi_resolution"] = losses.multi_resolution_stft(ours, wave_truth, (1024,)) / (untouched + 1e-2)
-    for name, loss in relative.items():
-        with torch.no_grad():
-            before = loss(stem)
-        terms[name] = loss(estimate) / (before + 1e-3)
-    total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
-    return total, {name: float(value.detach()) for name, value in terms.items()}
+    return {name: term() for name, term in terms.items() if getattr(weights, name)}
 
 
 def bridge_point(
@@ -149,31 +146,37 @@ class Trainer:
         if options.threads:
             torch.set_num_threads(options.threads)
         torch.manual_seed(options.seed)
-        self.net: nn.Module = RepairNet(options.model).to(self.device, memory_format=torch.channels_last)
+        self.net = RepairNet(options.model).to(self.device, memory_format=torch.channels_last)
+        self.typical: dict[str, float] = {}
         self.step_index = 0
         self.seconds = 0.0
         options.run.mkdir(parents=True, exist_ok=True)
         checkpoint = self.checkpoint_path
-        saved = torch.load(checkpoint, map_location=self.device, weights_only=True) if checkpoint.exists() else None
-        if saved is None and options.start_from is not None:
-            start = torch.load(options.start_from, map_location=self.device, weights_only=True)
+        saved = _load(checkpoint, self.device) if checkpoint.exists() else None
+        if options.start_from is not None:
+            start = _load(options.start_from, self.device)
             self.net.load_state_dict(start["ema"])
             scale = start["scale"]
         elif saved is not None:
             scale = saved["scale"]
         else:
             scale = torch.from_numpy(fit_band_scale(options.pool, FeatureMaker()))
+        self.model: nn.Module = self.net
+        if options.adapter is not None:
+            self.model = self.peft = add_adapter(self.net, options.rank)
         self.latent = Latent(scale=scale.cpu().numpy())
         self.scale = scale.to(self.device)
-        self.parameters = [p for p in self.net.parameters() if p.requires_grad]
+        self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.parameters = list(self.trained.values())
         self.optimiser = torch.optim.AdamW(self.parameters, lr=options.learning_rate, weight_decay=0.01)
-        self.average = {name: p.detach().clone() for name, p in self.net.state_dict().items()}
+        self.average = {name: p.detach().clone() for name, p in self.trained.items()}
         if saved is not None:
-            self.net.load_state_dict(saved["net"])
+            self.model.load_state_dict(saved["net"], strict=False)
             self.optimiser.load_state_dict(saved["optimiser"])
             self.average = saved["ema"]
             self.step_index = saved["step"]
             self.seconds = saved["seconds"]
+            self.typical = saved["typical"]
         maker = FeatureMaker(self.latent)
         self.batches = PoolBatches(options.pool, "train", maker, options.crop, options.seed)
         self.schedule = BridgeSchedule()
@@ -204,17 +207,26 @@ class Trainer:
         return 10 ** (-1.5 - 2.5 * min(1.0, 2.0 * self.done))
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step; returns the terms of the loss."""
+        """One optimiser step; returns the loss, the norm of its gradient, and what each term gained against leaving the stem
+        alone (negative is good; as a share of the term's typical cost, tenths of dB for log_error)."""
         options = self.options
         data = tensors(batch, self.device)
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + self.step_index)
         t, x_t = bridge_point(data["truth"], data["stem"], self.schedule, generator)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(self.step_index)
-        self.net.train()
+        self.model.train()
+        self.net.denoiser.trusts = options.adapter is not None or self.done > options.trust_from
         with torch.autocast(self.device.type, torch.bfloat16, enabled=options.bf16):
-            estimate = self.net(data["control"], x_t, t, data["stem"], data["mix"])
-        loss, terms = repair_loss(estimate.float(), data, self.latent, self.scale, options.weights, self.floor)
+            estimate = self.model(data["control"], x_t, t, data["stem"], data["mix"])
+        arguments = (data, self.latent, self.scale, options.weights, self.floor)
+        terms = repair_terms(estimate.float(), *arguments)
+        with torch.no_grad():
+            untouched = repair_terms(data["stem"], *arguments)
+        for name, value in untouched.items():
+            self.typical[name] = 0.99 * self.typical.get(name, float(value)) + 0.01 * float(value)
+        terms = {name: v if name == "log_error" else v / (self.typical[name] + 1e-6) for name, v in terms.items()}
+        loss = torch.stack([getattr(options.weights, name) * value for name, value in terms.items()]).sum()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, options.clip)
@@ -222,25 +234,47 @@ class Trainer:
             self.optimiser.step()
         decay = min(options.ema, (1 + self.step_index) / (10 + self.step_index))
         with torch.no_grad():
-            for name, value in self.net.state_dict().items():
+            for name, value in self.trained.items():
                 self.average[name].lerp_(value, 1 - decay)
         self.step_index += 1
-        return {"loss": float(loss.detach()), "norm": float(norm), **terms}
+        gained = {name: v if name == "log_error" else v - untouched[name] / self.typical[name] for name, v in terms.items()}
+        return {"loss": float(loss.detach()), "norm": float(norm), **{k: float(v.detach()) for k, v in gained.items()}}
 
     def save(self) -> None:
         """Write the checkpoint beside its place and rename it."""
         part = self.checkpoint_path.with_suffix(".part")
         state = {
-            "net": self.net.state_dict(),
+            "net": dict(self.trained),
             "ema": self.average,
             "optimiser": self.optimiser.state_dict(),
             "step": self.step_index,
             "seconds": self.seconds,
+            "typical": self.typical,
             "scale": self.scale,
             "model": self.options.model.to_dict(),
         }
         torch.save(state, part)
         os.replace(part, self.checkpoint_path)
+        if self.options.adapter is not None:
+            with self.averaged():
+                save_adapter(self.peft, self.options.run / f"{self.options.adapter}.safetensors")
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in the model's place."""
+        kept = {name: p.detach().clone() for name, p in self.trained.items()}
+        self.model.load_state_dict(self.average, strict=False)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(kept, strict=False)
+
+
+def _load(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch.load raises whatever the bytes lead it to
+        raise TrainingError(f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete it or give another") from error
 
 
 def train(options: TrainOptions, say: Callable[[str], None] = print) -> Path:
@@ -270,7 +304,7 @@ def train(options: TrainOptions, say: Callable[[str], None] = print) -> Path:
             pace = (now - tick) / (trainer.step_index - ticked)
             tick, ticked = now, trainer.step_index
             left = min((options.steps - trainer.step_index) * pace, options.minutes * 60 - trainer.seconds)
-            shown = "  ".join(f"{k} {v:.3f}" for k, v in running.items())
+            shown = "  ".join(f"{k} {v:+.3f}" for k, v in running.items())
             say(f"step {trainer.step_index}/{options.steps}  {shown}  {pace:.2f} s/step  {left / 60:.0f} min left")
             _append(log, {"step": trainer.step_index, "seconds_a_step": pace, **running})
         if trainer.step_index % options.validate_every == 0:

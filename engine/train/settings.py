@@ -33,22 +33,23 @@ def _read(config: Path) -> dict[str, Any]:
         raise OptionError(f"{config}: cannot be read as TOML: {error}") from error
 
 
-def _fields(kind: type, table: dict[str, Any], where: str) -> dict[str, Any]:
-    """The table's values, in the types of the dataclass `kind`."""
+def _fields(kind: type, table: dict[str, Any], where: str, name: str = "") -> dict[str, Any]:
+    """The values of the table called `name`, in the types of the dataclass `kind`."""
     hints = typing.get_type_hints(kind)
+    table_name = f" in [{name}]" if name else ""
     values = {}
     for key, value in table.items():
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(hints)}"
-            raise OptionError(f"{where}unknown key {key!r}; {hint}")
-        values[key] = _typed(hints[key], value, f"{where}{key}")
+            raise OptionError(f"{where}unknown key {key!r}{table_name}; {hint}")
+        values[key] = _typed(hints[key], value, where, key)
     return values
 
 
-def _typed(hint: Any, value: Any, where: str) -> Any:
+def _typed(hint: Any, value: Any, where: str, key: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
-        return hint(**_fields(hint, value, f"{where}."))
+        return hint(**_fields(hint, value, where, key))
     if typing.get_origin(hint) is tuple and isinstance(value, list):
         return tuple(value)
     choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
@@ -57,5 +58,5 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if float in choices and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not any(isinstance(choice, type) and type(value) is choice for choice in choices):
-        raise OptionError(f"{where} = {value!r} is not of the type {getattr(hint, '__name__', hint)}")
+        raise OptionError(f"{where}{key} = {value!r} is not of the type {getattr(hint, '__name__', hint)}")
     return value

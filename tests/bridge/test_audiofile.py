@@ -68,8 +68,9 @@ def test_truncated_files(make_audio, name, subtype, share):
     refused(path, "is cut off|is not audio")
 
 
-def test_a_header_of_unknown_length_as_a_pipe_leaves_it_is_read_to_its_end(make_audio, tmp_path):
-    path = make_audio(subtype="PCM_16")
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_a_header_of_unknown_length_as_a_pipe_leaves_it_is_read_to_its_end(make_audio, tmp_path, subtype):
+    path = make_audio(subtype=subtype)
     content = bytearray(path.read_bytes())
     place = content.index(b"data")
     content[4:8] = content[place + 4 : place + 8] = struct.pack("<I", 0xFFFF_FFFF)
@@ -133,7 +134,8 @@ def test_blocks_are_the_file(make_audio):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00.000"), (59.9996, "1:00.000"), (62.3456, "1:02.346"), (3600, "1:00:00.000"), (3661.5, "1:01:01.500")]
+    ("seconds", "text"),
+    [(0, "0:00.000"), (59.9996, "1:00.000"), (62.3456, "1:02.346"), (3600, "1:00:00.000"), (3661.5, "1:01:01.500")],
 )
 def test_times_read_as_on_a_clock(seconds, text):
     assert clock(seconds) == text

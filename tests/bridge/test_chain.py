@@ -10,7 +10,14 @@ from stemprover.bridge.chain import PLUGINS, Chain, ChainLink
 from stemprover.engine.errors import InputError, PresetError
 
 RATE = 44100
-SETTINGS = {"cutoff_frequency_hz": 1000.0, "gain_db": 6.0, "q": 1.0, "threshold_db": -12.0, "ratio": 4.0, "drive_db": 12.0}
+SETTINGS = {
+    "cutoff_frequency_hz": 1000.0,
+    "gain_db": 6.0,
+    "q": 1.0,
+    "threshold_db": -12.0,
+    "ratio": 4.0,
+    "drive_db": 12.0,
+}
 
 
 def link(plugin: str) -> ChainLink:
@@ -90,7 +97,10 @@ def test_a_frequency_beyond_the_sample_rate_is_refused() -> None:
         ({"plugin": "HighpassFilter", "cutoff_frequency_hz": "60"}, "'60' is not a number"),
         ({"plugin": "HighpassFilter", "cutoff_frequency_hz": True}, "True is not a number"),
         ({"plugin": "HighpassFilter", "cutoff_frequency_hz": float("nan")}, "nan is not a number"),
-        ({"plugin": "HighpassFilter", "cutoff_frequency_hz": -5}, "-5 is out of range; HighpassFilter takes 10 to 40000"),
+        (
+            {"plugin": "HighpassFilter", "cutoff_frequency_hz": -5},
+            "-5 is out of range; HighpassFilter takes 10 to 40000",
+        ),
     ],
 )
 def test_wrong_links_say_what_is_wrong(table: object, message: str) -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from stemprover.bridge import presets
 from stemprover.bridge.presets import (
-    Preset, blend_presets, check_preset, find_presets, list_presets, load_preset, parse_blend, user_preset_folder,
+    Preset,
+    blend_presets,
+    check_preset,
+    find_presets,
+    list_presets,
+    load_preset,
+    parse_blend,
+    user_preset_folder,
 )  # fmt: skip
 from stemprover.engine.errors import OptionError, PresetError
 
@@ -67,7 +74,9 @@ def test_an_own_preset_may_not_take_a_shipped_name(write_preset) -> None:
         load_preset("general")
 
 
-@pytest.mark.parametrize(("asked", "nearest"), [("bled", "bleed"), ("musicalnoise", "musical-noise"), ("General", "general")])
+@pytest.mark.parametrize(
+    ("asked", "nearest"), [("bled", "bleed"), ("musicalnoise", "musical-noise"), ("General", "general")]
+)
 def test_an_unknown_name_gets_the_nearest_one(asked: str, nearest: str) -> None:
     with pytest.raises(PresetError, match=f"no preset {asked!r}; did you mean {nearest!r}"):
         load_preset(asked)
@@ -96,7 +105,10 @@ def test_an_unknown_name_with_nothing_near_gets_the_list() -> None:
         (GOOD + "note = 3\n", "note = 3 is not a text"),
         (GOOD + 'adapters = "a"\n', "adapters is not a table"),
         (GOOD + '[adapters]\n"b.safetensors" = 1\n', "[adapters] 'b.safetensors' is missing from"),
-        (GOOD + '[adapters]\n"../a.safetensors" = 1\n', "[adapters] '../a.safetensors' has to be a file in the preset's own folder"),
+        (
+            GOOD + '[adapters]\n"../a.safetensors" = 1\n',
+            "[adapters] '../a.safetensors' has to be a file in the preset's own folder",
+        ),
         (GOOD + '[adapters]\n"a.safetensors" = 2\n', "[adapters] a.safetensors = 2 is not a weight from 0 to 1.5"),
         (GOOD + '[adapters]\n"a.safetensors" = "1"\n', "[adapters] a.safetensors = '1' is not a weight"),
         (GOOD + "before = 3\n", "before is not a list of tables; write [[before]]"),
@@ -184,6 +196,7 @@ def test_a_blend_scales_adapters_and_averages_wet(write_preset, no_user_presets:
 def test_a_blend_of_nothing_but_zeros_is_the_base_model() -> None:
     blend = blend_presets({"bleed": 0.0, "general": 0.0})
     assert blend.wet == 1.0
+    assert (blend.trained, blend.note) == (False, "not trained yet: bleed")
     assert not any(blend.adapters.values())
 
 

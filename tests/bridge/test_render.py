@@ -18,8 +18,8 @@ KINDS = [
     ("a.wav", "WAV", "FLOAT"), ("a.wav", "WAV", "DOUBLE"), ("a.wav", "WAV", "ULAW"), ("a.wav", "WAV", "ALAW"),
     ("a.wav", "WAVEX", "PCM_24"), ("a.wav", "WAVEX", "FLOAT"), ("a.wav", "RF64", "PCM_16"), ("a.wav", "RF64", "FLOAT"),
     ("a.w64", "W64", "PCM_24"), ("a.rf64", "RF64", "PCM_24"),
-    ("a.aiff", "AIFF", "PCM_S8"), ("a.aif", "AIFF", "PCM_16"), ("a.aiff", "AIFF", "PCM_24"), ("a.aiff", "AIFF", "PCM_32"),
-    ("a.aifc", "AIFF", "FLOAT"), ("a.aiff", "AIFF", "DOUBLE"),
+    ("a.aiff", "AIFF", "PCM_S8"), ("a.aif", "AIFF", "PCM_16"), ("a.aiff", "AIFF", "PCM_24"),
+    ("a.aiff", "AIFF", "PCM_32"), ("a.aifc", "AIFF", "FLOAT"), ("a.aiff", "AIFF", "DOUBLE"),
     ("a.flac", "FLAC", "PCM_S8"), ("a.flac", "FLAC", "PCM_16"), ("a.flac", "FLAC", "PCM_24"),
     ("a.caf", "CAF", "PCM_24"), ("a.caf", "CAF", "FLOAT"), ("a.caf", "CAF", "ALAC_16"), ("a.caf", "CAF", "ALAC_24"),
     ("a.au", "AU", "PCM_16"), ("a.snd", "AU", "PCM_24"), ("a.strange", "WAV", "PCM_16"),
@@ -88,7 +88,9 @@ def test_integers_over_full_scale_are_clipped_and_reported(make_audio, tmp_path)
     report = render_file(source, tmp_path / "out.wav", FakeRepairer(gain=2.0))
     np.testing.assert_allclose(soundfile.read(tmp_path / "out.wav")[0], [0.5, 1.0, -1.0, 0.2], atol=1e-4)
     [note] = report.notes
-    assert note.startswith("2 samples were over full scale (by up to 3.5 dB) and were clipped; give the stem as 32-bit float")
+    assert note.startswith(
+        "2 samples were over full scale (by up to 3.5 dB) and were clipped; give the stem as 32-bit float"
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,9 @@ def test_lossy_files_keep_their_length_and_place_and_say_that_they_are_lossy(
         ("a.wav", "PCM_16", "b.mp3", ("MP3", "MPEG_LAYER_III")),
     ],
 )
-def test_another_extension_converts_without_loss_where_it_can(make_audio, tmp_path, source_name, kind, target_name, expected):
+def test_another_extension_converts_without_loss_where_it_can(
+    make_audio, tmp_path, source_name, kind, target_name, expected
+):
     source = make_audio(source_name, subtype=kind)
     report = render_file(source, tmp_path / target_name, FakeRepairer())
     info = soundfile.info(tmp_path / target_name)
@@ -166,7 +170,9 @@ def test_the_mixture_arrives_beside_the_stem(make_audio, tmp_path):
     assert report.notes == ()
 
 
-@pytest.mark.parametrize(("extra", "says"), [(100, "100 samples longer, its end is left out"), (-22050, "22050 samples shorter")])
+@pytest.mark.parametrize(
+    ("extra", "says"), [(100, "100 samples longer, its end is left out"), (-22050, "22050 samples shorter")]
+)
 def test_a_mixture_of_nearly_the_same_length_is_aligned(make_audio, tmp_path, extra, says):
     stem = make_audio("stem.wav", seconds=2)
     song = make_audio("song.wav", levels=0.1 * np.ones((2, 88200 + extra)))

@@ -1,0 +1,68 @@
+"""LoRA adapters by peft: made, saved and loaded. Merging for export is in the export package."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ..errors import ModelError
+from .network import RepairNet
+
+FORMAT = "stemprover-lora-1"
+LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "conv1.conv", "conv2.conv")
+
+
+def lora_layers(net: nn.Module) -> list[str]:
+    """Layers that an adapter changes: attention and the blocks' convolutions, but for the dilated ones, which peft's
+    convolution adapter cannot follow (it keeps kernel, stride and padding, not the dilation)."""
+    return [
+        name
+        for name, layer in net.named_modules()
+        if name.endswith(LAYERS) and getattr(layer, "dilation", (1, 1)) == (1, 1)
+    ]
+
+
+def add_adapter(net: RepairNet, rank: int = 8, alpha: float = 8.0, name: str = "default") -> PeftModel:
+    """The network, frozen, with a fresh and neutral LoRA on the layers of `lora_layers`."""
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=lora_layers(net), init_lora_weights=True)
+    return get_peft_model(net, config, adapter_name=name)  # type: ignore[arg-type]
+
+
+def save_adapter(model: PeftModel, path: Path, name: str = "default") -> None:
+    """One adapter as safetensors (written beside its place, then renamed); keys `<layer>.lora_A` and `<layer>.lora_B`, the
+    scale alpha / r in the metadata."""
+    config = model.peft_config[name]
+    tensors = {}
+    for key, value in get_peft_model_state_dict(model, adapter_name=name).items():
+        plain = key.removeprefix("base_model.model.").removesuffix(".weight")
+        tensors[plain] = value.detach().cpu().contiguous()
+    part = path.with_name(f".{path.name}.part")
+    meta = {"scale": str(config.lora_alpha / config.r), "rank": str(config.r), "format": FORMAT}
+    save_file(tensors, part, metadata=meta)
+    os.replace(part, path)
+
+
+def load_adapter(net: RepairNet, path: Path, name: str = "default") -> PeftModel:
+    """The network with a saved LoRA on it, not yet merged. Raises ModelError where the file does not fit the network."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - a handle is no mapping
+    except Exception as error:  # safetensors raises unrelated classes for missing and damaged files
+        raise ModelError(f"adapter {path} cannot be read ({error}); make one with stemprover train --adapter") from error
+    if meta.get("format") != FORMAT:
+        raise ModelError(f"adapter {path}: format {meta.get('format')!r} is not one that this version reads")
+    rank = int(meta["rank"])
+    model = add_adapter(net, rank, float(meta["scale"]) * rank, name)
+    own = model.state_dict()
+    for key, value in tensors.items():
+        full = f"base_model.model.{key}.{name}.weight"
+        if full not in own or own[full].shape != value.shape:
+            raise ModelError(f"adapter {path}: {key} does not fit this network; it was made for another base")
+        own[full].copy_(value)
+    return model

@@ -1,0 +1,72 @@
+"""The demo: its excerpt ships, its files are what they say, and its figures are those of the files."""
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+from fakes import FakeRepairer
+from stemprover.bridge import demo
+from stemprover.bridge.presets import load_preset
+from stemprover.engine.errors import OutputError, StemProverError
+
+
+def read(path):
+    return soundfile.read(path, dtype="float32")[0].T
+
+
+def test_the_excerpt_fits_together():
+    infos = [soundfile.info(demo.DEMO / f"{name}.flac") for name in ("song", "separated", "truth")]
+    assert len({(i.frames, i.samplerate, i.channels) for i in infos}) == 1
+    assert 15 <= infos[0].duration <= 20
+
+
+def test_the_demo_writes_sounds_a_picture_and_figures(tmp_path):
+    fake = FakeRepairer(gain=0.5, mix_gain=0.25)
+    steps = []
+    report = demo.run_demo(tmp_path / "out", fake, load_preset("general"), progress=lambda *now: steps.append(now))
+    before, after, truth = (read(tmp_path / "out" / f"{name}.wav") for name in ("before", "after", "truth"))
+    np.testing.assert_array_equal(before, read(demo.DEMO / "separated.flac"))
+    np.testing.assert_array_equal(truth, read(demo.DEMO / "truth.flac"))
+    np.testing.assert_allclose(after, 0.5 * before + 0.25 * read(demo.DEMO / "song.flac"), atol=2**-15)
+    assert fake.had_mix
+    assert steps
+
+    from stemprover.engine.metrics import log_spectral_distance, si_sdr
+
+    assert report.si_sdr_db == (si_sdr(before, truth), si_sdr(after, truth))
+    assert report.log_spectral_distance_db == (
+        log_spectral_distance(before, truth),
+        log_spectral_distance(after, truth),
+    )
+    picture = matplotlib.image.imread(tmp_path / "out" / "spectrograms.png")
+    assert picture.shape[0] > 800
+    assert picture.shape[1] > 1000
+    demo.run_demo(tmp_path / "out", fake, load_preset("general"))  # once more, over its own files
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(demo.FILES)
+
+
+def test_spectrograms_show_a_tone_at_its_place(tmp_path):
+    """The same picture of a tone has its bright row higher up for a higher tone."""
+    rows = []
+    for hertz in (3000, 9000):
+        tone = np.sin(2 * np.pi * hertz * np.arange(44100) / 44100).astype(np.float32)[None]
+        demo.draw_spectrograms({"Tone": tone}, 44100, tmp_path / "tone.png")
+        picture = matplotlib.image.imread(tmp_path / "tone.png")
+        column = picture[:, picture.shape[1] // 2, :3].sum(axis=1)
+        inside = slice(60, -80)
+        rows.append(60 + int(np.argmax(np.where(column[inside] < 2.95, column[inside], 0))))
+    assert rows[0] > rows[1]
+
+
+def test_very_short_sounds_can_be_drawn(tmp_path):
+    demo.draw_spectrograms({"Click": np.ones((2, 1), np.float32)}, 8000, tmp_path / "click.png")
+    assert (tmp_path / "click.png").stat().st_size > 1000
+
+
+def test_a_missing_excerpt_and_a_bad_folder_are_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        demo.run_demo(tmp_path / "file" / "out", FakeRepairer(), load_preset("general"))
+    monkeypatch.setattr(demo, "DEMO", tmp_path)
+    with pytest.raises(StemProverError, match=r"song.flac: the demo's excerpt is missing; install StemProver again"):
+        demo.run_demo(tmp_path / "out", FakeRepairer(), load_preset("general"))

@@ -1,0 +1,224 @@
+"""The property that everything stands on: any split, any segment, any number of cores gives the whole answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import sound
+from stemprover.engine.errors import MixMismatchError, OptionError
+from stemprover.engine.repair import Repairer
+from stemprover.engine.segment import SegmentConfig, best_cut, hop_levels_db
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def repairer(lively_bundle: Path) -> Repairer:
+    return Repairer(bundle=lively_bundle, steps=2, jobs=1)
+
+
+def streamed(repairer: Repairer, stem: np.ndarray, mix: np.ndarray | None, rate: int, block: int, frames: int = 4) -> np.ndarray:
+    stream = repairer.stream(rate, len(stem), has_mix=mix is not None, chunk_frames=frames)
+    out = []
+    for at in range(0, stem.shape[1], block):
+        part = stem[:, at : at + block]
+        out.append(stream.process(part, None if mix is None else mix[:, at : at + block]))
+        assert out[-1].shape == part.shape
+    joined = np.concatenate([*out, stream.flush()], axis=1)
+    return joined[:, stream.latency_samples :]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("block", [1, 64, 65, 480, 8193])
+def test_streamed_equals_whole(repairer: Repairer, block: int, channels: int) -> None:
+    seconds = 0.25 if block == 1 else 1.1
+    stem, mix = sound(seconds, channels=channels), sound(seconds, channels=channels, seed=1)
+    whole = repairer.process(stem, 44100, mix)
+    assert np.abs(whole - stem).max() > 0.01, "the model must do something for this to say anything"
+    assert np.abs(streamed(repairer, stem, mix, 44100, block) - whole).max() <= TOLERANCE
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(1, 40), st.integers(100, 20000), st.booleans())
+def test_any_chunk_size_equals_whole(lively_bundle: Path, frames: int, block: int, with_mix: bool) -> None:
+    repairer = Repairer(bundle=lively_bundle, steps=1, jobs=1)
+    stem, mix = sound(0.9), sound(0.9, seed=2) if with_mix else None
+    whole = repairer.process(stem, 44100, mix)
+    assert np.abs(streamed(repairer, stem, mix, 44100, block, frames) - whole).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_segments_on_several_cores_equal_the_single_run(lively_bundle: Path, steps: int) -> None:
+    stem, mix = sound(9.0), sound(9.0, seed=1)
+    stem[:, 150000:200000] = 0.0
+    single = Repairer(bundle=lively_bundle, steps=steps, jobs=1, segments=SegmentConfig(10**6, 10**6))
+    several = Repairer(bundle=lively_bundle, steps=steps, jobs=3, segments=SegmentConfig(60, 130))
+    assert np.abs(several.process(stem, 44100, mix) - single.process(stem, 44100, mix)).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 32000, 44100, 48000, 88200, 96000, 192000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_an_untrained_model_is_the_identity_bit_for_bit(untrained_bundle: Path, rate: int, channels: int) -> None:
+    repairer = Repairer(bundle=untrained_bundle, steps=2, jobs=2, segments=SegmentConfig(20, 40))
+    stem, mix = sound(0.8, rate, channels), sound(0.8, rate, channels, seed=1)
+    stem[:, ::50] = -0.0
+    for song in (None, mix):
+        assert repairer.process(stem, rate, song).tobytes() == stem.tobytes()
+        assert streamed(repairer, stem, song, rate, 777).tobytes() == stem.tobytes()
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_wet_zero_is_the_identity_bit_for_bit(lively_bundle: Path, rate: int) -> None:
+    repairer = Repairer(bundle=lively_bundle, wet=0.0, steps=1)
+    stem = sound(0.7, rate) * 3.0
+    assert repairer.process(stem, rate).tobytes() == stem.tobytes()
+    assert streamed(repairer, stem, None, rate, 333).tobytes() == stem.tobytes()
+
+
+def test_half_wet_lies_half_way(repairer: Repairer, lively_bundle: Path) -> None:
+    stem = sound(0.6)
+    half = Repairer(bundle=lively_bundle, steps=2, jobs=1, wet=0.5).process(stem, 44100)
+    assert np.abs(half - 0.5 * (stem + repairer.process(stem, 44100))).max() <= 1e-6
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000, 192000])
+def test_streamed_equals_whole_at_other_rates_and_the_latency_is_fixed(repairer: Repairer, rate: int) -> None:
+    stem, mix = sound(0.7, rate), sound(0.7, rate, seed=4)
+    whole = repairer.process(stem, rate, mix)
+    for block in (64, 1500):
+        assert np.abs(streamed(repairer, stem, mix, rate, block) - whole).max() <= TOLERANCE
+    assert repairer.stream(rate, 2).latency_samples / rate < 0.55
+
+
+def test_the_latency_is_window_and_look_ahead_and_chunk(repairer: Repairer) -> None:
+    assert repairer.stream(44100, 2).latency_samples == (2048 - 512) + 16 * 512 + 4 * 512 - 1
+    assert repairer.stream(44100, 2, chunk_frames=1).latency_samples == (2048 - 512) + 16 * 512 + 512 - 1
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_silence_stays_silent_and_costs_no_model_time(
+    lively_bundle: Path, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repairer = Repairer(bundle=lively_bundle, steps=1, jobs=1)
+    monkeypatch.setattr(repairer.runtime, "step", lambda *_: pytest.fail("the model ran on silence"))
+    silence = np.zeros((2, rate * 2), np.float32)
+    assert not repairer.process(silence, rate, sound(2.0, rate)).any()
+    assert not streamed(repairer, silence, sound(2.0, rate), rate, 500).any()
+
+
+def test_a_pause_between_sounds_is_silent_beyond_the_window(repairer: Repairer) -> None:
+    stem = sound(2.0)
+    stem[:, 30000:70000] = 0.0
+    out = repairer.process(stem, 44100, sound(2.0, seed=8))
+    assert not out[:, 30000 + 2048 : 70000 - 2048].any()
+    assert np.abs(out - stem)[:, :30000].max() > 0.01
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 511, 512, 2049])
+@pytest.mark.parametrize("rate", [44100, 22050])
+def test_any_length_comes_back_to_the_sample(repairer: Repairer, length: int, rate: int) -> None:
+    stem = sound(0.2, rate)[:, 100 : 100 + length]
+    assert repairer.process(stem, rate, stem * 2).shape == stem.shape
+    assert streamed(repairer, stem, None, rate, 100).shape == stem.shape
+
+
+@pytest.mark.parametrize("channels", [3, 4, 5, 6])
+def test_more_channels_go_as_pairs_and_the_rest_as_mono(repairer: Repairer, channels: int) -> None:
+    stem = sound(0.4, channels=channels)
+    out = repairer.process(stem, 44100)
+    for first in range(0, channels, 2):
+        alone = repairer.process(stem[first : first + 2], 44100)
+        assert np.abs(out[first : first + 2] - alone).max() <= TOLERANCE
+
+
+def test_dry_and_change_keep_step_at_other_rates(lively_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that asks for silence must give it, to the resampler's own precision: no delay between dry and change."""
+    repairer = Repairer(bundle=lively_bundle, steps=1, jobs=1)
+    step = repairer.runtime.step
+
+    def mute(*arguments: object) -> tuple:
+        repaired, stem, mix, after = step(*arguments)  # type: ignore[arg-type]
+        return np.zeros_like(repaired), stem, mix, after
+
+    monkeypatch.setattr(repairer.runtime, "step", mute)
+    for rate in (32000, 48000, 96000):
+        t = np.arange(rate) / rate
+        stem = sum(0.2 * np.sin(2 * np.pi * f * t) for f in (60.0, 997.0, 5000.0, 9000.0))[None].repeat(2, 0)
+        stem = (stem * np.hanning(rate)).astype(np.float32)
+        out = repairer.process(stem, rate)
+        assert 20 * np.log10(np.abs(out).max() / np.abs(stem).max()) < -90.0, rate
+
+
+def test_the_callers_arrays_are_not_changed(repairer: Repairer) -> None:
+    stem, mix = sound(0.5), sound(0.5, seed=1)
+    kept = stem.copy(), mix.copy()
+    out = repairer.process(stem, 44100, mix)
+    stream = repairer.stream(44100, 2)
+    block = stream.process(stem)
+    block += 1.0
+    assert np.array_equal(stem, kept[0])
+    assert np.array_equal(mix, kept[1])
+    assert not np.shares_memory(out, stem)
+
+
+def test_the_same_input_gives_the_same_bits(repairer: Repairer) -> None:
+    stem, mix = sound(0.8), sound(0.8, seed=1)
+    assert repairer.process(stem, 44100, mix).tobytes() == repairer.process(stem, 44100, mix).tobytes()
+
+
+def test_with_the_mixture_no_bin_exceeds_it_by_much(repairer: Repairer) -> None:
+    from stemprover.engine.stream import change_limit
+
+    stem = np.array([[[[1.0]], [[0.0]]]], np.complex64)
+    assert change_limit(stem, np.array([[[[0.5]], [[2.0]]]], np.complex64)).ravel() == pytest.approx([1.0, 2.52])
+    assert change_limit(stem, None).ravel() == pytest.approx([4.0, 0.0])
+
+
+def test_a_stream_is_as_new_after_a_flush(repairer: Repairer) -> None:
+    stem = sound(0.5)
+    stream = repairer.stream(44100, 2)
+    first = np.concatenate([stream.process(stem), stream.flush()], axis=1)
+    second = np.concatenate([stream.process(stem), stream.flush()], axis=1)
+    assert first.tobytes() == second.tobytes()
+
+
+def test_cuts_fall_into_pauses_and_not_before_attacks() -> None:
+    levels = np.full(400, -20.0)
+    levels[250:260] = -90.0
+    config = SegmentConfig(100, 400)
+    assert 250 <= best_cut(levels, config) <= 255, "inside the pause, away from the attack that ends it"
+    assert best_cut(np.full(400, -20.0), config) == 400
+    assert best_cut(levels[:90], config) == 90
+    loud = hop_levels_db(np.ones((2, 1030), np.float32), 512)
+    assert loud == pytest.approx([0.0, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"wet": 1.5}, r"wet=1\.5"), ({"steps": 0}, "steps=0"), ({"quality": "super"}, "'super'"), ({"jobs": 0}, "jobs=0"),
+        ({"device": "tpu"}, "'tpu'"),
+    ],
+)  # fmt: skip
+def test_wrong_options_are_named(lively_bundle: Path, options: dict, says: str) -> None:
+    with pytest.raises(OptionError, match=says):
+        Repairer(bundle=lively_bundle, **options)
+
+
+def test_wrong_arrays_are_named(repairer: Repairer) -> None:
+    stem = sound(0.1)
+    with pytest.raises(MixMismatchError, match="must be equal"):
+        repairer.process(stem, 44100, stem[:, :-5])
+    with pytest.raises(OptionError, match="sample rate 4000"):
+        repairer.process(stem, 4000)
+    with pytest.raises(OptionError, match="channels, samples"):
+        repairer.process(stem[None], 44100)
+    stream = repairer.stream(44100, 2, has_mix=True)
+    with pytest.raises(MixMismatchError, match="give mix"):
+        stream.process(stem)
+    with pytest.raises(OptionError, match="block of shape"):
+        stream.process(stem[0], stem[0])

@@ -1,0 +1,37 @@
+"""Small networks for tests: every path of the real one, a hundredth of the work."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from stemprover.engine.model.config import ModelConfig
+from stemprover.engine.model.network import RepairNet
+
+SMALL = ModelConfig(control=(16, 16, 32), denoiser=(16, 16, 16), tokens=16)
+
+
+def lively_net(seed: int = 0, config: ModelConfig = SMALL) -> RepairNet:
+    """A network whose zero-initialised parts are random, so that it changes the sound audibly."""
+    torch.manual_seed(seed)
+    net = RepairNet(config).eval()
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if not parameter.any() and not name.endswith("bias"):
+                parameter.normal_(std=0.05)
+    return net
+
+
+def untrained_net() -> RepairNet:
+    """A network as training finds it: the identity."""
+    torch.manual_seed(1)
+    return RepairNet(SMALL).eval()
+
+
+def sound(seconds: float, rate: int = 44100, channels: int = 2, seed: int = 0) -> np.ndarray:
+    """Noise in bursts with decaying partials (C, T): attacks, tails and quiet places."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * rate)) / rate
+    envelope = np.exp(-((t * 3.1) % 1.0) * 5.0)
+    partials = sum(np.sin(2 * np.pi * f * t + p) / f for f, p in ((110, 0.1), (331, 0.7), (1250, 1.9), (2900, 2.0)))
+    noise = rng.standard_normal((channels, len(t)))
+    return (0.2 * envelope * (noise * 0.3 + 60.0 * partials * rng.uniform(0.5, 1.0, (channels, 1)))).astype(np.float32)

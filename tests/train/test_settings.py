@@ -1,0 +1,58 @@
+"""Training settings from TOML: typed, nested, and every wrong key named with its file."""
+
+import re
+from pathlib import Path
+
+import pytest
+from stemprover.engine.errors import OptionError
+from stemprover.engine.train.settings import load_options
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "run.toml").write_text(text)
+    return folder / "run.toml"
+
+
+def test_a_file_sets_and_the_command_line_overrides(tmp_path: Path) -> None:
+    config = write(
+        tmp_path,
+        'run = "here"\nsteps = 10\nlearning_rate = 1\nadapter = "bleed"\n'
+        "[crop]\nbatch = 2\n[model]\ncontrol = [16, 16, 32]\n[weights]\nphase = 0\n",
+    )
+    options = load_options(config, steps=20, pool=None, minutes=1.5, adapter=None)
+    assert (options.run, options.pool) == (Path("here"), Path("data/pool"))
+    assert (options.steps, options.minutes, options.adapter) == (20, 1.5, "bleed")
+    assert options.learning_rate == 1.0
+    assert isinstance(options.learning_rate, float)
+    assert options.crop.batch == 2
+    assert options.model.control == (16, 16, 32)
+    assert options.weights.phase == 0.0
+
+
+def test_without_a_file_there_are_defaults() -> None:
+    options = load_options(None, run=None, steps=None)
+    assert options.run == Path("runs/base")
+    assert options.steps > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepps = 3\n", "unknown key 'stepps'; did you mean 'steps'?"),
+        ("[crop]\nbatsch = 3\n", "unknown key 'batsch' in [crop]; did you mean 'batch'?"),
+        ('steps = "many"\n', "steps = 'many' is not of the type int"),
+        ("steps = true\n", "steps = True is not of the type int"),
+        ("run = 3\n", "run = 3 is not of the type Path"),
+        ("crop = 3\n", "crop = 3 is not of the type CropConfig"),
+        ("steps = \n", "cannot be read as TOML"),
+    ],
+)
+def test_wrong_settings_name_the_file_and_the_key(tmp_path: Path, text: str, message: str) -> None:
+    config = write(tmp_path, text)
+    with pytest.raises(OptionError, match=re.escape(f"{config}: {message}")):
+        load_options(config)
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="there is no such file"):
+        load_options(tmp_path / "none.toml")
