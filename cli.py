@@ -252,7 +252,7 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Shorter sounds; a first idea in a minute.")] = False,
 ) -> None:
     """Measure speed and memory on this machine, as ratios."""
-    from .engine.bench import run as run_bench
+    from .benchmarks.speed import run as run_bench
 
     run_bench(device=device.value, quick=quick)
 

@@ -1,4 +1,5 @@
-"""The model bundle on disk: bundle.json, control.onnx, denoiser.onnx; and adapters, merged into the initialisers at load."""
+"""The model bundle on disk: bundle.json, control.onnx, denoiser.onnx; and adapters, merged into the initialisers at
+load."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ class Bundle:
         """Read and check a bundle folder. Raises ModelError where a file is missing or its checksum differs."""
         about = _read_json(folder / "bundle.json")
         if about.get("format") != "stemprover-bundle-1":
-            raise ModelError(f"{folder / 'bundle.json'}: format {about.get('format')!r} is not one that this version reads; update")
+            raise ModelError(
+                f"{folder / 'bundle.json'}: format {about.get('format')!r} is not one that this version reads; update"
+            )
         graphs = {}
         try:
             for name in GRAPHS:
@@ -51,24 +54,31 @@ class Bundle:
             return cls(
                 folder=folder,
                 stft=StftConfig(**about["stft"]),
-                latent=Latent(scale=np.array(about["latent"]["scale"], np.float32), exponent=about["latent"]["exponent"]),
+                latent=Latent(
+                    scale=np.array(about["latent"]["scale"], np.float32), exponent=about["latent"]["exponent"]
+                ),
                 schedule=BridgeSchedule(**about["schedule"]),
                 lookahead=int(about["lookahead"]),
                 receptive_field={name: int(about["receptive_field"][name]) for name in GRAPHS},
                 caches={
-                    name: {key: (int(s[0]), int(s[1]), int(s[2])) for key, s in about["caches"][name].items()} for name in GRAPHS
+                    name: {key: (int(s[0]), int(s[1]), int(s[2])) for key, s in about["caches"][name].items()}
+                    for name in GRAPHS
                 },
                 graphs=graphs,
             )
         except (KeyError, TypeError, ValueError, IndexError, OptionError) as error:
-            raise ModelError(f"{folder / 'bundle.json'} is damaged ({type(error).__name__}: {error}); install it again") from error
+            raise ModelError(
+                f"{folder / 'bundle.json'} is damaged ({type(error).__name__}: {error}); install it again"
+            ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ModelError(f"no model bundle at {path.parent} (bundle.json is missing); reinstall, or give another bundle") from error
+        raise ModelError(
+            f"no model bundle at {path.parent} (bundle.json is missing); reinstall, or give another bundle"
+        ) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}); install it again") from error
     if not isinstance(about, dict):
@@ -83,7 +93,9 @@ def _checked_bytes(path: Path, expected: str) -> bytes:
         raise ModelError(f"model file {path} is missing or unreadable ({error.strerror}); install it again") from error
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
-        raise ModelError(f"model file {path} is damaged (SHA-256 {found[:12]}..., should be {expected[:12]}...); install it again")
+        raise ModelError(
+            f"model file {path} is damaged (SHA-256 {found[:12]}..., should be {expected[:12]}...); install it again"
+        )
     return content
 
 
@@ -158,10 +170,14 @@ def merge_adapters(bundle: Bundle, blend: Mapping[Path, float]) -> dict[str, byt
                 if layer in adapter.factors:
                     delta = adapter.delta(layer)
                     if delta.shape != kernel.shape:
-                        raise ModelError(f"adapter {adapter.path}: {layer} is {delta.shape}, the model has {kernel.shape}")
+                        raise ModelError(
+                            f"adapter {adapter.path}: {layer} is {delta.shape}, the model has {kernel.shape}"
+                        )
                     kernel += weight * delta
             item.CopyFrom(numpy_helper.from_array(kernel, item.name))
         merged[name] = model.SerializeToString()
     if wanted:
-        raise ModelError(f"adapter {adapters[0][0].path}: the model has no layer {sorted(wanted)[0]}; it was made for another base")
+        raise ModelError(
+            f"adapter {adapters[0][0].path}: the model has no layer {sorted(wanted)[0]}; it was made for another base"
+        )
     return merged

@@ -1,4 +1,5 @@
-"""Channels as pairs: stereo stays together, more channels go two by two, a single one stands on both sides of its pair."""
+"""Channels as pairs: stereo stays together, more channels go two by two, a single one stands on both sides of its
+pair."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ def from_pairs(pairs: np.ndarray, channels: int) -> np.ndarray:
     """The inverse of `to_pairs`: (B, 2, T) to (C, T); a doubled channel becomes the mean of its two sides."""
     flat = pairs.reshape(-1, pairs.shape[-1])
     if channels % 2:
-        return np.concatenate([flat[: channels - 1], flat[channels - 1 :].mean(axis=0, keepdims=True, dtype=np.float32)])
+        return np.concatenate(
+            [flat[: channels - 1], flat[channels - 1 :].mean(axis=0, keepdims=True, dtype=np.float32)]
+        )
     return flat
 
 

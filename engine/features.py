@@ -24,8 +24,8 @@ class FeatureState:
 class Features:
     """The inputs of the model for one run of frames; B batch, K bands, N frames.
 
-    control (B, 233, K, N): latents of stem and of mixture minus stem, log-magnitudes of stem, mixture and their difference,
-    phase coherence in time and over frequency of stem and mixture (mid and side), a flag for the mixture.
+    control (B, 233, K, N): latents of stem and of mixture minus stem, log-magnitudes of stem, mixture and their
+    difference, phase coherence in time and over frequency of stem and mixture (mid and side), a flag for the mixture.
     stem and mix (B, 64, K, N): the latents; without a mixture `mix` equals `stem`.
     """
 
@@ -45,9 +45,7 @@ class FeatureMaker:
         """State before the first frame."""
         return FeatureState(start_phase((batch, 4, self.latent.layout.bins)))
 
-    def __call__(
-        self, stem: np.ndarray, mix: np.ndarray | None, state: FeatureState
-    ) -> tuple[Features, FeatureState]:
+    def __call__(self, stem: np.ndarray, mix: np.ndarray | None, state: FeatureState) -> tuple[Features, FeatureState]:
         """Features of the frames and the state after them."""
         z_stem = self.latent.encode(stem)
         batch, _, bands, frames = z_stem.shape

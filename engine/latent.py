@@ -1,8 +1,9 @@
 """The lossless latent: mid/side, magnitude compression, bands, and a semi-orthogonal map to a fixed number of channels.
 
-A band of W bins fills 16 slots, so every bin is repeated 16 / W times and divided by the root of that number: the map is
-semi-orthogonal (its adjoint is its exact inverse), slot j means the same relative frequency in every band, and a gate on
-a slot is a gate on a bin. A Karhunen-Loeve rotation inside the bands was measured and left out (docs/latent.md).
+A band of W bins fills 16 slots, so every bin is repeated 16 / W times and divided by the root of that number: the map
+is semi-orthogonal (its adjoint is its exact inverse), slot j means the same relative frequency in every band, and a
+gate on a slot is a gate on a bin. A Karhunen-Loeve rotation inside the bands was measured and left out
+(docs/latent.md).
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class Latent:
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.exponent <= 1.0:
-            raise OptionError(f"exponent={self.exponent} is outside 0.1..1, so small magnitudes would drown in rounding")
+            raise OptionError(
+                f"exponent={self.exponent} is outside 0.1..1, so small magnitudes would drown in rounding"
+            )
         scale = np.ones(self.layout.bands, np.float32) if self.scale is None else np.asarray(self.scale, np.float32)
         if scale.shape != (self.layout.bands,) or not np.all(scale > 0):
             raise OptionError(f"scale of shape {scale.shape} must be {self.layout.bands} positive numbers, one a band")

@@ -30,9 +30,11 @@ class Fifo:
 
 
 class RepairStream:
-    """`process(block)` returns as many samples as it gets, `latency_samples` late; `flush()` returns those still inside.
+    """`process(block)` returns as many samples as it gets, `latency_samples` late; `flush()` returns those still
+    inside.
 
-    The latency is fixed from the start: STFT window, look-ahead, one chunk, and the resamplers where the rate is not 44.1 kHz.
+    The latency is fixed from the start: STFT window, look-ahead, one chunk, and the resamplers where the rate is not
+    44.1 kHz.
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class RepairStream:
         if stem.ndim != 2 or stem.shape[0] != self.channels:
             raise OptionError(f"block of shape {np.shape(block)}: give ({self.channels}, samples)")
         if (mix is not None) != self.has_mix:
-            raise MixMismatchError(f"this stream was made with has_mix={self.has_mix}; {'leave out' if mix is not None else 'give'} mix")
+            raise MixMismatchError(
+                f"this stream was made with has_mix={self.has_mix}; {'leave out' if mix is not None else 'give'} mix"
+            )
         if mix is not None and np.shape(mix) != stem.shape:
             raise MixMismatchError(f"mix of shape {np.shape(mix)} and block of shape {stem.shape} must be equal")
         self._dry.push(stem)

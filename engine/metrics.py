@@ -31,11 +31,12 @@ def sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
 
 
 def log_spectral_distance(estimate: np.ndarray, reference: np.ndarray) -> float:
-    """Log-spectral distance in dB: root mean square over frequency of the difference of the log power spectra, mean over
-    frames and channels (Gray and Markel, Distance measures for speech processing, 1976).
+    """Log-spectral distance in dB: root mean square over frequency of the difference of the log power spectra, mean
+    over frames and channels (Gray and Markel, Distance measures for speech processing, 1976).
 
-    Frames of 2048 samples, hop 512. Both spectra are floored 80 dB under the reference's loudest bin, so that what nobody
-    hears does not decide; frames of the reference that lie wholly under the floor are left out. nan where none is left.
+    Frames of 2048 samples, hop 512. Both spectra are floored 80 dB under the reference's loudest bin, so that what
+    nobody hears does not decide; frames of the reference that lie wholly under the floor are left out. nan where none
+    is left.
     """
     x, s = _both(estimate, reference)
     stft = Stft()
@@ -52,7 +53,8 @@ def log_spectral_distance(estimate: np.ndarray, reference: np.ndarray) -> float:
 def windowed(
     measure: Callable[[np.ndarray, np.ndarray], float], estimate: np.ndarray, reference: np.ndarray, window_samples: int
 ) -> np.ndarray:
-    """The measure over consecutive windows; windows where the reference is 50 dB under its own mean level are left out."""
+    """The measure over consecutive windows; windows where the reference is 50 dB under its own mean level are left
+    out."""
     x, s = _both(estimate, reference)
     quiet = 1e-5 * float(np.mean(s * s))
     starts = range(0, max(1, s.shape[1] - window_samples + 1), window_samples)

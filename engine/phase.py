@@ -36,10 +36,10 @@ def phase_coherence(
 ) -> tuple[np.ndarray, np.ndarray, PhaseState]:
     """How well the phase of each band keeps step in time and over frequency.
 
-    spectrum (..., F, N) complex -> (temporal, spectral), each (..., K, N) in 0..1, and the next state.
-    Temporal: resultant length of the instantaneous-frequency deviation (advance over one hop beyond the bin's own), 1 for
-    steady partials. Spectral: resultant length of the group delay (phase step from bin to bin), 1 for a single impulse.
-    Both weight by magnitude (mean resultant length: Fisher, Statistical Analysis of Circular Data, 1993).
+    spectrum (..., F, N) complex -> (temporal, spectral), each (..., K, N) in 0..1, and the next state. Temporal:
+    resultant length of the instantaneous-frequency deviation (advance over one hop beyond the bin's own), 1 for
+    steady partials. Spectral: resultant length of the group delay (phase step from bin to bin), 1 for a single
+    impulse. Both weight by magnitude (mean resultant length: Fisher, Statistical Analysis of Circular Data, 1993).
     """
     unit = spectrum / np.maximum(np.abs(spectrum), np.float32(1e-12))
     root = np.sqrt(np.abs(spectrum))

@@ -44,8 +44,8 @@ Chunk = np.ndarray | tuple[np.ndarray, np.ndarray]
 class Repairer:
     """One loaded model with a blend of adapters. Sound is float32 (C, T), as in pedalboard.
 
-    preset or blend (adapter file -> weight 0..1.5) choose the adapters; `quality` (draft, standard, best) or `steps` the steps
-    of the sampler; `wet` 0..1 the share of the change that is added; `jobs` the cores that a file may use.
+    preset or blend (adapter file -> weight 0..1.5) choose the adapters; `quality` (draft, standard, best) or `steps`
+    the steps of the sampler; `wet` 0..1 the share of the change that is added; `jobs` the cores that a file may use.
     Raises OptionError for values out of range and ModelError for a missing or damaged bundle.
     """
 
@@ -85,13 +85,16 @@ class Repairer:
         return self.runtime.provider
 
     def process(self, audio: np.ndarray, sample_rate: float, mix: np.ndarray | None = None) -> np.ndarray:
-        """Repair a whole array (C, T) or (T,), with the mixture of the same shape where there is one. Returns a new array."""
+        """Repair a whole array (C, T) or (T,), with the mixture of the same shape where there is one. Returns a new
+        array."""
         stem = np.atleast_2d(np.asarray(audio, np.float32))
         if stem.ndim != 2:
             raise OptionError(f"audio of shape {np.shape(audio)}: give (channels, samples) or (samples,)")
         song = None if mix is None else np.atleast_2d(np.asarray(mix, np.float32))
         if song is not None and song.shape != stem.shape:
-            raise MixMismatchError(f"mix of shape {song.shape} and stem of shape {stem.shape} must be equal (channels, samples)")
+            raise MixMismatchError(
+                f"mix of shape {song.shape} and stem of shape {stem.shape} must be equal (channels, samples)"
+            )
         starts = range(0, stem.shape[1], BLOCK_SAMPLES)
         blocks = (slice(start, start + BLOCK_SAMPLES) for start in starts)
         chunks: Iterator[Chunk] = (stem[:, b] if song is None else (stem[:, b], song[:, b]) for b in blocks)
@@ -102,8 +105,8 @@ class Repairer:
     def process_chunks(
         self, chunks: Iterable[Chunk], sample_rate: float, channels: int, *, has_mix: bool = False
     ) -> Iterator[np.ndarray]:
-        """Chunks (C, n), or pairs of stem and mixture chunks, to repaired chunks: as many samples in total as came in, in
-        memory that does not depend on the length. Raises OptionError where a chunk does not fit."""
+        """Chunks (C, n), or pairs of stem and mixture chunks, to repaired chunks: as many samples in total as came
+        in, in memory that does not depend on the length. Raises OptionError where a chunk does not fit."""
         rate = check_rate(sample_rate)
         dry: deque[np.ndarray] = deque()
         there = Resampler(rate, MODEL_RATE, 2 * channels)
@@ -118,7 +121,9 @@ class Repairer:
                 dry.append(stem)
                 total += stem.shape[1]
                 yield there.process(np.concatenate([stem, stem if mix is None else np.asarray(mix, np.float32)]))
-            if rate != MODEL_RATE:  # as in a live stream, silence follows the end, until the resamplers have let go of it
+            if (
+                rate != MODEL_RATE
+            ):  # as in a live stream, silence follows the end, until the resamplers have let go of it
                 yield there.process(np.zeros((2 * channels, rate // 4), np.float32), last=True)
 
         if self.wet == 0.0:
@@ -142,14 +147,16 @@ class Repairer:
     def stream(
         self, sample_rate: float, channels: int, *, has_mix: bool = False, chunk_frames: int = 4
     ) -> RepairStream:
-        """A live stream: `process(block)` gives a block of the same size, `latency_samples` later; `flush()` the rest."""
+        """A live stream: `process(block)` gives a block of the same size, `latency_samples` later; `flush()` the
+        rest."""
         return RepairStream(self._delta_stream(), check_rate(sample_rate), channels, has_mix, self.wet, chunk_frames)
 
     def _delta_stream(self) -> DeltaStream:
         return DeltaStream(self.runtime, self.steps)
 
     def _changes(self, blocks: Iterator[np.ndarray], channels: int, has_mix: bool) -> Iterator[np.ndarray]:
-        """Model-rate blocks (stem and mixture channels stacked) to the change (C, n), aligned, as many samples as came in."""
+        """Model-rate blocks (stem and mixture channels stacked) to the change (C, n), aligned, as many samples as
+        came in."""
         delta = self._delta_stream()
         cut = _Segmenter(blocks, channels, delta, self.segments)
         if self.jobs == 1:
@@ -177,7 +184,8 @@ def available_cores() -> int:
 
 @dataclass(frozen=True)
 class Segment:
-    """Stem and mixture channels (2 C, before + length + after); the change is wanted for `length` samples after `before`."""
+    """Stem and mixture channels (2 C, before + length + after); the change is wanted for `length` samples after
+    `before`."""
 
     audio: np.ndarray
     before: int
@@ -253,6 +261,8 @@ def _check_block(stem: np.ndarray, mix: np.ndarray | None, channels: int, has_mi
     if stem.ndim != 2 or stem.shape[0] != channels:
         raise OptionError(f"chunk of shape {stem.shape}: give ({channels}, samples)")
     if (mix is not None) != has_mix:
-        raise MixMismatchError(f"has_mix={has_mix}, but a chunk came {'with' if mix is not None else 'without'} the mixture")
+        raise MixMismatchError(
+            f"has_mix={has_mix}, but a chunk came {'with' if mix is not None else 'without'} the mixture"
+        )
     if mix is not None and mix.shape != stem.shape:
         raise MixMismatchError(f"mix chunk of shape {mix.shape} and stem chunk of shape {stem.shape} must be equal")

@@ -16,7 +16,10 @@ LOWEST_RATE, HIGHEST_RATE = 8000, 192000
 def check_rate(sample_rate: float) -> int:
     """The sample rate in Hz as an integer. Raises OptionError outside 8 to 192 kHz."""
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE or sample_rate != int(sample_rate):
-        raise OptionError(f"sample rate {sample_rate:g} Hz is not supported; convert to a whole number from {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+        raise OptionError(
+            f"sample rate {sample_rate:g} Hz is not supported; "
+            f"convert to a whole number from {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+        )
     return int(sample_rate)
 
 
@@ -27,7 +30,11 @@ class Resampler:
     """
 
     def __init__(self, rate_in: int, rate_out: int, channels: int) -> None:
-        self._soxr = None if rate_in == rate_out else soxr.ResampleStream(rate_in, rate_out, channels, dtype="float32", quality="HQ")
+        self._soxr = (
+            None
+            if rate_in == rate_out
+            else soxr.ResampleStream(rate_in, rate_out, channels, dtype="float32", quality="HQ")
+        )
 
     def process(self, block: np.ndarray, last: bool = False) -> np.ndarray:
         """The samples (C, m) that are ready after this block (C, n)."""
@@ -38,7 +45,8 @@ class Resampler:
 
 @lru_cache(maxsize=64)
 def round_trip_latency(sample_rate: int, chunk: int, delay: int) -> int:
-    """Samples at the host's rate from a sample's arrival until its change is ready: both resamplers, the chunk, the delay.
+    """Samples at the host's rate from a sample's arrival until its change is ready: both resamplers, the chunk, the
+    delay.
 
     chunk and delay in samples of the model's rate. Measured by sending silence through both resamplers, once a rate.
     """

@@ -38,7 +38,8 @@ class Control:
 
 
 class Runtime:
-    """A bundle, loaded: `start`, then `step` for chunk after chunk. Holds no state of any stream, so threads may share it."""
+    """A bundle, loaded: `start`, then `step` for chunk after chunk. Holds no state of any stream, so threads may
+    share it."""
 
     def __init__(
         self, bundle: Bundle, blend: Mapping[Path, float] | None = None, device: str = "auto", threads: int = 1
@@ -60,11 +61,15 @@ class Runtime:
             self._control = ort.InferenceSession(graphs["control"], options, providers=providers)
             self._denoiser = ort.InferenceSession(graphs["denoiser"], options, providers=providers)
         except Exception as error:  # ONNX Runtime raises its own unrelated classes
-            raise ModelError(f"ONNX Runtime cannot load the model in {bundle.folder}: {str(error).splitlines()[0]}") from error
+            raise ModelError(
+                f"ONNX Runtime cannot load the model in {bundle.folder}: {str(error).splitlines()[0]}"
+            ) from error
         used = {session.get_providers()[0] for session in (self._control, self._denoiser)}
         self.provider = "cuda" if used == {"CUDAExecutionProvider"} else "cpu"
         if device == "cuda" and self.provider != "cuda":
-            raise OptionError("device cuda: ONNX Runtime found no usable CUDA device; install the [cuda] extra, or use --device cpu")
+            raise OptionError(
+                "device cuda: ONNX Runtime found no usable CUDA device; install the [cuda] extra, or use --device cpu"
+            )
         self._residuals = [output.name for output in self._control.get_outputs() if not output.name.endswith(".next")]
 
     def start(self, batch: int, steps: int) -> ModelState:
@@ -96,8 +101,9 @@ class Runtime:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, ModelState]:
         """One chunk: repaired latents of the frames that now have their look-ahead, with their stem and mixture.
 
-        features of N frames -> (repaired, stem, mix), each (B, 64, K, M), M = N but for the first L frames, which only fill
-        the look-ahead; and the next state. `recompute_control` runs the control branch anew for each step, for comparison.
+        features of N frames -> (repaired, stem, mix), each (B, 64, K, M), M = N but for the first L frames, which
+        only fill the look-ahead; and the next state. `recompute_control` runs the control branch anew for each step,
+        for comparison.
         """
         found, control_after = self.control(features.control, state.control)
         lookahead = self.bundle.lookahead

@@ -1,8 +1,8 @@
 """The bridge between the separated stem and the true one, and the sampler that walks it.
 
-Schroedinger bridge with a variance-exploding schedule (SB-VE; Chen et al., Schrodinger Bridges Beat Diffusion Models on
-Text-to-Speech Synthesis, 2023; Jukic et al., Schroedinger Bridge for Generative Speech Enhancement, 2024), data prediction.
-Only plain arithmetic: works on floats, NumPy arrays and torch tensors alike.
+Schroedinger bridge with a variance-exploding schedule (SB-VE; Chen et al., Schrodinger Bridges Beat Diffusion Models
+on Text-to-Speech Synthesis, 2023; Jukic et al., Schroedinger Bridge for Generative Speech Enhancement, 2024), data
+prediction. Only plain arithmetic: works on floats, NumPy arrays and torch tensors alike.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from .errors import OptionError
@@ -24,7 +25,9 @@ class BridgeSchedule:
 
     def __post_init__(self) -> None:
         if self.k <= 1.0 or self.c <= 0.0:
-            raise OptionError(f"bridge k={self.k}, c={self.c}: k must be over 1 and c over 0, so that the variance grows")
+            raise OptionError(
+                f"bridge k={self.k}, c={self.c}: k must be over 1 and c over 0, so that the variance grows"
+            )
 
     def variance(self, t: Any) -> Any:
         """sigma_t^2."""
@@ -50,12 +53,12 @@ Denoise = Callable[[Any, float, int], Any]
 def sample_bridge(denoise: Denoise, y: Any, schedule: BridgeSchedule, times: list[float], x: Any = None) -> Any:
     """Walk the bridge from `y` (or from `x` at times[0]) to times[-1]: x_s = mu_s + (sigma_s / sigma_t) (x_t - mu_t).
 
-    `denoise(x_t, t, step)` predicts the true stem. mu = w_x x_0 + w_y y. At t = 1 the bridge is pinned, so the first step
-    is mu_s itself: the usual noise-prediction form loses everything to cancellation there. No noise is added, so the same
-    input gives the same output.
+    `denoise(x_t, t, step)` predicts the true stem. mu = w_x x_0 + w_y y. At t = 1 the bridge is pinned, so the first
+    step is mu_s itself: the usual noise-prediction form loses everything to cancellation there. No noise is added, so
+    the same input gives the same output.
     """
     x = y if x is None else x
-    for step, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for step, (t, s) in enumerate(pairwise(times)):
         clean = denoise(x, t, step)
         x_t, x_s = schedule.marginal(t), schedule.marginal(s)
         if s == 0.0:

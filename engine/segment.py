@@ -34,8 +34,9 @@ def hop_levels_db(audio: np.ndarray, hop: int) -> np.ndarray:
 def best_cut(levels_db: np.ndarray, config: SegmentConfig) -> int:
     """Hop before which to cut, given the levels from the segment's start on: between `shortest` and `longest`.
 
-    Cost in dB: the level on both sides, plus twice the steepest rise (attack) within six hops around, so a cut falls into a
-    pause or a decay, not before a drum stroke. Of equal costs the latest wins, so silence does not shorten segments.
+    Cost in dB: the level on both sides, plus twice the steepest rise (attack) within six hops around, so a cut falls
+    into a pause or a decay, not before a drum stroke. Of equal costs the latest wins, so silence does not shorten
+    segments.
     """
     last = min(config.longest, len(levels_db))
     if last <= config.shortest:

@@ -1,7 +1,8 @@
 """Short-time Fourier transform as a stream: hops of samples in, frames out, and back.
 
-Frame n covers the n_fft samples that end with hop n, so it exists as soon as hop n has come in. Window: periodic Hann, for
-analysis and synthesis; the synthesis is divided by the summed squared window (weighted overlap-add, Griffin and Lim 1984).
+Frame n covers the n_fft samples that end with hop n, so it exists as soon as hop n has come in. Window: periodic
+Hann, for analysis and synthesis; the synthesis is divided by the summed squared window (weighted overlap-add, Griffin
+and Lim 1984).
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Stft:
         parts = frames.reshape(channels, count, overlap, hop)
         out = np.zeros((channels, count + overlap - 1, hop), np.float32)
         out[:, : overlap - 1] = state.overlap.reshape(channels, overlap - 1, hop)
-        # Oldest frame first at every sample: the order of the additions, and so the rounding, is the same for any split.
+        # Oldest frame first at every sample: the order of additions, and so the rounding, is the same for any split.
         for part in range(overlap - 1, -1, -1):
             out[:, part : part + count] += parts[:, :, part]
         flat = out.reshape(channels, -1)

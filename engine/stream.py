@@ -18,8 +18,8 @@ MODEL_RATE = 44100
 
 @dataclass(frozen=True)
 class DeltaState:
-    """Everything between two blocks of one stream. `quiet` counts the silent hops up to now; `running` is False while the
-    model sleeps; `model_frames` frames have gone into the running model."""
+    """Everything between two blocks of one stream. `quiet` counts the silent hops up to now; `running` is False while
+    the model sleeps; `model_frames` frames have gone into the running model."""
 
     stem: AnalysisState
     mix: AnalysisState
@@ -34,8 +34,8 @@ class DeltaState:
 class DeltaStream:
     """The change that repairs a stem, `delay_samples` later than the stem.
 
-    The model sleeps when nothing but digital silence is within its look-ahead, and starts afresh with the first sound: by a
-    rule that looks at single hops, so that it does not depend on how the stream was cut into blocks.
+    The model sleeps when nothing but digital silence is within its look-ahead, and starts afresh with the first
+    sound: by a rule that looks at single hops, so that it does not depend on how the stream was cut into blocks.
     """
 
     runtime: Runtime
@@ -61,7 +61,8 @@ class DeltaStream:
 
     @property
     def warmup_samples(self) -> int:
-        """Sound before a place that can influence the change there: the receptive field of the whole chain, whole hops."""
+        """Sound before a place that can influence the change there: the receptive field of the whole chain, whole
+        hops."""
         field_ = self.runtime.bundle.receptive_field
         frames = field_["control"] + self.steps * field_["denoiser"] + self.stft.config.n_fft // self.hop
         return frames * self.hop
@@ -88,11 +89,12 @@ class DeltaStream:
         if mix is not None:
             m, mix_state = self.stft.analysis(mix.reshape(2 * batch, length), state.mix)
             m = m.reshape(y.shape)
-        sounding = flat.reshape(2 * batch, -1, self.hop).any(axis=(0, 2))
+        sounding = np.any(flat.reshape(2 * batch, -1, self.hop) != 0.0, axis=(0, 2))
         change = np.zeros_like(y)
         features, model = state.features, state.model
         quiet, running = state.quiet, state.running
-        for start, stop, quiet, awake in _runs(sounding, quiet, self._sleep_after):
+        for start, stop, after, awake in _runs(sounding, quiet, self._sleep_after):
+            quiet = after
             if not awake:
                 running = False
                 continue
@@ -103,8 +105,9 @@ class DeltaStream:
             made, features = self.maker(y[..., part], None if m is None else m[..., part], features)
             change[..., part], model = self._repair(made, model, has_mix=m is not None)
         out, synthesis = self.stft.synthesis(change.reshape(2 * batch, *change.shape[2:]), state.synthesis)
-        after = DeltaState(stem_state, mix_state, synthesis, features, model, quiet, running)
-        return out.reshape(batch, 2, length), after
+        return out.reshape(batch, 2, length), DeltaState(
+            stem_state, mix_state, synthesis, features, model, quiet, running
+        )
 
     @property
     def _sleep_after(self) -> int:
@@ -134,8 +137,8 @@ class DeltaStream:
 def change_limit(stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
     """Largest magnitude allowed for each repaired bin (B, 2, F, N), against invented sound.
 
-    With the mixture: its magnitude plus 2 dB, or the stem's own. Without: 12 dB over the stem, or 12 dB under the loudest
-    bin of the frame, so that a hole may be filled but nothing sticks out.
+    With the mixture: its magnitude plus 2 dB, or the stem's own. Without: 12 dB over the stem, or 12 dB under the
+    loudest bin of the frame, so that a hole may be filled but nothing sticks out.
     """
     size = np.abs(stem)
     if mix is not None:
@@ -144,7 +147,8 @@ def change_limit(stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
 
 
 def _runs(sounding: np.ndarray, quiet: int, sleep_after: int) -> list[tuple[int, int, int, bool]]:
-    """Split hops where the model falls asleep or wakes: (start, stop, quiet after it, awake). `quiet` counts silent hops."""
+    """Split hops where the model falls asleep or wakes: (start, stop, quiet after it, awake). `quiet` counts silent
+    hops."""
     runs: list[tuple[int, int, int, bool]] = []
     for n, loud in enumerate(sounding):
         quiet = 0 if loud else quiet + 1

@@ -61,12 +61,19 @@ def export_bundle(checkpoint: Path, out: Path, adapter: Path | None = None, over
         report = write_bundle(net, scale, part, merge_error)
         if not report.ok:
             raise ExportError(f"the export does not equal torch, so nothing was written\n{report.render()}")
+        part.chmod(0o777 & ~_umask())
         if out.exists():
             shutil.rmtree(out)
         os.replace(part, out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return report
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_bundle(net: RepairNet, scale: np.ndarray, folder: Path, merge_error: float = 0.0) -> ParityReport:
@@ -94,8 +101,8 @@ def checksum(path: Path) -> str:
 
 
 def receptive_field(net: RepairNet) -> dict[str, int]:
-    """Frames of past that an output can depend on: all convolutions of the longest path. The control branch looks equally
-    far to both sides of its look-ahead, and its features remember one frame more."""
+    """Frames of past that an output can depend on: all convolutions of the longest path. The control branch looks
+    equally far to both sides of its look-ahead, and its features remember one frame more."""
     return {
         "control": 2 * net.config.lookahead + 1,
         "denoiser": sum(layer.columns for _, layer in memories(net.denoiser)),
@@ -133,7 +140,9 @@ def _axes(path: Path, names_in: list[str], names_out: list[str]) -> list[str]:
     graph = onnx.load(path).graph
     found = [[v.name for v in values] for values in (graph.input, graph.output)]
     problems = [
-        f"{path.stem}: names {sorted(set(a) ^ set(b))} differ" for a, b in zip(found, (names_in, names_out), strict=True) if a != b
+        f"{path.stem}: names {sorted(set(a) ^ set(b))} differ"
+        for a, b in zip(found, (names_in, names_out), strict=True)
+        if a != b
     ]
     for value in graph.input:
         sizes = value.type.tensor_type.shape.dim
@@ -142,5 +151,3 @@ def _axes(path: Path, names_in: list[str], names_out: list[str]) -> list[str]:
         if len(sizes) == 4 and not value.name.endswith(".cache") and sizes[3].dim_param != "frames":
             problems.append(f"{path.stem}/{value.name}: the frames axis is fixed")
     return problems
-
-

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -20,8 +21,9 @@ OPSET = 18  # 21 and 23 run about a tenth slower in ONNX Runtime
 RESIDUALS = 7
 
 
-def cache_shapes(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, list[int]]:
-    """Name of each layer with memory -> [channels, bands, columns] of its cache, found by running the inputs (one batch)."""
+def cache_shapes(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, list[int]]:
+    """Name of each layer with memory -> [channels, bands, columns] of its cache, found by running the inputs (one
+    batch)."""
     for _, layer in memories(model):
         layer.cache = layer.next_cache = None
     with torch.no_grad():
@@ -88,10 +90,21 @@ def example_inputs(config: ModelConfig, batch: int = 2, frames: int = 5, seed: i
     bands = config.bands
     shapes: dict[str, tuple[int, int]] = {
         "control": (config.features, bands),
-        **{name: (config.latent, bands) for name in ("x_t", "stem", "mix")},
-        **{f"residual.{i}": shape for i, shape in enumerate(
-            [(d0, bands), (d0, bands), (d0, bands // 2), (d1, bands // 2), (d1, bands // 4), (d2, bands // 4), (d2, bands // 4)]
-        )},
+        **dict.fromkeys(("x_t", "stem", "mix"), (config.latent, bands)),
+        **{
+            f"residual.{i}": shape
+            for i, shape in enumerate(
+                [
+                    (d0, bands),
+                    (d0, bands),
+                    (d0, bands // 2),
+                    (d1, bands // 2),
+                    (d1, bands // 4),
+                    (d2, bands // 4),
+                    (d2, bands // 4),
+                ]
+            )
+        },
         "tokens": (config.tokens, bands // 4),
     }
     inputs = {name: torch.randn(batch, *shape, frames, generator=generator) for name, shape in shapes.items()}
@@ -117,7 +130,7 @@ def write_graph(name: str, net: RepairNet, path: Path) -> dict[str, list[int]]:
     example = example_inputs(net.config)
     inputs = tuple(example[key] for key in graph_inputs(name))
     model = net.control if name == "control" else net.denoiser
-    plain = inputs if name == "control" else (*inputs[:4], list(inputs[4 : 4 + RESIDUALS]), inputs[-1])
+    plain: tuple[Any, ...] = inputs if name == "control" else (*inputs[:4], list(inputs[4 : 4 + RESIDUALS]), inputs[-1])
     shapes = cache_shapes(model, plain)
     caches = tuple(torch.randn(inputs[0].shape[0], *shape) for shape in shapes.values())
     cache_in, cache_out = [f"{key}.cache" for key in shapes], [f"{key}.next" for key in shapes]
@@ -128,8 +141,15 @@ def write_graph(name: str, net: RepairNet, path: Path) -> dict[str, list[int]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            graph, (*inputs, *caches), str(path), input_names=names_in, output_names=names_out, dynamic_axes=axes,
-            opset_version=OPSET, dynamo=False, do_constant_folding=False,
+            graph,
+            (*inputs, *caches),
+            str(path),
+            input_names=names_in,
+            output_names=names_out,
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+            do_constant_folding=False,
         )
     tidy(path)
     return shapes

@@ -15,7 +15,7 @@ def merge(model: PeftModel) -> tuple[RepairNet, float]:
     """The plain network with all active adapters in its weights, and the proof: the largest relative difference between
     merged and unmerged outputs over random inputs."""
     unmerged = copy.deepcopy(model).eval()
-    merged = copy.deepcopy(model).eval().merge_and_unload()  # type: ignore[operator]
+    merged = copy.deepcopy(model).eval().merge_and_unload()
     assert isinstance(merged, RepairNet)
     inputs = example_inputs(merged.config, frames=9)
     control = torch.nn.functional.pad(inputs["control"], (merged.config.lookahead, 0))

@@ -41,11 +41,14 @@ class ParityReport:
         """A few lines for people."""
         worst = self.worst
         lines = [
-            f"LoRA merge: merged equals unmerged within {self.merge_error:.1e}" if self.merge_error else "LoRA merge: no adapter",
+            f"LoRA merge: merged equals unmerged within {self.merge_error:.1e}"
+            if self.merge_error
+            else "LoRA merge: no adapter",
             f"ONNX against torch: {len(self.tensors)} tensors over {len(self.shapes_tried)} shapes (batch x frames: "
             + ", ".join(f"{b}x{n}" for b, n in self.shapes_tried)
             + ")",
-            f"worst tensor: {worst.graph}/{worst.name} {list(worst.shape)}: {worst.error:.1e} (limit {self.tolerance:.0e})",
+            f"worst tensor: {worst.graph}/{worst.name} {list(worst.shape)}: {worst.error:.1e} "
+            f"(limit {self.tolerance:.0e})",
             *(f"problem: {problem}" for problem in self.problems),
         ]
         return "\n".join(lines)

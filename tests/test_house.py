@@ -120,7 +120,7 @@ def test_inside_the_package_imports_are_relative() -> None:
 def test_every_package_is_listed_and_every_listed_one_exists() -> None:
     there = {
         ".".join(["stemprover", *path.parent.relative_to(ROOT).parts])
-        for top in ("engine", "export", "bridge")
+        for top in ("engine", "export", "bridge", "benchmarks")
         for path in (ROOT / top).rglob("*.py")
     } | {"stemprover"}
     assert there == set(PACKAGES)

@@ -12,25 +12,21 @@ from .causal import ChannelNorm
 class FrequencyTransformer(nn.Module):
     """Self-attention over the bands of a frame, and cross-attention to the frame's band tokens where there are any.
 
-    x (B, C, K, N), tokens (B, D, K', N) or None. Takes the place of diffusers' Transformer2DModel (which attends over the
-    whole picture, so also over time) around the same transformer block, so LoRA finds to_q, to_k, to_v and to_out.
+    x (B, C, K, N), tokens (B, D, K', N) or None. Takes the place of diffusers' Transformer2DModel (which attends over
+    the whole picture, so also over time) around the same transformer block, so LoRA finds to_q, to_k, to_v and
+    to_out.
     """
 
     def __init__(self, channels: int, heads: int, token_channels: int | None) -> None:
         super().__init__()
         self.norm = ChannelNorm(channels)
-        self.transformer_blocks = nn.ModuleList(
-            [
-                BasicTransformerBlock(
-                    channels, heads, channels // heads, cross_attention_dim=token_channels, ff_inner_dim=2 * channels
-                )
-            ]
+        block = BasicTransformerBlock(
+            channels, heads, channels // heads, cross_attention_dim=token_channels, ff_inner_dim=2 * channels
         )
-        for block in self.transformer_blocks:
+        for attention in filter(None, (block.attn1, block.attn2)):
             # Twenty-odd tokens a row: a plain product is faster than the fused kernel, above all backwards in bfloat16.
-            block.attn1.set_processor(AttnProcessor())
-            if block.attn2 is not None:
-                block.attn2.set_processor(AttnProcessor())
+            attention.set_processor(AttnProcessor())
+        self.transformer_blocks = nn.ModuleList([block])
         self.proj_out = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, encoder_hidden_states: Tensor | None = None, **_: object) -> tuple[Tensor]:
@@ -44,5 +40,3 @@ class FrequencyTransformer(nn.Module):
             rows = block(rows, encoder_hidden_states=tokens)
         rows = self.proj_out(rows)
         return (x + rows.reshape(batch, frames, bands, channels).permute(0, 3, 2, 1),)
-
-

@@ -1,7 +1,7 @@
 """Layers that only see the past and can be run block by block: causal convolution, delay, frequency resampling.
 
-Frames are the last axis, bands the one before: (B, C, K, N). A layer with memory keeps its last input columns as its cache;
-`cache is None` stands for zeros, the state before the first frame.
+Frames are the last axis, bands the one before: (B, C, K, N). A layer with memory keeps its last input columns as its
+cache; `cache is None` stands for zeros, the state before the first frame.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 
 class Memory(nn.Module):
-    """A layer that remembers `columns` frames of its input with `channels` channels and `bands_divisor`-th of the bands."""
+    """A layer that remembers `columns` frames of its input with `channels` channels and `bands_divisor`-th of the
+    bands."""
 
     columns: int = 0
     cache: Tensor | None = None
@@ -60,7 +61,8 @@ class Delay(Memory):
 
 
 class FrequencyUpsample(nn.Module):
-    """Every band twice, then a causal convolution: (B, C, K, N) to (B, C', 2 K, N). Takes the place of diffusers' Upsample2D."""
+    """Every band twice, then a causal convolution: (B, C, K, N) to (B, C', 2 K, N). Takes the place of diffusers'
+    Upsample2D."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -28,11 +28,12 @@ class ResBlock(nn.Module):
 
 
 class ControlBranch(nn.Module):
-    """Features (B, 233, K, N) to the residuals of the denoiser's six skips and middle, and band tokens (B, D, K / 4, N).
+    """Features (B, 233, K, N) to the residuals of the denoiser's six skips and middle, and band tokens (B, D, K / 4,
+    N).
 
-    It sees neither x_t nor t, so its outputs are cached for all steps. The output at frame n + 16 belongs to frame n: each
-    convolution is causal, its centre lies half its width in the past, and the finer levels wait for the coarsest one, so
-    every level looks equally far to both sides of the frame that it speaks of.
+    It sees neither x_t nor t, so its outputs are cached for all steps. The output at frame n + 16 belongs to frame n:
+    each convolution is causal, its centre lies half its width in the past, and the finer levels wait for the coarsest
+    one, so every level looks equally far to both sides of the frame that it speaks of.
     """
 
     DILATIONS = (((1, 2),), ((1, 2), (1, 2)), ((1, 2), (2, 2)))
@@ -43,11 +44,9 @@ class ControlBranch(nn.Module):
         d0, d1, d2 = config.denoiser
         self.conv_in = nn.Conv2d(config.features, c0, 1)
         self.band_bias = nn.Parameter(torch.zeros(1, c0, config.bands, 1))
-        self.down = nn.ModuleList(
-            [CausalConv2d(c0, c1, (3, 1), stride=2), CausalConv2d(c1, c2, (3, 1), stride=2)]
-        )
+        self.down = nn.ModuleList([CausalConv2d(c0, c1, (3, 1), stride=2), CausalConv2d(c1, c2, (3, 1), stride=2)])
         self.levels = nn.ModuleList(
-            nn.ModuleList(ResBlock(width, dilations) for dilations in blocks)
+            nn.Sequential(*[ResBlock(width, dilations) for dilations in blocks])
             for width, blocks in zip(config.control, self.DILATIONS, strict=True)
         )
         self.attention = FrequencyTransformer(c2, c2 // config.head_channels, None)
@@ -60,17 +59,11 @@ class ControlBranch(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[list[Tensor], Tensor]:
         """Residuals (seven tensors) and band tokens."""
-        x = self.conv_in(features) + self.band_bias
-        for block in self.levels[0]:
-            x = block(x)
+        x = self.levels[0](self.conv_in(features) + self.band_bias)
         fine = self.wait[0](x)
-        x = self.down[0](x)
-        for block in self.levels[1]:
-            x = block(x)
+        x = self.levels[1](self.down[0](x))
         middle = self.wait[1](x)
-        x = self.down[1](x)
-        for block in self.levels[2]:
-            x = block(x)
+        x = self.levels[2](self.down[1](x))
         x = self.attention(x)[0]
         sources = [fine, fine, middle, middle, x, x, x]
         return [zero(source) for zero, source in zip(self.zero, sources, strict=True)], self.tokens(x)

@@ -30,12 +30,12 @@ def lora_layers(net: nn.Module) -> list[str]:
 def add_adapter(net: RepairNet, rank: int = 8, alpha: float = 8.0, name: str = "default") -> PeftModel:
     """The network, frozen, with a fresh and neutral LoRA on the layers of `lora_layers`."""
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=lora_layers(net), init_lora_weights=True)
-    return get_peft_model(net, config, adapter_name=name)  # type: ignore[arg-type]
+    return get_peft_model(net, config, adapter_name=name)
 
 
 def save_adapter(model: PeftModel, path: Path, name: str = "default") -> None:
-    """One adapter as safetensors (written beside its place, then renamed); keys `<layer>.lora_A` and `<layer>.lora_B`, the
-    scale alpha / r in the metadata."""
+    """One adapter as safetensors (written beside its place, then renamed); keys `<layer>.lora_A` and
+    `<layer>.lora_B`, the scale alpha / r in the metadata."""
     config = model.peft_config[name]
     tensors = {}
     for key, value in get_peft_model_state_dict(model, adapter_name=name).items():
@@ -48,13 +48,16 @@ def save_adapter(model: PeftModel, path: Path, name: str = "default") -> None:
 
 
 def load_adapter(net: RepairNet, path: Path, name: str = "default") -> PeftModel:
-    """The network with a saved LoRA on it, not yet merged. Raises ModelError where the file does not fit the network."""
+    """The network with a saved LoRA on it, not yet merged. Raises ModelError where the file does not fit the
+    network."""
     try:
         with safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - a handle is no mapping
     except Exception as error:  # safetensors raises unrelated classes for missing and damaged files
-        raise ModelError(f"adapter {path} cannot be read ({error}); make one with stemprover train --adapter") from error
+        raise ModelError(
+            f"adapter {path} cannot be read ({error}); make one with stemprover train --adapter"
+        ) from error
     if meta.get("format") != FORMAT:
         raise ModelError(f"adapter {path}: format {meta.get('format')!r} is not one that this version reads")
     rank = int(meta["rank"])

@@ -28,7 +28,8 @@ def as_complex(latent: Tensor) -> Tensor:
 
 
 def linear_spectrum(latent: Tensor, layout: BandLayout, scale: Tensor, exponent: float = 0.5) -> Tensor:
-    """Latent to the packed spectrum of mid and side (B, 2, F, N), compression undone; the torch twin of Latent.decode."""
+    """Latent to the packed spectrum of mid and side (B, 2, F, N), compression undone; the torch twin of
+    Latent.decode."""
     gain = scale * torch.from_numpy(np.sqrt(layout.widths / SLOTS).astype(np.float32)).to(scale)
     slots = as_complex(latent)
     batch, _, bands, frames = slots.shape
@@ -43,10 +44,11 @@ def linear_spectrum(latent: Tensor, layout: BandLayout, scale: Tensor, exponent:
 
 
 def log_error_ratio(estimate: Tensor, before: Tensor, truth: Tensor, presence: Tensor, floor: float = 1e-4) -> Tensor:
-    """Mean over the batch of log10((|e|^2 + floor P) / (|e_0|^2 + floor P)): tenths of the dB of SDR gained, negative is good.
+    """Mean over the batch of log10((|e|^2 + floor P) / (|e_0|^2 + floor P)): tenths of the dB of SDR gained, negative
+    is good.
 
-    Spectra (B, 2, F, N); `presence` (B,) is the power that a floor of -40 dB refers to (stem plus some of the mixture), so
-    silent and clean examples neither dominate nor can be changed without cost.
+    Spectra (B, 2, F, N); `presence` (B,) is the power that a floor of -40 dB refers to (stem plus some of the
+    mixture), so silent and clean examples neither dominate nor can be changed without cost.
     """
     error = (estimate - truth).abs().square().sum(dim=(1, 2, 3))
     error_before = (before - truth).abs().square().sum(dim=(1, 2, 3))
@@ -94,13 +96,16 @@ def _cosine(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
 
 
 def multi_resolution_stft(estimate: Tensor, truth: Tensor, sizes: tuple[int, ...] = (512, 1024, 4096)) -> Tensor:
-    """Mean over resolutions of |X^ - X| / |X| (Frobenius norms) of the complex STFTs; waveforms (B, C, T) (cf. Yamamoto 2020)."""
+    """Mean over resolutions of |X^ - X| / |X| (Frobenius norms) of the complex STFTs; waveforms (B, C, T) (cf.
+    Yamamoto 2020)."""
     a, b = estimate.flatten(0, 1), truth.flatten(0, 1)
     total = torch.zeros((), device=a.device)
     for size in sizes:
         window = torch.hann_window(size, device=a.device)
         spectra = [torch.stft(x, size, size // 4, window=window, return_complex=True) for x in (a, b)]
-        total = total + torch.linalg.vector_norm(spectra[0] - spectra[1]) / (torch.linalg.vector_norm(spectra[1]) + 1e-4)
+        total = total + torch.linalg.vector_norm(spectra[0] - spectra[1]) / (
+            torch.linalg.vector_norm(spectra[1]) + 1e-4
+        )
     return total / len(sizes)
 
 

@@ -13,10 +13,11 @@ from .unet import build_unet
 class Denoiser(nn.Module):
     """Predicts the true stem's latent from a point x_t on the bridge: (B, 64, K, N) to the same shape.
 
-    Head: z = z_y + c (g1 z_y + g2 (z_mix - z_y) + r). The gates g act on slots (one value for re and im, so they keep the
-    phase), r is free, c in 0..1 is the network's confidence in its own change, for each band, for mid and side. Gates and r
-    are zero at the start. Training leaves c out (`trusts` False) until there is a change worth trusting: a net that may
-    distrust itself from the start learns that first, and then neither gates nor r have a gradient left.
+    Head: z = z_y + c (g1 z_y + g2 (z_mix - z_y) + r). The gates g act on slots (one value for re and im, so they keep
+    the phase), r is free, c in 0..1 is the network's confidence in its own change, for each band, for mid and side.
+    Gates and r are zero at the start. Training leaves c out (`trusts` False) until there is a change worth trusting:
+    a net that may distrust itself from the start learns that first, and then neither gates nor r have a gradient
+    left.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -38,7 +39,7 @@ class Denoiser(nn.Module):
             return_dict=False,
         )[0].float()
         head = 0.25 * head  # a small step of the output layer is a large one of the sound
-        free, gates = head[:, : 4 * self.slots], head[:, 4 * self.slots : 8 * self.slots]
+        free, gates = 0.1 * head[:, : 4 * self.slots], head[:, 4 * self.slots : 8 * self.slots]
         by_stem = 1.5 * torch.tanh(gates[:, : 2 * self.slots])
         by_mix = 1.5 * torch.tanh(gates[:, 2 * self.slots :])
         change = torch.cat([by_stem, by_stem], 1) * stem + torch.cat([by_mix, by_mix], 1) * (mix - stem) + free
@@ -59,7 +60,8 @@ class RepairNet(nn.Module):
         self.denoiser = Denoiser(self.config)
 
     def forward(self, features: Tensor, x_t: Tensor, t: Tensor, stem: Tensor, mix: Tensor) -> Tensor:
-        """features (B, 233, K, N + 16); x_t, stem, mix (B, 64, K, N): frame n of them goes with features up to n + 16."""
+        """features (B, 233, K, N + 16); x_t, stem, mix (B, 64, K, N): frame n of them goes with features up to n +
+        16."""
         residuals, tokens = self.control(features)
         ahead = self.config.lookahead
         return self.denoiser(x_t, t, stem, mix, [r[..., ahead:] for r in residuals], tokens[..., ahead:])

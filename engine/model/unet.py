@@ -30,8 +30,8 @@ def build_unet(config: ModelConfig) -> UNet2DConditionModel:
 
 
 def make_causal(unet: UNet2DConditionModel, config: ModelConfig) -> UNet2DConditionModel:
-    """Exchange, in place, every layer that would look at the future or gather statistics over time. Down- and up-sampling
-    then act on frequency alone, so any number of frames can be run. Returns the same U-Net."""
+    """Exchange, in place, every layer that would look at the future or gather statistics over time. Down- and
+    up-sampling then act on frequency alone, so any number of frames can be run. Returns the same U-Net."""
     for parent in list(unet.modules()):
         for name, child in list(parent.named_children()):
             causal = _causal_layer(child, config)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 class PhaseAwareZeroConv(nn.Module):
     """Complex-linear 1x1 convolution without bias, zero at the start: (B, 2 C, K, N) to (B, 2 C', K, N).
 
-    The first half of the channels is the real part, the second the imaginary part; the real kernel is [[A, -B], [B, A]], so
-    it commutes with a rotation of the phase of its input (Trabelsi et al., Deep Complex Networks, 2018), and the zero start
-    keeps a new branch silent until it has learnt something (Zhang et al., ControlNet, 2023).
+    The first half of the channels is the real part, the second the imaginary part; the real kernel is [[A, -B], [B,
+    A]], so it commutes with a rotation of the phase of its input (Trabelsi et al., Deep Complex Networks, 2018), and
+    the zero start keeps a new branch silent until it has learnt something (Zhang et al., ControlNet, 2023).
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -21,8 +21,12 @@ class PhaseAwareZeroConv(nn.Module):
         self.real = nn.Parameter(torch.zeros(outputs // 2, inputs // 2))
         self.imag = nn.Parameter(torch.zeros(outputs // 2, inputs // 2))
 
+    def open(self) -> None:
+        """Random weights in place of zeros: for training from nothing, where the zero start only holds it up."""
+        bound = 0.5 * (2 * self.real.shape[1]) ** -0.5
+        nn.init.normal_(self.real, std=bound)
+        nn.init.normal_(self.imag, std=bound)
+
     def forward(self, x: Tensor) -> Tensor:
-        kernel = torch.cat(
-            [torch.cat([self.real, -self.imag], dim=1), torch.cat([self.imag, self.real], dim=1)], dim=0
-        )
+        kernel = torch.cat([torch.cat([self.real, -self.imag], dim=1), torch.cat([self.imag, self.real], dim=1)], dim=0)
         return nn.functional.conv2d(x, kernel[:, :, None, None].to(x.dtype))

@@ -24,12 +24,12 @@ class CropConfig:
     batch: int = 8
     frames: int = 64
     lookahead: int = 16
-    gain_db: float = 9.0
-    clean: float = 0.15
-    no_mix: float = 0.2
-    blend: float = 0.3
-    average: float = 0.35
-    mono: float = 0.05
+    gain_db: float = 6.0
+    clean: float = 0.12
+    no_mix: float = 0.06
+    blend: float = 0.15
+    average: float = 0.25
+    mono: float = 0.03
 
     def __post_init__(self) -> None:
         for name in ("clean", "no_mix", "blend", "average", "mono"):
@@ -49,12 +49,13 @@ class Batch:
 
 
 class PoolBatches:
-    """`batches[step]` is the batch of that step. Maps the shards on first use, so it can be sent to a worker process."""
+    """`batches[step]` is the batch of that step. Maps the shards on first use, so it can be sent to a worker
+    process."""
 
     def __init__(self, pool: Path, split: str, maker: FeatureMaker, config: CropConfig, seed: int) -> None:
         self.paths = shard_paths(pool / split)
         if not self.paths:
-            raise TrainingError(f"no shards in {pool / split}: build the pool first (stemprover train --help says how)")
+            raise TrainingError(_missing(pool / split))
         self.maker, self.config, self.seed = maker, config, seed
         self.stft = Stft(maker.stft)
         self._shards: list[np.ndarray] | None = None
@@ -71,10 +72,10 @@ class PoolBatches:
     def prepare(self, truth: np.ndarray, stem: np.ndarray, mix: np.ndarray, dropped: np.ndarray) -> Batch:
         """Waveforms (B, 2, (N + L) * hop + n_fft - hop) and a flag (B,) for `mixture not given` to a batch."""
         latent, ahead = self.maker.latent, self.config.lookahead
-        features = [None] * len(truth)
+        features = []
         for i in range(len(truth)):
-            spectra = [self._spectrum(audio[i]) for audio in (stem, mix)]
-            features[i], _ = self.maker(spectra[0], None if dropped[i] else spectra[1], self.maker.start(1))
+            y, m = (self._spectrum(audio[i]) for audio in (stem, mix))
+            features.append(self.maker(y, None if dropped[i] else m, self.maker.start(1))[0])
         z_true = np.concatenate([latent.encode(self._spectrum(audio)) for audio in truth])
         keep = slice(0, z_true.shape[-1] - ahead)
         return Batch(
@@ -122,11 +123,17 @@ class PoolBatches:
         return crops[0], crops[1], crops[2]
 
 
+def _missing(folder: Path) -> str:
+    return f"no shards in {folder}: build the pool first (python -m stemprover.engine.train.pool --help)"
+
+
 def fit_band_scale(pool: Path, maker: FeatureMaker, items: int = 60, seed: int = 0) -> np.ndarray:
     """One number a band (K,) that brings the latent of the training mixtures to unit deviation."""
     rng = np.random.default_rng(seed)
     stft, total, count = Stft(maker.stft), 0.0, 0
     paths = shard_paths(pool / "train")
+    if not paths:
+        raise TrainingError(_missing(pool / "train"))
     for _ in range(items):
         shard = open_shard(paths[rng.integers(len(paths))])[0]
         item = shard[rng.integers(len(shard))]

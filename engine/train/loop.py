@@ -30,8 +30,8 @@ from .dataset import Batch, CropConfig, PoolBatches, fit_band_scale
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms; all but log_error are divided by their typical cost of leaving the stem alone (a running mean:
-    dividing by each batch's own would let the batches with next to nothing to repair decide)."""
+    """Weights of the terms; all but log_error are divided by their typical cost of leaving the stem alone (a running
+    mean: dividing by each batch's own would let the batches with next to nothing to repair decide)."""
 
     log_error: float = 1.0
     compressed: float = 0.5
@@ -55,13 +55,14 @@ class TrainOptions:
     threads: int = 0
     workers: int = 1
     bf16: bool = True
-    learning_rate: float = 5e-4
+    learning_rate: float = 6e-4
     warmup: int = 100
     final_rate: float = 0.03
     ema: float = 0.998
     clip: float = 1.0
     seed: int = 1
     trust_from: float = 0.4
+    at_end: float = 0.92
     validate_every: int = 400
     checkpoint_minutes: float = 4.0
     adapter: str | None = None
@@ -75,7 +76,9 @@ class TrainOptions:
         if self.steps < 1 or self.minutes <= 0:
             raise TrainingError(f"steps={self.steps}, minutes={self.minutes}: give more than zero of both")
         if self.adapter is not None and self.start_from is None:
-            raise TrainingError(f"adapter {self.adapter!r} needs the base that it adapts: give start_from = a checkpoint.pt")
+            raise TrainingError(
+                f"adapter {self.adapter!r} needs the base that it adapts: give start_from = a checkpoint.pt"
+            )
         if self.device not in ("auto", "cpu", "cuda"):
             raise TrainingError(f"device={self.device!r}: choose auto, cpu or cuda")
 
@@ -108,19 +111,20 @@ def repair_terms(
         "frequency": lambda: losses.instantaneous_frequency(estimate, truth, importance),
         "delay": lambda: losses.group_delay(estimate, truth, importance),
         "multi_resolution": lambda: losses.multi_resolution_stft(
-            *(losses.waveform(spectra[name], 2048, 512) for name in ("estimate", "truth"))
+            losses.waveform(spectra["estimate"], 2048, 512), losses.waveform(spectra["truth"], 2048, 512)
         ),
     }
     return {name: term() for name, term in terms.items() if getattr(weights, name)}
 
 
 def bridge_point(
-    truth: Tensor, stem: Tensor, schedule: BridgeSchedule, generator: torch.Generator
+    truth: Tensor, stem: Tensor, schedule: BridgeSchedule, generator: torch.Generator, at_end: float = 0.5
 ) -> tuple[Tensor, Tensor]:
-    """A random time (B,), half of them the end of the bridge, and the point x_t there; the noise is scaled by U(0, 1)."""
+    """A random time (B,), with probability `at_end` the end of the bridge, and the point x_t there; the noise is scaled
+    by U(0, 1)."""
     size = len(truth)
-    t = torch.rand(size, generator=generator)
-    t = torch.where(torch.rand(size, generator=generator) < 0.5, torch.ones(size), t)
+    t = torch.rand(size, generator=generator, dtype=torch.float64)  # single precision is not exact at the pinned end
+    t = torch.where(torch.rand(size, generator=generator) < at_end, torch.ones_like(t), t)
     noise = torch.randn(truth.shape, generator=generator) * torch.rand(size, 1, 1, 1, generator=generator)
     w_x, w_y, sigma = (w.to(truth)[:, None, None, None] for w in schedule.marginal(t))
     return t.to(truth), w_x * truth + w_y * stem + sigma * noise.to(truth)
@@ -142,17 +146,19 @@ class Trainer:
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
         self.device = options.torch_device()
-        torch.set_flush_denormal(True)  # before the threads start; zero-initialised layers make them, at a third of the speed
         if options.threads:
             torch.set_num_threads(options.threads)
         torch.manual_seed(options.seed)
-        self.net = RepairNet(options.model).to(self.device, memory_format=torch.channels_last)
+        self.net = RepairNet(options.model).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.typical: dict[str, float] = {}
         self.step_index = 0
         self.seconds = 0.0
         options.run.mkdir(parents=True, exist_ok=True)
         checkpoint = self.checkpoint_path
         saved = _load(checkpoint, self.device) if checkpoint.exists() else None
+        if saved is None and options.start_from is None:
+            for zero_conv in self.net.control.zero:
+                zero_conv.open()  # the output layer alone keeps the new network silent
         if options.start_from is not None:
             start = _load(options.start_from, self.device)
             self.net.load_state_dict(start["ema"])
@@ -168,7 +174,7 @@ class Trainer:
         self.scale = scale.to(self.device)
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.parameters = list(self.trained.values())
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=options.learning_rate, weight_decay=0.01)
+        self.optimiser = torch.optim.AdamW(self.parameters, options.learning_rate, (0.95, 0.99), weight_decay=0.01)
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
         if saved is not None:
             self.model.load_state_dict(saved["net"], strict=False)
@@ -202,17 +208,17 @@ class Trainer:
 
     @property
     def floor(self) -> float:
-        """Floor of the error ratio: -15 dB at first, so that clean stems do not hold the net at the identity; it falls to
-        -40 dB by the middle of the run, so that they are left alone in the end."""
+        """Floor of the error ratio: -15 dB at first, so that clean stems do not hold the net at the identity; it
+        falls to -40 dB by the middle of the run, so that they are left alone in the end."""
         return 10 ** (-1.5 - 2.5 * min(1.0, 2.0 * self.done))
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step; returns the loss, the norm of its gradient, and what each term gained against leaving the stem
-        alone (negative is good; as a share of the term's typical cost, tenths of dB for log_error)."""
+        """One optimiser step; returns the loss, the norm of its gradient, and what each term gained against leaving
+        the stem alone (negative is good; as a share of the term's typical cost, tenths of dB for log_error)."""
         options = self.options
         data = tensors(batch, self.device)
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + self.step_index)
-        t, x_t = bridge_point(data["truth"], data["stem"], self.schedule, generator)
+        t, x_t = bridge_point(data["truth"], data["stem"], self.schedule, generator, options.at_end)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(self.step_index)
         self.model.train()
@@ -237,7 +243,9 @@ class Trainer:
             for name, value in self.trained.items():
                 self.average[name].lerp_(value, 1 - decay)
         self.step_index += 1
-        gained = {name: v if name == "log_error" else v - untouched[name] / self.typical[name] for name, v in terms.items()}
+        gained = {
+            name: v if name == "log_error" else v - untouched[name] / self.typical[name] for name, v in terms.items()
+        }
         return {"loss": float(loss.detach()), "norm": float(norm), **{k: float(v.detach()) for k, v in gained.items()}}
 
     def save(self) -> None:
@@ -274,16 +282,30 @@ def _load(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises whatever the bytes lead it to
-        raise TrainingError(f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete it or give another") from error
+        raise TrainingError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete it or give another"
+        ) from error
 
 
 def train(options: TrainOptions, say: Callable[[str], None] = print) -> Path:
-    """Run until `steps` or `minutes`; returns the checkpoint. Continues where a checkpoint in the run's folder stands."""
+    """Run until `steps` or `minutes`; returns the checkpoint. Continues where a checkpoint in the run's folder
+    stands."""
+    # Zero-initialised layers make denormal numbers, at a third of the speed. Threads inherit this where they start.
+    torch.set_flush_denormal(True)
+    try:
+        return _run(Trainer(options), say)
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
     from .validate import quick_table  # here: validation reads the trainer's own types
 
-    trainer = Trainer(options)
-    say(f"{sum(p.numel() for p in trainer.parameters):,} parameters on {trainer.device}, from step {trainer.step_index}")
-    loader = torch.utils.data.DataLoader(
+    options = trainer.options
+    say(
+        f"{sum(p.numel() for p in trainer.parameters):,} parameters on {trainer.device}, from step {trainer.step_index}"
+    )
+    loader: Any = torch.utils.data.DataLoader(
         trainer.batches,  # type: ignore[arg-type]
         batch_size=None,
         sampler=range(trainer.step_index, options.steps),

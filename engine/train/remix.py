@@ -228,7 +228,8 @@ class Remixer:
     def _try(self, rng: np.random.Generator) -> Remix | None:
         config = self.config
         vocals, band, original = self._choose(rng)
-        speed_v, speed_a = np.exp(rng.uniform(*np.log(config.speed), size=2)) if config.vary else (1.0, 1.0)
+        low, high = (float(np.log(speed)) for speed in config.speed)
+        speed_v, speed_a = np.exp(rng.uniform(low, high, size=2)) if config.vary else (1.0, 1.0)
         speed_a = speed_v if original else speed_a
         need_v, need_a = (int(np.ceil(self.length * speed)) + 8 for speed in (speed_v, speed_a))
         start_v = 0

@@ -133,7 +133,9 @@ def read_checkpoint(folder: Path) -> dict[str, np.ndarray]:
             if values.get(1) != 1:
                 continue
             shape = [
-                int(dict(_fields(dim)).get(1, 0)) for number, dim in _fields(bytes(values.get(2, b""))) if number == 2
+                int(dict(_fields(bytes(dim))).get(1, 0))
+                for number, dim in _fields(bytes(values.get(2, b"")))
+                if number == 2
             ]
             offset, size = int(values.get(4, 0)), int(values[5])
             tensors[name.decode()] = np.frombuffer(raw[offset : offset + size].tobytes(), "<f4").reshape(shape)
@@ -202,7 +204,8 @@ class UNet(nn.Module):
             with torch.no_grad():
                 target.copy_(torch.from_numpy(value.copy()))
 
-        def convolution(module: nn.Conv2d | nn.ConvTranspose2d, name: str) -> None:
+        def convolution(module: nn.Module, name: str) -> None:
+            assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
             put(module.weight, tensors[f"{name}/kernel"].transpose(3, 2, 0, 1))
             assert module.bias is not None
             put(module.bias, tensors[f"{name}/bias"])

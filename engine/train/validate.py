@@ -39,8 +39,8 @@ def fixed_crops(trainer: Trainer, split: str, count: int) -> list[tuple[str, Bat
 
 @torch.no_grad()
 def quick_table(trainer: Trainer, count: int = 24) -> dict[str, float]:
-    """Median SI-SDR gain in dB and change of the log-magnitude error in % by stem, SDR of clean stems in dB: one step of the
-    averaged model."""
+    """Median SI-SDR gain in dB and change of the log-magnitude error in % by stem, SDR of clean stems in dB: one step
+    of the averaged model."""
     from .loop import tensors
 
     found: dict[str, list[float]] = {}

@@ -21,7 +21,9 @@ def repairer(lively_bundle: Path) -> Repairer:
     return Repairer(bundle=lively_bundle, steps=2, jobs=1)
 
 
-def streamed(repairer: Repairer, stem: np.ndarray, mix: np.ndarray | None, rate: int, block: int, frames: int = 4) -> np.ndarray:
+def streamed(
+    repairer: Repairer, stem: np.ndarray, mix: np.ndarray | None, rate: int, block: int, frames: int = 4
+) -> np.ndarray:
     stream = repairer.stream(rate, len(stem), has_mix=mix is not None, chunk_frames=frames)
     out = []
     for at in range(0, stem.shape[1], block):
@@ -200,7 +202,8 @@ def test_cuts_fall_into_pauses_and_not_before_attacks() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"wet": 1.5}, r"wet=1\.5"), ({"steps": 0}, "steps=0"), ({"quality": "super"}, "'super'"), ({"jobs": 0}, "jobs=0"),
+        ({"wet": 1.5}, r"wet=1\.5"), ({"steps": 0}, "steps=0"), ({"quality": "super"}, "'super'"),
+        ({"jobs": 0}, "jobs=0"),
         ({"device": "tpu"}, "'tpu'"),
     ],
 )  # fmt: skip

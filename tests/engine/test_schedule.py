@@ -34,8 +34,8 @@ def test_leaving_the_stem_alone_is_exact() -> None:
 
 
 def test_it_converges_at_first_order_to_the_exact_flow_of_gaussian_data() -> None:
-    """For x_0 ~ N(m, v) given y, x_t ~ N(mu_t(m), w_x^2 v + sigma_t^2), the ideal prediction is linear, and the flow carries
-    each quantile of one Gaussian to the same quantile of the other."""
+    """For x_0 ~ N(m, v) given y, x_t ~ N(mu_t(m), w_x^2 v + sigma_t^2), the ideal prediction is linear, and the flow
+    carries each quantile of one Gaussian to the same quantile of the other."""
     m, v, y = 0.7, 0.3, -1.2
 
     def ideal(x_t: np.ndarray, t: float, _: int) -> np.ndarray:

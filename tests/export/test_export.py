@@ -62,7 +62,10 @@ def test_both_graphs_equal_torch_over_many_shapes(lively_bundle: Path) -> None:
 
 
 def test_a_report_names_the_worst_tensor_and_fails_over_its_limit() -> None:
-    tensors = (TensorError("control", "tokens", (1, 2), 1e-6), TensorError("denoiser", "estimate", (1, 64, 84, 4), 3e-4))
+    tensors = (
+        TensorError("control", "tokens", (1, 2), 1e-6),
+        TensorError("denoiser", "estimate", (1, 64, 84, 4), 3e-4),
+    )
     report = ParityReport(tensors, shapes_tried=SHAPES)
     assert not report.ok
     assert "denoiser/estimate [1, 64, 84, 4]: 3.0e-04" in report.render()
@@ -84,10 +87,14 @@ def test_a_fresh_adapter_is_neutral(tmp_path: Path) -> None:
     save_adapter(add_adapter(lively_net()), tmp_path / "new.safetensors")
     assert Adapter.load(tmp_path / "new.safetensors").neutral
     merged, _ = merge(load_adapter(lively_net(), tmp_path / "new.safetensors"))
-    assert all(torch.equal(a, b) for a, b in zip(merged.state_dict().values(), lively_net().state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(merged.state_dict().values(), lively_net().state_dict().values(), strict=True)
+    )
 
 
-def test_what_is_merged_at_load_equals_what_torch_merges(adapters: list[Path], lively_bundle: Path, tmp_path: Path) -> None:
+def test_what_is_merged_at_load_equals_what_torch_merges(
+    adapters: list[Path], lively_bundle: Path, tmp_path: Path
+) -> None:
     merged, _ = merge(load_adapter(lively_net(), adapters[0]))
     assert write_bundle(merged, np.linspace(0.5, 2.0, 84).astype(np.float32), tmp_path).ok
     stem, mix = sound(0.8), sound(0.8, seed=1)
@@ -195,7 +202,10 @@ def test_wrong_adapters_are_told(lively_bundle: Path, adapters: list[Path], tmp_
     from safetensors.numpy import save_file
 
     layer = "control.levels.0.0.conv1.conv"
-    factors = {f"{layer}.lora_A": np.ones((2, 3, 3, 3), np.float32), f"{layer}.lora_B": np.ones((4, 2, 1, 1), np.float32)}
+    factors = {
+        f"{layer}.lora_A": np.ones((2, 3, 3, 3), np.float32),
+        f"{layer}.lora_B": np.ones((4, 2, 1, 1), np.float32),
+    }
     meta = {"format": "stemprover-lora-1", "scale": "1", "rank": "2"}
     save_file(factors, tmp_path / "shape.safetensors", metadata=meta)
     with pytest.raises(ModelError, match=r"control\.levels\.0\.0\.conv1\.conv is \(4, 3, 3, 3\)"):

@@ -1,0 +1,134 @@
+"""`stemprover bench`: speed and memory, as ratios in one run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from rich.console import Console
+from rich.table import Table
+
+from ..bridge.demo import DEMO
+from ..engine.bundle import Bundle, base_bundle
+from ..engine.repair import QUALITY_STEPS, Repairer
+from ..engine.runtime import Runtime
+from ..engine.stream import MODEL_RATE, DeltaStream
+
+FIRST_BLOCK = """
+import numpy as np
+from stemprover import Repairer, load_preset
+repairer = Repairer(load_preset("general"), device={device!r})
+stream = repairer.stream(44100, 2)
+block = np.random.default_rng(0).standard_normal((2, 512)).astype(np.float32)
+fed = 0
+while fed <= stream.latency_samples:
+    out = stream.process(block)
+    fed += 512
+assert np.isfinite(out).all()
+"""
+
+
+def excerpt(seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """The demo's stem and song (2, T), repeated to a length."""
+    count = round(seconds * MODEL_RATE)
+    sounds = [soundfile.read(DEMO / f"{name}.flac", dtype="float32")[0].T for name in ("separated", "song")]
+    return tuple(np.tile(s, (1, -(-count // s.shape[1])))[:, :count] for s in sounds)  # type: ignore[return-value]
+
+
+def seconds_of(work: Callable[[], object], repeats: int = 3) -> float:
+    """The shortest of some runs, after one that does not count."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def real_time_factors(device: str, seconds: float) -> list[tuple[str, int, float]]:
+    """(quality, cores, processing time / duration) with the mixture given."""
+    stem, mix = excerpt(seconds)
+    found = []
+    for quality in QUALITY_STEPS:
+        for cores in (1, 2):
+            repairer = Repairer(quality=quality, device=device, jobs=cores)
+            took = seconds_of(lambda r=repairer: r.process(stem, MODEL_RATE, mix), 1)  # type: ignore[misc]
+            found.append((quality, cores, took / seconds))
+    return found
+
+
+def control_savings(device: str, seconds: float) -> list[tuple[int, float]]:
+    """(steps, time with the control branch recomputed for each step / time with it cached)."""
+    runtime = Runtime(Bundle.load(base_bundle()), device=device)
+    stem, mix = (sound[None, :, : round(seconds * MODEL_RATE) // 512 * 512] for sound in excerpt(seconds))
+    found = []
+    for steps in (1, 2, 4, 8):
+        times = []
+        for recompute in (False, True):
+            stream = DeltaStream(runtime, steps, recompute)
+            times.append(seconds_of(lambda s=stream: s.process(stem, mix, s.start(1))))  # type: ignore[misc]
+        found.append((steps, times[1] / times[0]))
+    return found
+
+
+def start_up(device: str) -> float:
+    """Seconds from the start of a process to its first repaired block."""
+    program = [sys.executable, "-c", FIRST_BLOCK.format(device=device)]
+    return seconds_of(lambda: subprocess.run(program, check=True, env=_environment()))
+
+
+def peak_memory(minutes: float, folder: Path, device: str) -> tuple[float, float]:
+    """(peak resident memory in MB, processing time / duration) of `stemprover repair` on a stereo file of that length."""
+    stem, mix = excerpt(60.0)
+    for name, sound in (("stem", stem), ("mix", mix)):
+        with soundfile.SoundFile(folder / f"{name}.wav", "w", MODEL_RATE, 2, "PCM_16") as file:
+            for _ in range(int(minutes)):
+                file.write(sound.T)
+    out = folder / "out.wav"
+    program = [
+        *(sys.executable, "-m", "stemprover", "repair", str(folder / "stem.wav"), "-o", str(out), "--overwrite"),
+        *("--mix", str(folder / "mix.wav"), "--quality", "draft", "--device", device),
+    ]
+    start = time.perf_counter()
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, env=_environment())
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, program)
+    out.unlink()
+    return usage.ru_maxrss / 1024, (time.perf_counter() - start) / (60 * minutes)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "COLUMNS": "80"}
+
+
+def run(device: str = "auto", quick: bool = False) -> None:
+    """Measure and print. `quick`: shorter sounds, memory of 1 and 5 minutes alone."""
+    console = Console()
+    seconds = 20.0 if quick else 60.0
+    table = Table("quality", "steps", "1 core", "2 cores", title="Real-time factor (time / duration, stereo, with mixture)")
+    factors = {(quality, cores): value for quality, cores, value in real_time_factors(device, seconds)}
+    for quality, steps in QUALITY_STEPS.items():
+        table.add_row(quality, str(steps), *(f"{factors[quality, cores]:.3f}" for cores in (1, 2)))
+    console.print(table)
+    table = Table("steps", "recomputed / cached", title="Control branch: recomputed for each step against cached")
+    for steps, ratio in control_savings(device, 10.0):
+        table.add_row(str(steps), f"{ratio:.2f}")
+    console.print(table)
+    console.print(f"Start of the process to the first repaired block: {start_up(device):.2f} s")
+    table = Table("minutes of stereo", "peak memory", "against 5 minutes", "real-time factor", title="stemprover repair, draft")
+    with tempfile.TemporaryDirectory(prefix="stemprover-bench-") as folder:
+        lengths = (1, 5) if quick else (1, 5, 60)
+        found = {minutes: peak_memory(minutes, Path(folder), device) for minutes in lengths}
+    for minutes, (megabytes, factor) in found.items():
+        table.add_row(str(minutes), f"{megabytes:.0f} MB", f"{megabytes / found[5][0]:.2f}", f"{factor:.3f}")
+    console.print(table)

@@ -1,0 +1,143 @@
+"""Training runs, learns, resumes where it stopped, and makes adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from models import SMALL
+from stemprover.engine.bundle import Adapter
+from stemprover.engine.errors import TrainingError
+from stemprover.engine.schedule import BridgeSchedule
+from stemprover.engine.train.dataset import CropConfig, PoolBatches
+from stemprover.engine.train.loop import Trainer, TrainOptions, bridge_point, train
+
+CROP = CropConfig(batch=2, frames=12)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool of noise bursts whose `separated` stems have lost half of their level and all above 11 kHz."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("pool")
+    for split in ("train", "valid", "valid-other"):
+        (folder / split).mkdir()
+        items = np.zeros((3, 6, 2, 200_000), np.int16)
+        for item in items:
+            stems = 6000 * rng.standard_normal((2, 2, 200_000)) * np.abs(np.sin(np.arange(200_000) / 5000))
+            spectrum = np.fft.rfft(stems, axis=-1)
+            spectrum[..., spectrum.shape[-1] // 2 :] = 0
+            dull = 0.5 * np.fft.irfft(spectrum, 200_000)
+            item[:] = np.concatenate([stems, dull, dull]).clip(-32767, 32767)
+        np.save(folder / split / "shard_000.npy", items)
+        (folder / split / "shard_000.json").write_text('{"items": [{}, {}, {}]}')
+    return folder
+
+
+def options(pool_folder: Path, run: Path, **changes: object) -> TrainOptions:
+    given = {
+        "run": run, "pool": pool_folder, "steps": 4, "threads": 1, "workers": 0, "device": "cpu", "bf16": False, "warmup": 2,
+        "validate_every": 1000, "crop": CROP, "model": SMALL,
+    } | changes  # fmt: skip
+    return TrainOptions(**given)  # type: ignore[arg-type]
+
+
+def test_one_batch_can_be_learnt(pool: Path, tmp_path: Path) -> None:
+    crop = CropConfig(batch=2, frames=12, clean=0.0, no_mix=0.0, blend=0.0)
+    trainer = Trainer(options(pool, tmp_path, steps=1000, learning_rate=3e-3, warmup=5, crop=crop))
+    batch = trainer.batches[0]
+    for _ in range(60):
+        last = trainer.step(batch)
+    # Below 11 kHz twice the stem is the truth, and that fifth of the error can go: 10 log10(0.8) dB. Above it is noise.
+    assert 10 * last["log_error"] == pytest.approx(-0.97, abs=0.15)
+    assert last["compressed"] < -0.05
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(pool: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    train(options(pool, tmp_path / "whole"), said.append)
+    train(options(pool, tmp_path / "broken", steps=2), said.append)
+    # The steps of the whole run decide its learning rates, so the half run is cut short by hand, not by its own plan.
+    half = Trainer(options(pool, tmp_path / "cut"))
+    for step in range(2):
+        half.step(half.batches[step])
+    half.save()
+    train(options(pool, tmp_path / "cut"), said.append)
+    saved = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "cut")]
+    assert saved[0]["step"] == saved[1]["step"] == 4
+    for name, value in saved[0]["net"].items():
+        assert torch.allclose(value, saved[1]["net"][name], atol=1e-5), name
+    assert any("from step 2" in line for line in said)
+
+
+def test_batches_depend_on_seed_and_step_alone(pool: Path) -> None:
+    from stemprover.engine.features import FeatureMaker
+
+    a, b = (PoolBatches(pool, "train", FeatureMaker(), CROP, seed=3) for _ in range(2))
+    assert np.array_equal(a[7].control, b[7].control)
+    assert not np.array_equal(a[7].control, a[8].control)
+    batch = a[7]
+    assert batch.control.shape == (2, 233, 84, 12 + 16)
+    assert batch.stem.shape == batch.mix.shape == batch.truth.shape == (2, 64, 84, 12)
+
+
+def test_a_batch_without_mixture_says_so_and_a_clean_one_is_equal(pool: Path) -> None:
+    from stemprover.engine.features import FeatureMaker
+
+    batches = PoolBatches(pool, "train", FeatureMaker(), CropConfig(batch=2, frames=8, no_mix=1.0, clean=1.0), seed=0)
+    batch = batches[0]
+    assert np.array_equal(batch.stem, batch.mix)
+    assert not batch.control[:, 232].any()
+    assert batch.clean.all()
+    assert np.array_equal(batch.stem, batch.truth)
+
+
+def test_the_validation_table_tells_the_identity(pool: Path, tmp_path: Path) -> None:
+    from stemprover.engine.train.validate import quick_table
+
+    table = quick_table(Trainer(options(pool, tmp_path)), count=3)
+    assert table["valid.vocals.si_sdr"] == pytest.approx(0.0, abs=1e-4)
+    assert table["valid.clean_dB"] == 80.0
+
+
+def test_an_adapter_is_trained_on_a_frozen_base_and_saved(pool: Path, tmp_path: Path) -> None:
+    base = Trainer(options(pool, tmp_path / "base"))
+    for step in range(3):
+        base.step(base.batches[step])
+    base.save()
+    made = options(pool, tmp_path / "lora", adapter="hum", start_from=base.checkpoint_path, steps=3)
+    trainer = Trainer(made)
+    assert all("lora_" in name for name in trainer.trained)
+    train(made, lambda _: None)
+    adapter = Adapter.load(tmp_path / "lora" / "hum.safetensors")
+    assert not adapter.neutral
+
+
+def test_half_of_the_bridge_points_are_its_end_and_some_lie_between() -> None:
+    truth, stem = torch.zeros(400, 1, 1, 1), torch.ones(400, 1, 1, 1)
+    t, x_t = bridge_point(truth, stem, BridgeSchedule(), torch.Generator().manual_seed(0))
+    at_end = t == 1.0
+    assert 150 < int(at_end.sum()) < 250
+    assert torch.equal(x_t[at_end], stem[at_end])
+    assert float(x_t[~at_end].std()) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"steps": 0}, "steps=0"), ({"device": "tpu"}, "'tpu'"), ({"adapter": "x"}, "needs the base"),
+        ({"pool": Path("nowhere")}, "no shards"),
+    ],
+)  # fmt: skip
+def test_wrong_options_are_told(pool: Path, tmp_path: Path, changes: dict, says: str) -> None:
+    with pytest.raises(TrainingError, match=says):
+        Trainer(options(pool, tmp_path, **changes))
+
+
+def test_a_damaged_checkpoint_is_told_and_kept(pool: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"nonsense")
+    with pytest.raises(TrainingError, match="cannot be read as a checkpoint"):
+        Trainer(options(pool, tmp_path))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == b"nonsense"
