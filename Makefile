@@ -59,8 +59,17 @@ test: lint pytest
 bench: $(READY)
 	$(VENV)/bin/stemprover bench $(BENCH_FLAGS)
 
-train: $(READY)
-	$(VENV)/bin/stemprover train $(TRAIN_FLAGS)
+# Five songs of true stems may lie in a folder that STEMS names; without one the pool is made of what packages hold.
+POOL := data/pool
+$(POOL)/.ready: | $(READY)
+	for split in valid valid-other train; do \
+		$(VENV)/bin/python -m stemprover.engine.train.pool $(POOL) --split $$split --items $$([ $$split = train ] && echo 1200 || echo 40) \
+			--seed 1 $(if $(STEMS),--stems $(STEMS)) || exit 1; \
+	done
+	touch $@
+
+train: $(READY) $(POOL)/.ready
+	$(VENV)/bin/stemprover train --pool $(POOL) $(TRAIN_FLAGS)
 
 clean:
 	rm -rf build dist *.egg-info .types .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out

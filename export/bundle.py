@@ -63,8 +63,15 @@ def export_bundle(checkpoint: Path, out: Path, adapter: Path | None = None, over
             raise ExportError(f"the export does not equal torch, so nothing was written\n{report.render()}")
         part.chmod(0o777 & ~_umask())
         if out.exists():
-            shutil.rmtree(out)
-        os.replace(part, out)
+            for other in out.iterdir():  # a model card, say: only the bundle's own files are replaced
+                if other.is_file() and not (part / other.name).exists():
+                    shutil.copy2(other, part / other.name)
+            old = part.with_suffix(".old")
+            os.replace(out, old)
+            os.replace(part, out)
+            shutil.rmtree(old)
+        else:
+            os.replace(part, out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return report

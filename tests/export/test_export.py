@@ -150,6 +150,11 @@ def test_export_writes_a_proved_bundle_or_nothing(
     assert Repairer(bundle=tmp_path / "bundle").process(sound(0.2), 44100).shape == (2, 8820)
     with pytest.raises(OutputExistsError, match="exists already"):
         export_bundle(checkpoint, tmp_path / "bundle")
+    (tmp_path / "bundle" / "README.md").write_text("a model card")
+    before = (tmp_path / "bundle" / "control.onnx").read_bytes()
+    assert export_bundle(checkpoint, tmp_path / "bundle", overwrite=True).ok
+    assert (tmp_path / "bundle" / "README.md").read_text() == "a model card"
+    assert (tmp_path / "bundle" / "control.onnx").read_bytes() != before
     import stemprover.export.bundle as module
 
     wrong = ParityReport((TensorError("control", "tokens", (1,), 0.5),))
