@@ -59,7 +59,7 @@ test: lint pytest
 bench: $(READY)
 	$(VENV)/bin/stemprover bench $(BENCH_FLAGS)
 
-# Five songs of true stems may lie in a folder that STEMS names; without one the pool is made of what packages hold.
+# STEMS names a folder of true stems, <song>/<stem>.wav; without it the pool is made of what Debian packages hold.
 POOL := data/pool
 $(POOL)/.ready: | $(READY)
 	for split in valid valid-other train; do \

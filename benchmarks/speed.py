@@ -86,7 +86,8 @@ def start_up(device: str) -> float:
 
 
 def peak_memory(minutes: float, folder: Path, device: str) -> tuple[float, float]:
-    """(peak resident memory in MB, processing time / duration) of `stemprover repair` on a stereo file of that length."""
+    """(peak resident memory in MB, processing time / duration) of `stemprover repair` on a stereo file of that
+    length."""
     stem, mix = excerpt(60.0)
     for name, sound in (("stem", stem), ("mix", mix)):
         with soundfile.SoundFile(folder / f"{name}.wav", "w", MODEL_RATE, 2, "PCM_16") as file:
@@ -115,7 +116,9 @@ def run(device: str = "auto", quick: bool = False) -> None:
     """Measure and print. `quick`: shorter sounds, memory of 1 and 5 minutes alone."""
     console = Console()
     seconds = 20.0 if quick else 60.0
-    table = Table("quality", "steps", "1 core", "2 cores", title="Real-time factor (time / duration, stereo, with mixture)")
+    table = Table(
+        "quality", "steps", "1 core", "2 cores", title="Real-time factor (time / duration, stereo, with mixture)"
+    )
     factors = {(quality, cores): value for quality, cores, value in real_time_factors(device, seconds)}
     for quality, steps in QUALITY_STEPS.items():
         table.add_row(quality, str(steps), *(f"{factors[quality, cores]:.3f}" for cores in (1, 2)))
@@ -125,7 +128,9 @@ def run(device: str = "auto", quick: bool = False) -> None:
         table.add_row(str(steps), f"{ratio:.2f}")
     console.print(table)
     console.print(f"Start of the process to the first repaired block: {start_up(device):.2f} s")
-    table = Table("minutes of stereo", "peak memory", "against 5 minutes", "real-time factor", title="stemprover repair, draft")
+    table = Table(
+        "minutes of stereo", "peak memory", "against 5 minutes", "real-time factor", title="stemprover repair, draft"
+    )
     with tempfile.TemporaryDirectory(prefix="stemprover-bench-") as folder:
         lengths = (1, 5) if quick else (1, 5, 60)
         found = {minutes: peak_memory(minutes, Path(folder), device) for minutes in lengths}

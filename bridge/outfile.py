@@ -76,7 +76,8 @@ def choose_format(source: AudioInfo, target: Path) -> OutputFormat:
     """
     extension = target.suffix.lower()
     keeps = source.container in CONTAINERS.get(extension, ()) or extension == source.path.suffix.lower()
-    if keeps and (extension not in _LOSSY_OF or source.subtype in LOSSY):
+    same_codec = extension == source.path.suffix.lower() and source.subtype in LOSSY
+    if keeps and (extension not in _LOSSY_OF or same_codec or source.subtype == _LOSSY_OF[extension]):
         return _kept_format(source, target)
     if extension not in CONTAINERS:
         raise OptionError(

@@ -19,6 +19,7 @@ import math
 import os
 import re
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,16 +85,19 @@ def user_preset_folder() -> Path:
 
 
 def find_presets() -> dict[str, Path]:
-    """Name -> preset.toml, shipped ones first, unread. Raises PresetError where a user's preset has a shipped name."""
+    """Name -> preset.toml, shipped ones first, unread. A user's preset under a shipped name is left out, with a
+    warning: it must not take the other presets with it."""
     found: dict[str, Path] = {}
     for folder in (SHIPPED, user_preset_folder()):
         files = sorted(folder.glob("*/preset.toml")) if folder.is_dir() else []
         for file in files:
             name = file.parent.name
             if name in found:
-                raise PresetError(
-                    f"{file}: {name!r} is the name of a shipped preset; rename the folder and its name key"
+                warnings.warn(
+                    f"{file} is not used: {name!r} is the name of a shipped preset; rename the folder and its name key",
+                    stacklevel=2,
                 )
+                continue
             found[name] = file
     return found
 

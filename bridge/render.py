@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from ..engine.errors import InputError, MixMismatchError, ModelError, OutputError
+from ..engine.fifo import Fifo
 from .audiofile import BLOCK_SAMPLES, AudioInfo, AudioReader, AudioWriter, check_finite, clock, probe
 from .chain import Chain, ChainLink
 from .outfile import atomic_output, check_output, check_space, choose_format
@@ -160,7 +160,7 @@ def _repaired(
     links = (preset.before, preset.after) if preset is not None else ((), ())
     before = Chain(links[0], info.sample_rate, info.channels)
     after = Chain(links[1], info.sample_rate, info.channels)
-    waiting = _Fifo()
+    waiting = Fifo()
 
     def chunks() -> Iterator[Block]:
         with AudioReader(info) as reader:
@@ -189,33 +189,11 @@ def _repaired(
     assert done == info.samples, f"{done} samples came out of the repair and {info.samples} went in"
 
 
-class _Fifo:
-    """Blocks (C, T) in, any number of samples out. One thread may fill it while another empties it."""
-
-    def __init__(self) -> None:
-        self._blocks: deque[np.ndarray] = deque()
-
-    def push(self, block: np.ndarray) -> None:
-        self._blocks.append(block)
-
-    def pop(self, samples: int) -> np.ndarray:
-        """The next `samples` samples, which have to be there."""
-        taken: list[np.ndarray] = []
-        while samples > 0:
-            block = self._blocks.popleft()
-            if block.shape[1] > samples:
-                self._blocks.appendleft(block[:, samples:])
-                block = block[:, :samples]
-            taken.append(block)
-            samples -= block.shape[1]
-        return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
-
-
 class _MixSource:
     """The mixture's samples as float32, through a chain of its own, with silence after its end."""
 
     def __init__(self, info: AudioInfo, links: Sequence[ChainLink]) -> None:
-        self._fifo = _Fifo()
+        self._fifo = Fifo()
         self._ready = 0
         self._blocks = self._read(info, Chain(links, info.sample_rate, info.channels))
 

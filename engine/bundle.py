@@ -106,6 +106,7 @@ class Adapter:
     path: Path
     factors: Mapping[str, tuple[np.ndarray, np.ndarray]]
     scale: float
+    base: str
 
     @classmethod
     def load(cls, path: Path) -> Adapter:
@@ -125,9 +126,9 @@ class Adapter:
         layers = sorted({key.rpartition(".lora_")[0] for key in tensors})
         try:
             factors = {layer: (tensors[f"{layer}.lora_A"], tensors[f"{layer}.lora_B"]) for layer in layers}
-        except KeyError as error:
-            raise ModelError(f"adapter {path}: {error} is missing; install the preset again") from error
-        return cls(path, factors, float(meta["scale"]))
+            return cls(path, factors, float(meta["scale"]), meta["base"])
+        except (KeyError, ValueError) as error:
+            raise ModelError(f"adapter {path}: {error} is missing or wrong; install the preset again") from error
 
     @property
     def neutral(self) -> bool:
@@ -139,6 +140,15 @@ class Adapter:
         a, b = (factor.astype(np.float32) for factor in self.factors[layer])
         product = b.reshape(b.shape[0], -1) @ a.reshape(a.shape[0], -1)
         return self.scale * product.reshape(b.shape[0], *a.shape[1:])
+
+
+def fingerprint(kernels: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the base kernels that an adapter changes, by layer: an adapter fits the weights it was trained on
+    alone."""
+    digest = hashlib.sha256()
+    for layer in sorted(kernels):
+        digest.update(layer.encode() + np.ascontiguousarray(kernels[layer], np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def merge_adapters(bundle: Bundle, blend: Mapping[Path, float]) -> dict[str, bytes]:
@@ -156,28 +166,28 @@ def merge_adapters(bundle: Bundle, blend: Mapping[Path, float]) -> dict[str, byt
     import onnx
     from onnx import numpy_helper
 
-    merged = {}
-    wanted = {layer for adapter, _ in adapters for layer in adapter.factors}
-    for name in GRAPHS:
-        model = onnx.load_from_string(bundle.graphs[name])
-        for item in model.graph.initializer:
-            layer = f"{name}.{item.name.removesuffix('.weight')}"
-            if layer not in wanted:
-                continue
-            wanted.discard(layer)
-            kernel = numpy_helper.to_array(item).copy()
-            for adapter, weight in adapters:
-                if layer in adapter.factors:
-                    delta = adapter.delta(layer)
-                    if delta.shape != kernel.shape:
-                        raise ModelError(
-                            f"adapter {adapter.path}: {layer} is {delta.shape}, the model has {kernel.shape}"
-                        )
-                    kernel += weight * delta
-            item.CopyFrom(numpy_helper.from_array(kernel, item.name))
-        merged[name] = model.SerializeToString()
-    if wanted:
-        raise ModelError(
-            f"adapter {adapters[0][0].path}: the model has no layer {sorted(wanted)[0]}; it was made for another base"
-        )
-    return merged
+    models = {name: onnx.load_from_string(bundle.graphs[name]) for name in GRAPHS}
+    places = {
+        f"{name}.{item.name.removesuffix('.weight')}": item
+        for name in GRAPHS
+        for item in models[name].graph.initializer
+    }
+    kernels = {layer: numpy_helper.to_array(item) for layer, item in places.items()}
+    changed: dict[str, np.ndarray] = {}
+    for adapter, weight in adapters:
+        for layer in adapter.factors:
+            if layer not in kernels:
+                raise ModelError(
+                    f"adapter {adapter.path}: the model has no layer {layer}; it was made for another base"
+                )
+            delta = adapter.delta(layer)
+            if delta.shape != kernels[layer].shape:
+                raise ModelError(
+                    f"adapter {adapter.path}: {layer} is {delta.shape}, the model has {kernels[layer].shape}"
+                )
+            changed[layer] = changed.get(layer, kernels[layer]) + np.float32(weight) * delta
+        if adapter.base != fingerprint({layer: kernels[layer] for layer in adapter.factors}):
+            raise ModelError(f"adapter {adapter.path} was trained on another base model; train it again on this one")
+    for layer, kernel in changed.items():
+        places[layer].CopyFrom(numpy_helper.from_array(kernel, places[layer].name))
+    return {name: model.SerializeToString() for name, model in models.items()}

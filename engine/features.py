@@ -63,8 +63,7 @@ class FeatureMaker:
             control[:, 160:192] = log_magnitude(z_mix)
             control[:, 192:224] = log_magnitude(z_rest)
             control[:, 232] = 1.0
-        ratio = self.stft.hop / self.stft.n_fft
-        temporal, spectral, phase = phase_coherence(sides, self.latent.layout, ratio, state.phase)
+        temporal, spectral, phase = phase_coherence(sides, self.latent.layout, state.phase)
         control[:, 224:228] = temporal
         control[:, 228:232] = spectral
         return Features(control, z_stem, z_mix), FeatureState(phase)

@@ -4,29 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .channels import add_change, from_pairs, pair_count, to_pairs
+from .channels import add_change, pair_count
 from .errors import MixMismatchError, OptionError
+from .fifo import Fifo
 from .resample import Resampler, round_trip_latency
 from .stream import MODEL_RATE, DeltaStream
-
-
-class Fifo:
-    """Samples that wait (C, n)."""
-
-    def __init__(self, channels: int) -> None:
-        self._parts = np.zeros((channels, 0), np.float32)
-
-    def __len__(self) -> int:
-        return self._parts.shape[1]
-
-    def push(self, block: np.ndarray) -> None:
-        """Add samples at the end."""
-        self._parts = np.concatenate([self._parts, block], axis=1)
-
-    def pop(self, count: int) -> np.ndarray:
-        """Take samples from the front."""
-        out, self._parts = self._parts[:, :count], self._parts[:, count:]
-        return out
 
 
 class RepairStream:
@@ -52,14 +34,15 @@ class RepairStream:
 
     def reset(self) -> None:
         """Back to the state before the first block."""
-        sources = 2 * self.channels if self.has_mix else self.channels
-        self._there = Resampler(self.sample_rate, MODEL_RATE, sources)
+        self._sources = 2 * self.channels if self.has_mix else self.channels
+        self._there = Resampler(self.sample_rate, MODEL_RATE, self._sources)
         self._back = Resampler(MODEL_RATE, self.sample_rate, self.channels)
-        self._model_in, self._dry, self._change = Fifo(sources), Fifo(self.channels), Fifo(self.channels)
+        self._model_in, self._dry, self._change = Fifo(), Fifo(), Fifo()
+        self._waiting = self._ready = 0  # samples in _model_in and in _change
         self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
         self._skip = self._delta.delay_samples
         self._lead = self.latency_samples
-        self._state = self._delta.start(pair_count(self.channels))
+        self._states = [self._delta.start() for _ in range(pair_count(self.channels))]
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
         """Host block (C, n), and the mixture's where the stream has one, to (C, n) float32. Raises OptionError,
@@ -73,14 +56,14 @@ class RepairStream:
             )
         if mix is not None and np.shape(mix) != stem.shape:
             raise MixMismatchError(f"mix of shape {np.shape(mix)} and block of shape {stem.shape} must be equal")
-        self._dry.push(stem)
+        self._dry.push(stem.copy())
         self._advance(stem if mix is None else np.concatenate([stem, np.asarray(mix, np.float32)]))
         return self._give(stem.shape[1])
 
     def flush(self) -> np.ndarray:
         """The last `latency_samples` samples (C, latency); afterwards the stream is as new."""
         rest = self.latency_samples
-        self._advance(np.zeros((self._model_in._parts.shape[0], rest), np.float32))
+        self._advance(np.zeros((self._sources, rest), np.float32))
         out = self._give(rest)
         self.reset()
         return out
@@ -88,22 +71,30 @@ class RepairStream:
     def _advance(self, host: np.ndarray) -> None:
         if self.wet == 0.0:
             return
-        self._model_in.push(self._there.process(host))
-        while len(self._model_in) >= self._chunk:
+        arrived = self._there.process(host)
+        self._model_in.push(arrived)
+        self._waiting += arrived.shape[1]
+        while self._waiting >= self._chunk:
             block = self._model_in.pop(self._chunk)
-            mix = to_pairs(block[self.channels :]) if self.has_mix else None
-            change, self._state = self._delta.process(to_pairs(block[: self.channels]), mix, self._state)
-            part = from_pairs(change, self.channels)[:, self._skip :]
+            self._waiting -= self._chunk
+            mix = block[self.channels :] if self.has_mix else None
+            change, self._states = self._delta.process_channels(block[: self.channels], mix, self._states)
+            part = self._back.process(change[:, self._skip :])
             self._skip = max(0, self._skip - self._chunk)
-            self._change.push(self._back.process(part))
+            self._change.push(part)
+            self._ready += part.shape[1]
 
     def _give(self, count: int) -> np.ndarray:
+        if count == 0:
+            return np.zeros((self.channels, 0), np.float32)
         dry = self._dry.pop(count)
         if self.wet == 0.0:
             return dry.copy()
         lead = min(count, self._lead)
         self._lead -= lead
-        change = self._change.pop(count - lead)
-        assert change.shape[1] == count - lead, (change.shape, count, lead)
-        wet = np.concatenate([np.zeros((self.channels, lead), np.float32), change], axis=1)
-        return add_change(dry, wet, self.wet)
+        out = dry.copy()
+        if count > lead:
+            assert self._ready >= count - lead, "the latency is a bound on what the model needs"
+            self._ready -= count - lead
+            out[:, lead:] = add_change(dry[:, lead:], self._change.pop(count - lead), self.wet)
+        return out

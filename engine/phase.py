@@ -32,21 +32,21 @@ def _band_mean(values: np.ndarray, layout: BandLayout) -> np.ndarray:
 
 
 def phase_coherence(
-    spectrum: np.ndarray, layout: BandLayout, hop_over_fft: float, state: PhaseState
+    spectrum: np.ndarray, layout: BandLayout, state: PhaseState
 ) -> tuple[np.ndarray, np.ndarray, PhaseState]:
     """How well the phase of each band keeps step in time and over frequency.
 
     spectrum (..., F, N) complex -> (temporal, spectral), each (..., K, N) in 0..1, and the next state. Temporal:
-    resultant length of the instantaneous-frequency deviation (advance over one hop beyond the bin's own), 1 for
-    steady partials. Spectral: resultant length of the group delay (phase step from bin to bin), 1 for a single
-    impulse. Both weight by magnitude (mean resultant length: Fisher, Statistical Analysis of Circular Data, 1993).
+    resultant length of the phase advance over one hop (the instantaneous frequency, which all bins of one partial
+    share), 1 where one steady partial fills the band. Spectral: resultant length of the phase step from bin to bin
+    (the group delay), 1 for a single impulse. Both weight by magnitude (mean resultant length: Fisher, Statistical
+    Analysis of Circular Data, 1993).
     """
     unit = spectrum / np.maximum(np.abs(spectrum), np.float32(1e-12))
     root = np.sqrt(np.abs(spectrum))
     flat = unit * root
     before = np.concatenate([state.last, flat[..., :-1]], axis=-1)
-    advance = np.exp(-2j * np.pi * hop_over_fft * np.arange(spectrum.shape[-2])).astype(np.complex64)[:, None]
-    in_time = flat * before.conj() * advance
+    in_time = flat * before.conj()
     above = np.concatenate([flat[..., 1:, :], flat[..., -1:, :]], axis=-2)
     in_frequency = above * flat.conj()
     floor = np.float32(1e-7)

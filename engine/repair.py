@@ -6,14 +6,14 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from .bundle import Bundle, base_bundle
-from .channels import add_change, from_pairs, pair_count, to_pairs
+from .channels import add_change, pair_count
 from .errors import MixMismatchError, OptionError
 from .live import RepairStream
 from .resample import Resampler, check_rate
@@ -87,10 +87,8 @@ class Repairer:
     def process(self, audio: np.ndarray, sample_rate: float, mix: np.ndarray | None = None) -> np.ndarray:
         """Repair a whole array (C, T) or (T,), with the mixture of the same shape where there is one. Returns a new
         array."""
-        stem = np.atleast_2d(np.asarray(audio, np.float32))
-        if stem.ndim != 2:
-            raise OptionError(f"audio of shape {np.shape(audio)}: give (channels, samples) or (samples,)")
-        song = None if mix is None else np.atleast_2d(np.asarray(mix, np.float32))
+        stem = _as_sound(audio, "audio")
+        song = None if mix is None else _as_sound(mix, "mix")
         if song is not None and song.shape != stem.shape:
             raise MixMismatchError(
                 f"mix of shape {song.shape} and stem of shape {stem.shape} must be equal (channels, samples)"
@@ -109,7 +107,8 @@ class Repairer:
         in, in memory that does not depend on the length. Raises OptionError where a chunk does not fit."""
         rate = check_rate(sample_rate)
         dry: deque[np.ndarray] = deque()
-        there = Resampler(rate, MODEL_RATE, 2 * channels)
+        sources = 2 * channels if has_mix else channels
+        there = Resampler(rate, MODEL_RATE, sources)
         total = 0
 
         def at_model_rate() -> Iterator[np.ndarray]:
@@ -120,11 +119,11 @@ class Repairer:
                 stem = np.array(stem, np.float32)
                 dry.append(stem)
                 total += stem.shape[1]
-                yield there.process(np.concatenate([stem, stem if mix is None else np.asarray(mix, np.float32)]))
+                yield there.process(stem if mix is None else np.concatenate([stem, np.asarray(mix, np.float32)]))
             if (
                 rate != MODEL_RATE
             ):  # as in a live stream, silence follows the end, until the resamplers have let go of it
-                yield there.process(np.zeros((2 * channels, rate // 4), np.float32), last=True)
+                yield there.process(np.zeros((sources, rate // 4), np.float32), last=True)
 
         if self.wet == 0.0:
             for chunk in chunks:
@@ -158,7 +157,7 @@ class Repairer:
         """Model-rate blocks (stem and mixture channels stacked) to the change (C, n), aligned, as many samples as
         came in."""
         delta = self._delta_stream()
-        cut = _Segmenter(blocks, channels, delta, self.segments)
+        cut = _Segmenter(blocks, channels, 2 * channels if has_mix else channels, delta, self.segments, self.jobs)
         if self.jobs == 1:
             for segment in cut:
                 yield _segment_change(delta, segment, channels, has_mix)
@@ -193,35 +192,56 @@ class Segment:
 
 
 class _Segmenter:
-    """Cuts model-rate blocks into segments with the sound before that their warm-up needs and the look-ahead after."""
+    """Cuts model-rate blocks into segments with the sound before that their warm-up needs and the look-ahead after.
 
-    def __init__(self, blocks: Iterator[np.ndarray], channels: int, delta: DeltaStream, config: SegmentConfig) -> None:
-        self.blocks, self.channels, self.delta, self.config = blocks, channels, delta, config
+    `channels` of the `sources` channels are the stem's. What is left at the end is shared out among the jobs.
+    """
+
+    SHORTEST_SHARE = 344  # hops, four seconds: less is not worth its warm-up
+
+    def __init__(
+        self,
+        blocks: Iterator[np.ndarray],
+        channels: int,
+        sources: int,
+        delta: DeltaStream,
+        config: SegmentConfig,
+        jobs: int,
+    ) -> None:
+        self.blocks, self.channels, self.sources = blocks, channels, sources
+        self.delta, self.config, self.jobs = delta, config, jobs
 
     def __iter__(self) -> Iterator[Segment]:
         hop, after, warmup = self.delta.hop, self.delta.delay_samples, self.delta.warmup_samples
-        buffer = np.zeros((2 * self.channels, 0), np.float32)
-        before, ended = 0, False
+        buffer = np.zeros((self.sources, 0), np.float32)
+        config, before, ended = self.config, 0, False
         while True:
             pending, have = [buffer], buffer.shape[1]
-            while not ended and have - before < self.config.longest * hop + after:
+            while not ended and have - before < config.longest * hop + after:
                 block = next(self.blocks, None)
-                ended = block is None
-                if block is not None:
+                if block is None:
+                    ended, config = True, self._shares(-(-(have - before) // hop))
+                else:
                     pending.append(block)
                     have += block.shape[1]
             buffer = np.concatenate(pending, axis=1) if len(pending) > 1 else buffer
             fresh = have - before
-            if ended and fresh <= self.config.longest * hop:
+            if ended and fresh <= config.longest * hop:
                 if fresh > 0:
                     yield Segment(buffer, before, fresh)
                 return
-            levels = hop_levels_db(buffer[: self.channels, before : before + self.config.longest * hop], hop)
-            length = best_cut(levels, self.config) * hop
+            levels = hop_levels_db(buffer[: self.channels, before : before + config.longest * hop], hop)
+            length = best_cut(levels, config) * hop
             yield Segment(buffer[:, : before + length + after], before, length)
             keep = max(0, before + length - warmup)
             keep -= keep % hop
             buffer, before = buffer[:, keep:].copy(), before + length - keep
+
+    def _shares(self, hops: int) -> SegmentConfig:
+        share = max(self.SHORTEST_SHARE, -(-hops // self.jobs))
+        if self.jobs == 1 or share >= self.config.longest:
+            return self.config
+        return replace(self.config, shortest=min(self.config.shortest, share * 4 // 5), longest=share)
 
 
 def _segment_change(delta: DeltaStream, segment: Segment, channels: int, has_mix: bool) -> np.ndarray:
@@ -229,20 +249,19 @@ def _segment_change(delta: DeltaStream, segment: Segment, channels: int, has_mix
     hop, delay = delta.hop, delta.delay_samples
     needed = segment.before + segment.length + delay
     size = OFFLINE_FRAMES * hop
-    state = delta.start(pair_count(channels))
+    states = [delta.start() for _ in range(pair_count(channels))]
     wanted = np.zeros((channels, segment.length), np.float32)
     for start in range(0, needed, size):
         count = min(size, -(-(needed - start) // hop) * hop)
         block = segment.audio[:, start : start + count]
         if block.shape[1] < count:
             block = np.pad(block, ((0, 0), (0, count - block.shape[1])))
-        stem, mix = to_pairs(block[:channels]), to_pairs(block[channels:]) if has_mix else None
-        change, state = delta.process(stem, mix, state)
+        change, states = delta.process_channels(block[:channels], block[channels:] if has_mix else None, states)
         # This block's change belongs to the samples from `place` on, counted from the segment's first wanted one.
         place = start - delay - segment.before
         low, high = max(0, place), min(segment.length, place + count)
         if low < high:
-            wanted[:, low:high] = from_pairs(change, channels)[:, low - place : high - place]
+            wanted[:, low:high] = change[:, low - place : high - place]
     return wanted
 
 
@@ -255,6 +274,22 @@ def _add(dry: deque[np.ndarray], change: np.ndarray, wet: float) -> Iterator[np.
             dry.appendleft(block[:, count:])
         yield add_change(block[:, :count], change[:, :count], wet)
         change = change[:, count:]
+
+
+MOST_CHANNELS = 64
+
+
+def _as_sound(audio: np.ndarray, name: str) -> np.ndarray:
+    sound = np.atleast_2d(np.asarray(audio))
+    if sound.dtype.kind != "f":
+        raise OptionError(
+            f"{name} of type {sound.dtype}: give floats with a full scale of 1.0 (integers are not scaled)"
+        )
+    if sound.ndim != 2:
+        raise OptionError(f"{name} of shape {np.shape(audio)}: give (channels, samples) or (samples,)")
+    if len(sound) > MOST_CHANNELS:
+        raise OptionError(f"{name} of shape {np.shape(audio)} has {len(sound)} channels; give (channels, samples)")
+    return sound.astype(np.float32, copy=False)
 
 
 def _check_block(stem: np.ndarray, mix: np.ndarray | None, channels: int, has_mix: bool) -> None:

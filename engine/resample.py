@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -48,19 +49,25 @@ def round_trip_latency(sample_rate: int, chunk: int, delay: int) -> int:
     """Samples at the host's rate from a sample's arrival until its change is ready: both resamplers, the chunk, the
     delay.
 
-    chunk and delay in samples of the model's rate. Measured by sending silence through both resamplers, once a rate.
+    chunk and delay in samples of the model's rate. A bound: the sum of each stage's own worst case, so it holds however
+    the resamplers' bursts and the chunks fall together.
     """
     if sample_rate == MODEL_RATE:
         return chunk - 1 + delay
-    there, back = Resampler(sample_rate, MODEL_RATE, 1), Resampler(MODEL_RATE, sample_rate, 1)
-    step = max(1, sample_rate // 2000)
-    total_in = at_model = sent_back = ready = worst = 0
-    while total_in < sample_rate * 2 + 4 * (delay + chunk) * sample_rate // MODEL_RATE:
-        at_model += there.process(np.zeros((1, step), np.float32)).shape[-1]
-        total_in += step
-        done = max(0, at_model // chunk * chunk - delay)
-        if done > sent_back:
-            ready += back.process(np.zeros((1, done - sent_back), np.float32)).shape[-1]
-            sent_back = done
-        worst = max(worst, total_in - ready)
-    return worst + 2 * step
+    there, back = worst_lag(sample_rate, MODEL_RATE), worst_lag(MODEL_RATE, sample_rate)
+    return math.ceil((chunk - 1 + delay + there) * sample_rate / MODEL_RATE + back) + 1
+
+
+def worst_lag(rate_in: int, rate_out: int) -> float:
+    """Most output samples that a resampler is behind its input, over four seconds of silence sent through it."""
+    resampler = Resampler(rate_in, rate_out, 1)
+    step = max(1, rate_in // 4000)
+    block = np.zeros((1, step), np.float32)
+    given = ready = 0
+    worst = 0.0
+    while given < 4 * rate_in:
+        # Just before the next output comes, the lag is as large as it gets: so count what was ready before this block.
+        given += step
+        worst = max(worst, given * rate_out / rate_in - ready)
+        ready += resampler.process(block).shape[-1]
+    return worst

@@ -53,8 +53,6 @@ class Runtime:
         options.log_severity_level = 3
         # Waiting threads sleep: with a DAW's own threads beside them, spinning costs more than it saves.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Zero-initialised and decaying values would become denormals, at a third of the speed.
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
         graphs = merge_adapters(bundle, blend or {})
         providers = _providers(device, ort.get_available_providers())
         try:
@@ -135,13 +133,15 @@ def _run(session: Any, inputs: Mapping[str, np.ndarray], caches: Caches) -> tupl
     return outputs, {key: outputs.pop(f"{key}.next") for key in caches}
 
 
-def _providers(device: str, available: list[str]) -> list[str]:
+def _providers(device: str, available: list[str]) -> list[Any]:
     if device not in ("auto", "cpu", "cuda"):
         raise OptionError(f"device {device!r} is unknown; choose auto, cpu or cuda")
     # The GPU build lists CUDA everywhere, and complains at length where there is none: so ask for the driver first.
     if device == "cpu" or "CUDAExecutionProvider" not in available or not _has_cuda_driver():
         return ["CPUExecutionProvider"]
-    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    # Full single precision, and no search of algorithms by shape: any split of a stream has to give the same sound.
+    cuda = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
 
 
 def _has_cuda_driver() -> bool:

@@ -38,7 +38,7 @@ class BridgeSchedule:
         total = self.variance(1.0)
         w_y = self.variance(t) / total
         w_x = 1.0 - w_y
-        return w_x, w_y, (w_x * w_y * total) ** 0.5
+        return w_x, w_y, (abs(w_x * w_y) * total) ** 0.5  # abs: rounding may carry w_x below 0
 
     def times(self, steps: int) -> list[float]:
         """The steps + 1 times of the sampler, from 1 down to 0."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .channels import from_pairs, to_pairs
 from .features import FeatureMaker, Features, FeatureState
 from .runtime import ModelState, Runtime
 from .stft import AnalysisState, Stft, SynthesisState
@@ -67,15 +68,15 @@ class DeltaStream:
         frames = field_["control"] + self.steps * field_["denoiser"] + self.stft.config.n_fft // self.hop
         return frames * self.hop
 
-    def start(self, batch: int) -> DeltaState:
-        """State before the first sample of a stream of `batch` channel pairs."""
+    def start(self, batch: int = 1) -> DeltaState:
+        """State before the first sample of a stream of `batch` channel pairs that sound and pause together."""
         return DeltaState(
             stem=self.stft.start_analysis(2 * batch),
             mix=self.stft.start_analysis(2 * batch),
             synthesis=self.stft.start_synthesis(2 * batch),
             features=self.maker.start(batch),
             model=self.runtime.start(batch, self.steps),
-            quiet=self.stft.config.n_fft // self.hop + self.runtime.bundle.lookahead,
+            quiet=self._sleep_after,
             running=False,
         )
 
@@ -108,6 +109,19 @@ class DeltaStream:
         return out.reshape(batch, 2, length), DeltaState(
             stem_state, mix_state, synthesis, features, model, quiet, running
         )
+
+    def process_channels(
+        self, stem: np.ndarray, mix: np.ndarray | None, states: list[DeltaState]
+    ) -> tuple[np.ndarray, list[DeltaState]]:
+        """Any number of channels (C, n * hop) to their change: each pair by itself, so a silent one costs no model time
+        and none depends on another. One state a pair (`channels.pair_count`)."""
+        stems, mixes = to_pairs(stem), None if mix is None else to_pairs(mix)
+        made = [
+            self.process(stems[i : i + 1], None if mixes is None else mixes[i : i + 1], state)
+            for i, state in enumerate(states)
+        ]
+        change = np.concatenate([part for part, _ in made])
+        return from_pairs(change, len(stem)), [state for _, state in made]
 
     @property
     def _sleep_after(self) -> int:

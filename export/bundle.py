@@ -27,6 +27,7 @@ from .graphs import ControlGraph, DenoiserGraph, example_inputs, graph_inputs, g
 from .merge import merge
 from .parity import ParityReport, TensorError
 
+FILES = ("control.onnx", "denoiser.onnx", "bundle.json")
 SHAPES = ((1, 1), (1, 4), (2, 7), (1, 33), (3, 16))
 
 
@@ -50,10 +51,12 @@ def export_bundle(checkpoint: Path, out: Path, adapter: Path | None = None, over
     proved: it is made beside its place and renamed. Raises ExportError, OutputExistsError."""
     if out.exists() and not overwrite:
         raise OutputExistsError(f"{out} exists already; choose another folder or pass --overwrite")
+    if out.exists() and not (out / "bundle.json").is_file():
+        raise OutputExistsError(f"{out} is not a model bundle, so it is not replaced; choose another name")
     if not out.absolute().parent.is_dir():
         raise ExportError(f"no folder {out.absolute().parent} to put the bundle into; make it first")
     net, scale = load_checkpoint(checkpoint)
-    merge_error = 0.0
+    merge_error: float | None = None
     if adapter is not None:
         net, merge_error = merge(load_adapter(net, adapter))
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.absolute().parent))
@@ -63,13 +66,8 @@ def export_bundle(checkpoint: Path, out: Path, adapter: Path | None = None, over
             raise ExportError(f"the export does not equal torch, so nothing was written\n{report.render()}")
         part.chmod(0o777 & ~_umask())
         if out.exists():
-            for other in out.iterdir():  # a model card, say: only the bundle's own files are replaced
-                if other.is_file() and not (part / other.name).exists():
-                    shutil.copy2(other, part / other.name)
-            old = part.with_suffix(".old")
-            os.replace(out, old)
-            os.replace(part, out)
-            shutil.rmtree(old)
+            for name in FILES:  # bundle.json, with the checksums, last; whatever else is in the folder stays
+                os.replace(part / name, out / name)
         else:
             os.replace(part, out)
     finally:
@@ -83,7 +81,7 @@ def _umask() -> int:
     return mask
 
 
-def write_bundle(net: RepairNet, scale: np.ndarray, folder: Path, merge_error: float = 0.0) -> ParityReport:
+def write_bundle(net: RepairNet, scale: np.ndarray, folder: Path, merge_error: float | None = None) -> ParityReport:
     """Both graphs and bundle.json into an existing folder, compared with torch."""
     caches = {name: write_graph(name, net, folder / f"{name}.onnx") for name in ("control", "denoiser")}
     about = {
@@ -116,7 +114,9 @@ def receptive_field(net: RepairNet) -> dict[str, int]:
     }
 
 
-def compare(net: RepairNet, folder: Path, caches: dict[str, dict[str, list[int]]], merge_error: float) -> ParityReport:
+def compare(
+    net: RepairNet, folder: Path, caches: dict[str, dict[str, list[int]]], merge_error: float | None
+) -> ParityReport:
     """Names, axes, shapes and values of both graphs against torch over many shapes, caches random."""
     tensors: list[TensorError] = []
     problems: list[str] = []

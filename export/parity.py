@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 TOLERANCE = 1e-4
@@ -23,26 +24,27 @@ class ParityReport:
 
     tensors: tuple[TensorError, ...]
     problems: tuple[str, ...] = ()
-    merge_error: float = 0.0
+    merge_error: float | None = None
     tolerance: float = TOLERANCE
     shapes_tried: tuple[tuple[int, int], ...] = field(default=())
 
     @property
     def worst(self) -> TensorError:
         """The tensor with the largest error."""
-        return max(self.tensors, key=lambda tensor: tensor.error)
+        return max(self.tensors, key=lambda tensor: float("inf") if math.isnan(tensor.error) else tensor.error)
 
     @property
     def ok(self) -> bool:
         """True where nothing mismatched and every error is within the tolerance."""
-        return not self.problems and max(self.worst.error, self.merge_error) <= self.tolerance
+        errors = [self.merge_error or 0.0, *(tensor.error for tensor in self.tensors)]
+        return not self.problems and all(error <= self.tolerance for error in errors)  # false for nan as well
 
     def render(self) -> str:
         """A few lines for people."""
         worst = self.worst
         lines = [
             f"LoRA merge: merged equals unmerged within {self.merge_error:.1e}"
-            if self.merge_error
+            if self.merge_error is not None
             else "LoRA merge: no adapter",
             f"ONNX against torch: {len(self.tensors)} tensors over {len(self.shapes_tried)} shapes (batch x frames: "
             + ", ".join(f"{b}x{n}" for b, n in self.shapes_tried)

@@ -1,9 +1,10 @@
-"""Is a Karhunen-Loeve rotation inside the bands worth its cost? Prints its coding gain over the plain bins of mid and side.
+"""Is a Karhunen-Loeve rotation inside the bands worth its cost? Prints its coding gain over the plain bins of mid and
+side.
 
     python tools/measure_klt.py data/pool
 
-Coding gain (Jayant and Noll, Digital Coding of Waveforms, 1984): geometric mean of the variances before, over that of the
-eigenvalues of the covariance; 0 dB means that the bins are uncorrelated and a rotation gains nothing.
+Coding gain (Jayant and Noll, Digital Coding of Waveforms, 1984): geometric mean of the variances before, over that of
+the eigenvalues of the covariance; 0 dB means that the bins are uncorrelated and a rotation gains nothing.
 """
 
 from __future__ import annotations

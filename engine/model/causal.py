@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 
 class Memory(nn.Module):
-    """A layer that remembers `columns` frames of its input with `channels` channels and `bands_divisor`-th of the
-    bands."""
+    """A layer that remembers the last `columns` frames of its input."""
 
     columns: int = 0
     cache: Tensor | None = None

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ..bundle import fingerprint
 from ..errors import ModelError
 from .network import RepairNet
 
@@ -42,7 +43,17 @@ def save_adapter(model: PeftModel, path: Path, name: str = "default") -> None:
         plain = key.removeprefix("base_model.model.").removesuffix(".weight")
         tensors[plain] = value.detach().cpu().contiguous()
     part = path.with_name(f".{path.name}.part")
-    meta = {"scale": str(config.lora_alpha / config.r), "rank": str(config.r), "format": FORMAT}
+    kernels = {
+        layer.removeprefix("base_model.model."): module.base_layer.weight.detach().cpu().numpy()
+        for layer, module in model.named_modules()
+        if hasattr(module, "base_layer")
+    }
+    meta = {
+        "format": FORMAT,
+        "rank": str(config.r),
+        "scale": str(config.lora_alpha / config.r),
+        "base": fingerprint(kernels),
+    }
     save_file(tensors, part, metadata=meta)
     os.replace(part, path)
 
@@ -60,8 +71,11 @@ def load_adapter(net: RepairNet, path: Path, name: str = "default") -> PeftModel
         ) from error
     if meta.get("format") != FORMAT:
         raise ModelError(f"adapter {path}: format {meta.get('format')!r} is not one that this version reads")
-    rank = int(meta["rank"])
-    model = add_adapter(net, rank, float(meta["scale"]) * rank, name)
+    try:
+        rank, scale = int(meta["rank"]), float(meta["scale"])
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"adapter {path}: its metadata is damaged ({error}); make it again") from error
+    model = add_adapter(net, rank, scale * rank, name)
     own = model.state_dict()
     for key, value in tensors.items():
         full = f"base_model.model.{key}.{name}.weight"

@@ -14,11 +14,12 @@ from ..latent import SLOTS, BandLayout
 
 
 def band_importance(layout: BandLayout, sample_rate: int = 44100) -> np.ndarray:
-    """Weight of each band (K,), mean 1: its width in equivalent rectangular bandwidths (Glasberg and Moore 1990)."""
+    """Weight of each band (K,), mean 1: half by its width in equivalent rectangular bandwidths (Glasberg and Moore
+    1990), half evenly, since the highs, few filters wide, are what separators lose altogether."""
     starts = np.concatenate([[0], np.cumsum(layout.widths)]) * (sample_rate / 2 / layout.bins)
     erb = 21.4 * np.log10(1.0 + 0.00437 * starts)
     weights = np.diff(erb)
-    return (weights / weights.mean()).astype(np.float32)
+    return (0.5 + 0.5 * weights / weights.mean()).astype(np.float32)
 
 
 def as_complex(latent: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ PACKAGES = (
     "fluid-soundfont-gm", "timgm6mb-soundfont",
 )  # fmt: skip
 
-#: Songs of the stems folder that no weight may see.
+#: Songs of the stems folder that no weight may see (of "Everything is remixed" by ichbinsoftware, CC0-1.0).
 VALID_SONGS = frozenset({"francium"})
 _VALID_COMPOSERS = frozenset({"Mattias Westlund"})
 #: Jonatan Nilsson's, by the package's credits.txt.
@@ -241,6 +241,6 @@ def package_sources(midi: bool = True) -> list[Source]:
 
 
 def default_stems_folder() -> Path | None:
-    """`../shared/corpus` beside the repository, if it is there."""
-    folder = Path(__file__).resolve().parents[2].parent / "shared" / "corpus"
-    return folder if folder.is_dir() else None
+    """The folder that the environment variable STEMPROVER_STEMS names, if any."""
+    folder = os.environ.get("STEMPROVER_STEMS")
+    return Path(folder) if folder else None

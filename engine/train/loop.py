@@ -161,6 +161,10 @@ class Trainer:
                 zero_conv.open()  # the output layer alone keeps the new network silent
         if options.start_from is not None:
             start = _load(options.start_from, self.device)
+            if start["model"] != options.model.to_dict():
+                raise TrainingError(
+                    f"{options.start_from} holds a network of other sizes; set [model] to {start['model']}"
+                )
             self.net.load_state_dict(start["ema"])
             scale = start["scale"]
         elif saved is not None:

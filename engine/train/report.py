@@ -1,9 +1,10 @@
 """What the shipped model does to held-out songs, measured on what the real separator made of them.
 
-    python -m stemprover.engine.train.report data/pool [--split valid] [--bundle presets/base] [--steps 1 2 4] [--no-mix]
+    python -m stemprover.engine.train.report data/pool [--split valid] [--bundle presets/base] [--steps 1 2 4]
+[--no-mix]
 
-Prints, for vocals and accompaniment, medians over windows of 5 seconds of SI-SDR, the log-spectral distance, and how much of
-a true stem comes back when a true stem goes in. Runs the exported model, as a user would.
+Prints, for vocals and accompaniment, medians over windows of 5 seconds of SI-SDR, the log-spectral distance, and how
+much of a true stem comes back when a true stem goes in. Runs the exported model, as a user would.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import torch
 from ..features import FeatureMaker
 from ..model import losses
 from .dataset import CHOICES, Batch, CropConfig, PoolBatches
-from .pool import FULL_SCALE, open_shard
+from .pool import FULL_SCALE, open_shard, shard_paths
 
 if TYPE_CHECKING:
     from .loop import Trainer
@@ -49,6 +49,8 @@ def quick_table(trainer: Trainer, count: int = 24) -> dict[str, float]:
     trainer.model.eval()
     with trainer.averaged():
         for split in ("valid", "valid-other"):
+            if not shard_paths(trainer.options.pool / split):
+                continue  # a pool made without a folder of true stems has no whole song to hold out
             for kind, batch in fixed_crops(trainer, split, count):
                 data = tensors(batch, device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=trainer.options.bf16):

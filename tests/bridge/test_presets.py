@@ -68,10 +68,10 @@ def test_the_config_folder_is_the_systems_own(monkeypatch: pytest.MonkeyPatch, t
     assert user_preset_folder().parts[-2:] == ("stemprover", "presets")
 
 
-def test_an_own_preset_may_not_take_a_shipped_name(write_preset) -> None:
+def test_an_own_preset_under_a_shipped_name_is_left_out_with_a_warning(write_preset) -> None:
     file = write_preset(GOOD.replace("mine", "bleed"), name="bleed")
-    with pytest.raises(PresetError, match=f"{re.escape(str(file))}.*shipped preset; rename"):
-        load_preset("general")
+    with pytest.warns(UserWarning, match=f"{re.escape(str(file))} is not used.*shipped preset; rename"):
+        assert load_preset("bleed").is_shipped
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,10 @@ def test_a_report_names_the_worst_tensor_and_fails_over_its_limit() -> None:
     assert ParityReport(tensors[:1]).ok
     assert not ParityReport(tensors[:1], problems=("control/tokens: shape",)).ok
     assert not ParityReport(tensors[:1], merge_error=1e-3).ok
+    broken = TensorError("control", "residual.0", (1, 2), float("nan"))
+    assert not ParityReport((tensors[0], broken)).ok
+    assert ParityReport((tensors[0], broken)).worst is broken
+    assert not ParityReport(tensors[:1], merge_error=float("nan")).ok
 
 
 def test_merging_is_proved_and_a_saved_adapter_is_the_same(adapters: list[Path]) -> None:
@@ -155,6 +159,10 @@ def test_export_writes_a_proved_bundle_or_nothing(
     assert export_bundle(checkpoint, tmp_path / "bundle", overwrite=True).ok
     assert (tmp_path / "bundle" / "README.md").read_text() == "a model card"
     assert (tmp_path / "bundle" / "control.onnx").read_bytes() != before
+    (tmp_path / "music").mkdir()
+    with pytest.raises(OutputExistsError, match="is not a model bundle"):
+        export_bundle(checkpoint, tmp_path / "music", overwrite=True)
+    (tmp_path / "music").rmdir()
     import stemprover.export.bundle as module
 
     wrong = ParityReport((TensorError("control", "tokens", (1,), 0.5),))
@@ -211,9 +219,16 @@ def test_wrong_adapters_are_told(lively_bundle: Path, adapters: list[Path], tmp_
         f"{layer}.lora_A": np.ones((2, 3, 3, 3), np.float32),
         f"{layer}.lora_B": np.ones((4, 2, 1, 1), np.float32),
     }
-    meta = {"format": "stemprover-lora-1", "scale": "1", "rank": "2"}
+    meta = {"format": "stemprover-lora-1", "scale": "1", "rank": "2", "base": "?"}
     save_file(factors, tmp_path / "shape.safetensors", metadata=meta)
     with pytest.raises(ModelError, match=r"control\.levels\.0\.0\.conv1\.conv is \(4, 3, 3, 3\)"):
         merge_adapters(bundle, {tmp_path / "shape.safetensors": 1.0})
+    model = add_adapter(lively_net(seed=5), rank=2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.fill_(0.1)
+    save_adapter(model, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="trained on another base"):
+        merge_adapters(bundle, {tmp_path / "other.safetensors": 1.0})
     with pytest.raises(ModelError, match="does not fit"):
         load_adapter(lively_net(), tmp_path / "shape.safetensors")

@@ -38,8 +38,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(pool_folder: Path, run: Path, **changes: object) -> TrainOptions:
     given = {
-        "run": run, "pool": pool_folder, "steps": 4, "threads": 1, "workers": 0, "device": "cpu", "bf16": False, "warmup": 2,
-        "validate_every": 1000, "crop": CROP, "model": SMALL,
+        "run": run, "pool": pool_folder, "steps": 4, "threads": 1, "workers": 0, "device": "cpu", "bf16": False,
+        "warmup": 2, "validate_every": 1000, "crop": CROP, "model": SMALL,
     } | changes  # fmt: skip
     return TrainOptions(**given)  # type: ignore[arg-type]
 
