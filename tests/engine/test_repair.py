@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,45 @@ def test_a_stream_is_as_new_after_a_flush(repairer: Repairer) -> None:
     assert first.tobytes() == second.tobytes()
 
 
+def test_memory_is_bounded_by_the_segments_in_flight(lively_bundle: Path) -> None:
+    """However long the sound: never more goes in ahead of what comes out than the segments that the jobs hold."""
+    config = SegmentConfig(20, 40)
+    repairer = Repairer(bundle=lively_bundle, steps=1, jobs=2, segments=config)
+    block, blocks = 4096, 600
+    ahead, fed, given = [], 0, 0
+
+    def chunks() -> Iterator[np.ndarray]:
+        nonlocal fed
+        for n in range(blocks):
+            fed += block
+            yield np.full((2, block), 0.1, np.float32) if n < 20 else np.zeros((2, block), np.float32)
+
+    for out in repairer.process_chunks(chunks(), 44100, 2):
+        given += out.shape[1]
+        ahead.append(fed - given)
+    assert given == block * blocks
+    delay = 16 * 512 + 2048
+    assert max(ahead) <= (repairer.jobs + 2) * config.longest * 512 + delay + 2 * block
+
+
+def test_a_silent_pair_costs_nothing_and_changes_no_other(repairer: Repairer) -> None:
+    stem = sound(0.6, channels=4)
+    stem[2:, :15000] = 0.0
+    out = repairer.process(stem, 44100)
+    for pair in (slice(0, 2), slice(2, 4)):
+        assert out[pair].tobytes() == repairer.process(stem[pair], 44100).tobytes()
+
+
+@pytest.mark.parametrize("rate", [11025, 22050, 48000, 96000])
+def test_the_latency_holds_over_minutes(lively_bundle: Path, rate: int) -> None:
+    """Silence costs no model time, so the bursts of resamplers and chunks can be met for as long as they take to
+    repeat."""
+    stream = Repairer(bundle=lively_bundle, steps=1).stream(rate, 1)
+    block = np.zeros((1, 997), np.float32)
+    for _ in range(60 * rate // 997):
+        stream.process(block)
+
+
 def test_cuts_fall_into_pauses_and_not_before_attacks() -> None:
     levels = np.full(400, -20.0)
     levels[250:260] = -90.0
@@ -220,6 +260,10 @@ def test_wrong_arrays_are_named(repairer: Repairer) -> None:
         repairer.process(stem, 4000)
     with pytest.raises(OptionError, match="channels, samples"):
         repairer.process(stem[None], 44100)
+    with pytest.raises(OptionError, match="of type int16"):
+        repairer.process((stem * 32767).astype(np.int16), 44100)
+    with pytest.raises(OptionError, match="has 4410 channels"):
+        repairer.process(stem.T, 44100)
     stream = repairer.stream(44100, 2, has_mix=True)
     with pytest.raises(MixMismatchError, match="give mix"):
         stream.process(stem)

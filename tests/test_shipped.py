@@ -1,0 +1,75 @@
+"""What ships: the base bundle, its adapters and the demo's excerpt fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from stemprover import Repairer, list_presets
+from stemprover.benchmarks.speed import excerpt
+from stemprover.engine.bundle import Adapter, Bundle, base_bundle, fingerprint
+from stemprover.engine.repair import QUALITY_STEPS
+
+PRESETS = base_bundle().parent
+DEMO = PRESETS / "demo"
+
+
+def demo(seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    count = round(44100 * seconds)
+    return tuple(soundfile.read(DEMO / f"{n}.flac", dtype="float32")[0].T[:, :count] for n in ("separated", "song"))
+
+
+def test_all_that_ships_for_the_model_is_small() -> None:
+    files = [*base_bundle().iterdir(), *PRESETS.glob("*/adapter.safetensors")]
+    assert sum(file.stat().st_size for file in files) <= 24e6
+
+
+def test_every_shipped_adapter_was_made_for_the_shipped_base() -> None:
+    import onnx
+
+    bundle = Bundle.load(base_bundle())
+    kernels = {
+        f"{name}.{item.name.removesuffix('.weight')}": onnx.numpy_helper.to_array(item)
+        for name, graph in bundle.graphs.items()
+        for item in onnx.load_from_string(graph).graph.initializer
+    }
+    paths = sorted(PRESETS.glob("*/adapter.safetensors"))
+    assert len(paths) == 5
+    for path in paths:
+        adapter = Adapter.load(path)
+        assert adapter.base == fingerprint({layer: kernels[layer] for layer in adapter.factors}), path
+
+
+def test_every_shipped_preset_repairs_and_an_untrained_one_as_the_base_does() -> None:
+    stem, mix = demo(1.0)
+    base = Repairer(quality="draft").process(stem, 44100, mix)
+    assert np.abs(base - stem).max() > 1e-4
+    for preset in list_presets():
+        repaired = Repairer(preset, quality="draft").process(stem, 44100, mix)
+        if not preset.trained:
+            assert repaired.tobytes() == base.tobytes(), preset.name
+
+
+@pytest.mark.parametrize("quality", QUALITY_STEPS)
+def test_every_quality_repairs_with_and_without_the_mixture(quality: str) -> None:
+    stem, mix = demo(1.0)
+    repairer = Repairer(quality=quality)
+    for song in (mix, None):
+        repaired = repairer.process(stem, 44100, song)
+        assert np.isfinite(repaired).all()
+        assert np.abs(repaired - stem).max() < 0.5
+
+
+def test_the_excerpt_of_the_benchmarks_has_any_length() -> None:
+    stem, mix = excerpt(40.0)
+    assert stem.shape == mix.shape == (2, 40 * 44100)
+    assert stem.any()
+
+
+def test_no_path_of_a_machine_is_in_the_bundle() -> None:
+    for path in base_bundle().iterdir():
+        content = path.read_bytes()
+        assert b"/home/" not in content
+        assert str(Path.cwd()).encode() not in content
