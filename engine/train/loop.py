@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..bundle import Bundle
 from ..errors import TrainingError
 from ..features import FeatureMaker
 from ..latent import Latent
@@ -44,8 +45,9 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """One run. `minutes` (of training, resumed ones counted in) and `steps` both end it, and by the nearer of them the
-    learning rate falls to `final_rate` of its peak."""
+    """One run. `start_from` is a checkpoint.pt or an exported bundle's folder. `minutes` (of training, resumed ones
+    counted in) and `steps` both end it, and by the nearer of them the learning rate falls to `final_rate` of its
+    peak."""
 
     run: Path
     pool: Path
@@ -160,12 +162,18 @@ class Trainer:
             for zero_conv in self.net.control.zero:
                 zero_conv.open()  # the output layer alone keeps the new network silent
         if options.start_from is not None:
-            start = _load(options.start_from, self.device)
+            start = (
+                _from_bundle(options.start_from)
+                if options.start_from.is_dir()
+                else _load(options.start_from, self.device)
+            )
             if start["model"] != options.model.to_dict():
                 raise TrainingError(
                     f"{options.start_from} holds a network of other sizes; set [model] to {start['model']}"
                 )
-            self.net.load_state_dict(start["ema"])
+            missing = self.net.load_state_dict(start["ema"], strict=False).missing_keys
+            if any(self.net.get_parameter(name).ndim > 1 for name in missing):
+                raise TrainingError(f"{options.start_from} lacks {missing[0]}; it is not a whole network")
             scale = start["scale"]
         elif saved is not None:
             scale = saved["scale"]
@@ -289,6 +297,25 @@ def _load(path: Path, device: torch.device) -> dict[str, Any]:
         raise TrainingError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete it or give another"
         ) from error
+
+
+def _from_bundle(folder: Path) -> dict[str, Any]:
+    """The averaged weights, band scale and sizes of an exported model: what a checkpoint holds, but for the optimiser.
+
+    Vectors that are still as at the start are missing: the exporter writes equal ones once.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    bundle = Bundle.load(folder)
+    weights = {
+        f"{name}.{item.name}": torch.from_numpy(numpy_helper.to_array(item).copy())
+        for name, graph in bundle.graphs.items()
+        for item in onnx.load_from_string(graph).graph.initializer
+    }
+    about = json.loads((folder / "bundle.json").read_text())
+    sizes = ModelConfig.from_dict(about["model"])
+    return {"ema": weights, "scale": torch.from_numpy(bundle.latent.scale), "model": sizes.to_dict()}
 
 
 def train(options: TrainOptions, say: Callable[[str], None] = print) -> Path:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models import SMALL
+from models import SMALL, lively_net
 from stemprover.engine.bundle import Adapter
 from stemprover.engine.errors import TrainingError
+from stemprover.engine.model.config import ModelConfig
 from stemprover.engine.schedule import BridgeSchedule
 from stemprover.engine.train.dataset import CropConfig, PoolBatches
 from stemprover.engine.train.loop import Trainer, TrainOptions, bridge_point, train
@@ -113,6 +114,15 @@ def test_an_adapter_is_trained_on_a_frozen_base_and_saved(pool: Path, tmp_path: 
     train(made, lambda _: None)
     adapter = Adapter.load(tmp_path / "lora" / "hum.safetensors")
     assert not adapter.neutral
+
+
+def test_a_run_can_start_from_an_exported_bundle(pool: Path, tmp_path: Path, lively_bundle: Path) -> None:
+    trainer = Trainer(options(pool, tmp_path, start_from=lively_bundle))
+    for name, value in lively_net().state_dict().items():
+        assert torch.equal(trainer.net.state_dict()[name], value), name
+    assert trainer.latent.scale == pytest.approx(np.linspace(0.5, 2.0, 84), abs=1e-5)
+    with pytest.raises(TrainingError, match="of other sizes"):
+        Trainer(options(pool, tmp_path / "other", start_from=lively_bundle, model=ModelConfig()))
 
 
 def test_half_of_the_bridge_points_are_its_end_and_some_lie_between() -> None:
