@@ -23,7 +23,7 @@ from .stream import MODEL_RATE, DeltaStream
 
 # One step until more steps prove themselves (README): two cost more and gain next to nothing with this base.
 QUALITY_STEPS = {"draft": 1, "standard": 1, "best": 2}
-OFFLINE_FRAMES = 128
+OFFLINE_FRAMES = 32
 BLOCK_SAMPLES = 1 << 16
 
 

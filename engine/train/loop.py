@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..bundle import Bundle
+from ..bundle import Bundle, base_bundle
 from ..errors import TrainingError
 from ..features import FeatureMaker
 from ..latent import Latent
@@ -78,9 +78,7 @@ class TrainOptions:
         if self.steps < 1 or self.minutes <= 0:
             raise TrainingError(f"steps={self.steps}, minutes={self.minutes}: give more than zero of both")
         if self.adapter is not None and self.start_from is None:
-            raise TrainingError(
-                f"adapter {self.adapter!r} needs the base that it adapts: give start_from = a checkpoint.pt"
-            )
+            object.__setattr__(self, "start_from", base_bundle())  # an adapter needs the base that it adapts
         if self.device not in ("auto", "cpu", "cuda"):
             raise TrainingError(f"device={self.device!r}: choose auto, cpu or cuda")
 

@@ -137,7 +137,8 @@ def test_half_of_the_bridge_points_are_its_end_and_some_lie_between() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"steps": 0}, "steps=0"), ({"device": "tpu"}, "'tpu'"), ({"adapter": "x"}, "needs the base"),
+        ({"steps": 0}, "steps=0"), ({"device": "tpu"}, "'tpu'"),
+        ({"adapter": "x"}, "base holds a network of other sizes"),
         ({"pool": Path("nowhere")}, "no shards"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from stemprover.engine.bundle import base_bundle
 from stemprover.engine.errors import OptionError
 from stemprover.engine.train.settings import load_options
 
@@ -22,6 +23,7 @@ def test_a_file_sets_and_the_command_line_overrides(tmp_path: Path) -> None:
     options = load_options(config, steps=20, pool=None, minutes=1.5, adapter=None)
     assert (options.run, options.pool) == (Path("here"), Path("data/pool"))
     assert (options.steps, options.minutes, options.adapter) == (20, 1.5, "bleed")
+    assert options.start_from == base_bundle(), "an adapter adapts the shipped base if no other is named"
     assert options.learning_rate == 1.0
     assert isinstance(options.learning_rate, float)
     assert options.crop.batch == 2
