@@ -27,10 +27,10 @@ from types import MappingProxyType
 from typing import Any
 
 from ..engine.errors import OptionError, PresetError
+from ..engine.limits import MAX_WEIGHT
 from .chain import ChainLink
 
 SHIPPED = Path(__file__).resolve().parent.parent / "presets"
-MAX_WEIGHT = 1.5
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _TEXT_KEYS = ("name", "title", "description", "for")
 _KEYS = (*_TEXT_KEYS, "wet", "trained", "note", "adapters", "before", "after")

@@ -14,11 +14,11 @@ import numpy as np
 
 from .errors import ModelError, OptionError
 from .latent import Latent
+from .limits import MAX_WEIGHT
 from .schedule import BridgeSchedule
 from .stft import StftConfig
 
 GRAPHS = ("control", "denoiser")
-MAX_WEIGHT = 1.5
 
 
 def base_bundle() -> Path:

@@ -136,7 +136,6 @@ def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     for name in ("control", "stem", "mix", "truth"):
         tensor = torch.from_numpy(np.ascontiguousarray(getattr(batch, name)))
         out[name] = tensor.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-    out["clean"] = torch.from_numpy(batch.clean).to(device)
     return out
 
 
