@@ -8,6 +8,7 @@ from .channels import add_change, pair_count
 from .errors import MixMismatchError, OptionError
 from .fifo import Fifo
 from .resample import Resampler, round_trip_latency
+from .silence import SilenceGate
 from .stream import MODEL_RATE, DeltaStream
 
 
@@ -37,7 +38,8 @@ class RepairStream:
         self._sources = 2 * self.channels if self.has_mix else self.channels
         self._there = Resampler(self.sample_rate, MODEL_RATE, self._sources)
         self._back = Resampler(MODEL_RATE, self.sample_rate, self.channels)
-        self._model_in, self._dry, self._change = Fifo(), Fifo(), Fifo()
+        self._gate = SilenceGate(self.sample_rate, self.channels)
+        self._model_in, self._dry, self._gains, self._change = Fifo(), Fifo(), Fifo(), Fifo()
         self._waiting = self._ready = 0  # samples in _model_in and in _change
         self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
         self._skip = self._delta.delay_samples
@@ -57,20 +59,22 @@ class RepairStream:
         if mix is not None and np.shape(mix) != stem.shape:
             raise MixMismatchError(f"mix of shape {np.shape(mix)} and block of shape {stem.shape} must be equal")
         self._dry.push(stem.copy())
-        self._advance(stem if mix is None else np.concatenate([stem, np.asarray(mix, np.float32)]))
+        if self.wet:
+            self._gains.push(self._gate.process(stem))
+            self._advance(stem if mix is None else np.concatenate([stem, np.asarray(mix, np.float32)]))
         return self._give(stem.shape[1])
 
     def flush(self) -> np.ndarray:
         """The last `latency_samples` samples (C, latency); afterwards the stream is as new."""
         rest = self.latency_samples
-        self._advance(np.zeros((self._sources, rest), np.float32))
+        if self.wet:
+            self._gains.push(self._gate.process(np.zeros((self.channels, 0), np.float32), last=True))
+            self._advance(np.zeros((self._sources, rest), np.float32))
         out = self._give(rest)
         self.reset()
         return out
 
     def _advance(self, host: np.ndarray) -> None:
-        if self.wet == 0.0:
-            return
         arrived = self._there.process(host)
         self._model_in.push(arrived)
         self._waiting += arrived.shape[1]
@@ -96,5 +100,6 @@ class RepairStream:
         if count > lead:
             assert self._ready >= count - lead, "the latency is a bound on what the model needs"
             self._ready -= count - lead
-            out[:, lead:] = add_change(dry[:, lead:], self._change.pop(count - lead), self.wet)
+            change = self._change.pop(count - lead) * self._gains.pop(count - lead)
+            out[:, lead:] = add_change(dry[:, lead:], change, self.wet)
         return out

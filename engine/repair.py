@@ -15,10 +15,12 @@ import numpy as np
 from .bundle import Bundle, base_bundle
 from .channels import add_change, pair_count
 from .errors import MixMismatchError, OptionError
+from .fifo import Fifo
 from .live import RepairStream
 from .resample import Resampler, check_rate
 from .runtime import Runtime
 from .segment import SegmentConfig, best_cut, hop_levels_db
+from .silence import SilenceGate
 from .stream import MODEL_RATE, DeltaStream
 
 # One step until more steps prove themselves (README): two cost more and gain next to nothing with this base.
@@ -107,7 +109,7 @@ class Repairer:
         """Chunks (C, n), or pairs of stem and mixture chunks, to repaired chunks: as many samples in total as came
         in, in memory that does not depend on the length. Raises OptionError where a chunk does not fit."""
         rate = check_rate(sample_rate)
-        dry: deque[np.ndarray] = deque()
+        dry, gains, gate = Fifo(), Fifo(), SilenceGate(rate, channels)
         sources = 2 * channels if has_mix else channels
         there = Resampler(rate, MODEL_RATE, sources)
         total = 0
@@ -118,12 +120,13 @@ class Repairer:
                 stem, mix = chunk if isinstance(chunk, tuple) else (chunk, None)
                 _check_block(stem, mix, channels, has_mix)
                 stem = np.array(stem, np.float32)
-                dry.append(stem)
+                dry.push(stem)
+                gains.push(gate.process(stem))
                 total += stem.shape[1]
                 yield there.process(stem if mix is None else np.concatenate([stem, np.asarray(mix, np.float32)]))
-            if (
-                rate != MODEL_RATE
-            ):  # as in a live stream, silence follows the end, until the resamplers have let go of it
+            gains.push(gate.process(np.zeros((channels, 0), np.float32), last=True))
+            if rate != MODEL_RATE:
+                # As in a live stream, silence follows the end, until the resamplers have let go of it.
                 yield there.process(np.zeros((sources, rate // 4), np.float32), last=True)
 
         if self.wet == 0.0:
@@ -134,15 +137,16 @@ class Repairer:
             return
         back = Resampler(MODEL_RATE, rate, channels)
         given = 0
-        for change in self._changes(at_model_rate(), channels, has_mix):
-            part = back.process(change)
-            for out in _add(dry, part[:, : total - given], self.wet):
-                given += out.shape[1]
-                yield out
-        # What is still missing is less than the resampler's own delay.
-        tail = back.process(np.zeros((channels, 0), np.float32), last=True)[:, : total - given]
-        tail = np.pad(tail, ((0, 0), (0, total - given - tail.shape[1])))
-        yield from _add(dry, tail, self.wet)
+        for found in self._changes(at_model_rate(), channels, has_mix):
+            change = back.process(found)[:, : total - given]
+            if count := change.shape[1]:
+                given += count
+                yield add_change(dry.pop(count), change * gains.pop(count), self.wet)
+        if rest := total - given:
+            # What is still missing is less than the resampler's own delay.
+            change = back.process(np.zeros((channels, 0), np.float32), last=True)[:, :rest]
+            change = np.pad(change, ((0, 0), (0, rest - change.shape[1])))
+            yield add_change(dry.pop(rest), change * gains.pop(rest), self.wet)
 
     def stream(
         self, sample_rate: float, channels: int, *, has_mix: bool = False, chunk_frames: int = 4
@@ -264,17 +268,6 @@ def _segment_change(delta: DeltaStream, segment: Segment, channels: int, has_mix
         if low < high:
             wanted[:, low:high] = change[:, low - place : high - place]
     return wanted
-
-
-def _add(dry: deque[np.ndarray], change: np.ndarray, wet: float) -> Iterator[np.ndarray]:
-    """Take as many dry samples as the change has and add it."""
-    while change.shape[1]:
-        block = dry.popleft()
-        count = min(block.shape[1], change.shape[1])
-        if count < block.shape[1]:
-            dry.appendleft(block[:, count:])
-        yield add_change(block[:, :count], change[:, :count], wet)
-        change = change[:, count:]
 
 
 MOST_CHANNELS = 64

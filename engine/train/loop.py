@@ -99,7 +99,7 @@ def repair_terms(
         name: losses.linear_spectrum(z, layout, scale, latent.exponent)
         for name, z in (("estimate", estimate), ("stem", batch["stem"]), ("truth", truth), ("mix", batch["mix"]))
     }
-    power = {name: spectra[name].abs().square().sum(dim=(1, 2, 3)) for name in ("truth", "mix")}
+    power = {name: losses.total_power(spectra[name]) for name in ("truth", "mix")}
     presence = power["truth"] + 0.05 * power["mix"] + 1e-3
     terms: dict[str, Callable[[], Tensor]] = {
         "log_error": lambda: losses.log_error_ratio(
@@ -183,7 +183,7 @@ class Trainer:
         self.scale = scale.to(self.device)
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.parameters = list(self.trained.values())
-        self.optimiser = torch.optim.AdamW(self.parameters, options.learning_rate, (0.95, 0.99), weight_decay=0.01)
+        self.optimiser = torch.optim.AdamW(self.parameters, options.learning_rate, (0.95, 0.99), weight_decay=0.01, fused=True)
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
         if saved is not None:
             self.model.load_state_dict(saved["net"], strict=False)
@@ -223,7 +223,7 @@ class Trainer:
 
     def step(self, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns the loss, the norm of its gradient, and what each term gained against leaving
-        the stem alone (negative is good; as a share of the term's typical cost, tenths of dB for log_error)."""
+        the stem alone (negative is good; as a share of what that typically costs, tenths of dB for log_error)."""
         options = self.options
         data = tensors(batch, self.device)
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + self.step_index)
@@ -236,10 +236,11 @@ class Trainer:
             estimate = self.model(data["control"], x_t, t, data["stem"], data["mix"])
         arguments = (data, self.latent, self.scale, options.weights, self.floor)
         terms = repair_terms(estimate.float(), *arguments)
-        with torch.no_grad():
-            untouched = repair_terms(data["stem"], *arguments)
-        for name, value in untouched.items():
-            self.typical[name] = 0.99 * self.typical.get(name, float(value)) + 0.01 * float(value)
+        if self.step_index % 4 == 0:
+            with torch.no_grad():
+                untouched = repair_terms(data["stem"], *arguments)
+            for name, value in untouched.items():
+                self.typical[name] = 0.96 * self.typical.get(name, float(value)) + 0.04 * float(value)
         terms = {name: v if name == "log_error" else v / (self.typical[name] + 1e-6) for name, v in terms.items()}
         loss = torch.stack([getattr(options.weights, name) * value for name, value in terms.items()]).sum()
         self.optimiser.zero_grad(set_to_none=True)
@@ -249,13 +250,10 @@ class Trainer:
             self.optimiser.step()
         decay = min(options.ema, (1 + self.step_index) / (10 + self.step_index))
         with torch.no_grad():
-            for name, value in self.trained.items():
-                self.average[name].lerp_(value, 1 - decay)
+            torch._foreach_lerp_(list(self.average.values()), self.parameters, 1 - decay)
         self.step_index += 1
-        gained = {
-            name: v if name == "log_error" else v - untouched[name] / self.typical[name] for name, v in terms.items()
-        }
-        return {"loss": float(loss.detach()), "norm": float(norm), **{k: float(v.detach()) for k, v in gained.items()}}
+        gained = {name: float(v.detach()) - (name != "log_error") for name, v in terms.items()}
+        return {"loss": float(loss.detach()), "norm": float(norm), **gained}
 
     def save(self) -> None:
         """Write the checkpoint beside its place and rename it."""

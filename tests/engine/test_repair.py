@@ -113,12 +113,17 @@ def test_silence_stays_silent_and_costs_no_model_time(
     assert not streamed(repairer, silence, sound(2.0, rate), rate, 500).any()
 
 
-def test_a_pause_between_sounds_is_silent_beyond_the_window(repairer: Repairer) -> None:
-    stem = sound(2.0)
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_a_pause_between_sounds_stays_silent_to_the_sample(repairer: Repairer, rate: int) -> None:
+    stem, mix = sound(2.0, rate), sound(2.0, rate, seed=8)
     stem[:, 30000:70000] = 0.0
-    out = repairer.process(stem, 44100, sound(2.0, seed=8))
-    assert not out[:, 30000 + 2048 : 70000 - 2048].any()
+    stem[1, 10000:12000] = 0.0  # one channel alone
+    out = repairer.process(stem, rate, mix)
+    assert not out[:, 30000:70000].any()
+    assert not out[1, 10000:12000].any()
     assert np.abs(out - stem)[:, :30000].max() > 0.01
+    assert np.abs(out - stem)[0, 10000:12000].max() > 0.001
+    assert np.abs(streamed(repairer, stem, mix, rate, 777) - out).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 511, 512, 2049])
