@@ -47,7 +47,7 @@ def linear_spectrum(latent: Tensor, layout: BandLayout, scale: Tensor, exponent:
     """Latent to the packed spectrum of mid and side (B, 2, F, N), compression undone; the torch twin of
     Latent.decode."""
     gain = scale * torch.from_numpy(np.sqrt(layout.widths / SLOTS).astype(np.float32)).to(scale)
-    batch, channels, bands, frames = latent.shape
+    batch, _, bands, frames = latent.shape
     slots = latent.float().reshape(batch, 2, 2, SLOTS, bands, frames).transpose(3, 4) / gain[:, None, None]
     runs, band = [], 0
     for count, width in layout.runs:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError
-from .loop import TrainOptions
+from .options import TrainOptions
 
 
 def load_options(config: Path | None, **given: Any) -> TrainOptions:

@@ -13,7 +13,8 @@ from stemprover.engine.errors import TrainingError
 from stemprover.engine.model.config import ModelConfig
 from stemprover.engine.schedule import BridgeSchedule
 from stemprover.engine.train.dataset import CropConfig, PoolBatches
-from stemprover.engine.train.loop import Trainer, TrainOptions, bridge_point, train
+from stemprover.engine.train.loop import Trainer, bridge_point, train
+from stemprover.engine.train.options import TrainOptions
 
 CROP = CropConfig(batch=2, frames=12)
 

@@ -1,0 +1,73 @@
+"""The settings of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..bundle import base_bundle
+from ..errors import TrainingError
+from ..model.config import ModelConfig
+from .dataset import CropConfig
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms; all but log_error are divided by their typical cost of leaving the stem alone (a running
+    mean: dividing by each batch's own would let the batches with next to nothing to repair decide)."""
+
+    log_error: float = 1.0
+    compressed: float = 0.5
+    log_magnitude: float = 0.3
+    phase: float = 0.1
+    frequency: float = 0.05
+    delay: float = 0.05
+    multi_resolution: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """One run. `start_from` is a checkpoint.pt or an exported bundle's folder. `minutes` (of training, resumed ones
+    counted in) and `steps` both end it, and by the nearer of them the learning rate falls to `final_rate` of its
+    peak."""
+
+    run: Path
+    pool: Path
+    steps: int = 6000
+    minutes: float = 1e9
+    device: str = "auto"
+    threads: int = 0
+    workers: int = 1
+    bf16: bool = True
+    learning_rate: float = 6e-4
+    warmup: int = 100
+    final_rate: float = 0.03
+    ema: float = 0.998
+    clip: float = 1.0
+    seed: int = 1
+    trust_from: float = 0.4
+    at_end: float = 0.92
+    validate_every: int = 400
+    checkpoint_minutes: float = 4.0
+    adapter: str | None = None
+    rank: int = 8
+    start_from: Path | None = None
+    crop: CropConfig = field(default_factory=CropConfig)
+    weights: LossWeights = field(default_factory=LossWeights)
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.minutes <= 0:
+            raise TrainingError(f"steps={self.steps}, minutes={self.minutes}: give more than zero of both")
+        if self.adapter is not None and self.start_from is None:
+            object.__setattr__(self, "start_from", base_bundle())  # an adapter needs the base that it adapts
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise TrainingError(f"device={self.device!r}: choose auto, cpu or cuda")
+
+    def torch_device(self) -> torch.device:
+        """Where the run computes."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise TrainingError("device=cuda, but torch sees no CUDA device; use device=cpu or auto")
+        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
