@@ -123,7 +123,7 @@ class Trainer:
         self.latent = Latent(scale=scale.cpu().numpy())
         self.scale = scale.to(self.device)
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.parameters = list(self.trained.values())
+        self.parameters: list[Tensor] = list(self.trained.values())
         self.optimiser = torch.optim.AdamW(
             self.parameters, options.learning_rate, (0.95, 0.99), weight_decay=0.01, fused=True
         )
