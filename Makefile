@@ -14,7 +14,7 @@ DEMO_VENV := .venv-demo
 READY := $(VENV)/.ready
 DEMO_READY := $(DEMO_VENV)/.ready
 
-.PHONY: help demo test lint pytest bench train venv clean distclean
+.PHONY: help demo test lint browser pytest bench train venv clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -51,7 +51,12 @@ lint: $(READY) .types/stemprover
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-pytest: $(READY)
+# The listening page is tried in a real browser. Where apt may install one, that is done; else that test is skipped.
+browser:
+	command -v chromium >/dev/null || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -q \
+		&& apt-get install -q -y --no-install-recommends chromium; } || echo "no Chromium: its tests are skipped"
+
+pytest: $(READY) browser
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
 
 test: lint pytest

@@ -99,13 +99,14 @@ def repair(
     \b
     stemprover repair vocals.wav -o repaired.wav --mix song.wav
     stemprover repair stems/ -o repaired/ --mix song.wav --preset bleed
+    stemprover repair stems/ -o repaired/ --mix song.wav --preset auto
     """
     from .bridge.plan import plan_renders
-    from .bridge.terminal import run_plan
+    from .bridge.terminal import Choice, run_plan
 
     if quality is not None and steps is not None:
         raise OptionError("--quality and --steps exclude each other; give one of them")
-    chosen = _choose_preset(preset, blend)
+    chosen = None if preset == "auto" and blend is None else _choose_preset(preset, blend)
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)
     check_range("--jobs", jobs, 1, 1024)
@@ -114,10 +115,16 @@ def repair(
         from .bridge.audiofile import probe
 
         probe(mix)
-    repairer = _make_repairer(
-        chosen, wet=wet, steps=steps, quality=(quality or Quality.STANDARD).value, device=device.value, jobs=jobs
-    )
-    raise typer.Exit(run_plan(plan, repairer, chosen, mix=mix, overwrite=overwrite))
+    options = {"steps": steps, "quality": (quality or Quality.STANDARD).value, "device": device.value, "jobs": jobs}
+    choice: Choice
+    if chosen is None:
+        from .bridge.auto import AutoChoice
+
+        # What was found to need nothing stays as it is, whatever --wet says.
+        choice = AutoChoice(lambda found: _make_repairer(found, wet=wet if found.wet else None, **options), mix)
+    else:
+        choice = (_make_repairer(chosen, wet=wet, **options), chosen)
+    raise typer.Exit(run_plan(plan, choice, mix=mix, overwrite=overwrite))
 
 
 @app.command()
@@ -139,6 +146,126 @@ def demo(
     with file_progress("before.wav") as progress:
         report = run_demo(output, repairer, preset, progress=progress)
     print_demo(report)
+
+
+@app.command()
+def analyze(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The stem to look at.")],
+    mix: Annotated[
+        Path | None,
+        typer.Option(metavar="SONG", help="The song the stem was separated from. Tells much more."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(metavar="F", help="Write all figures here.")] = None,
+    png: Annotated[Path | None, typer.Option(metavar="F", help="Draw what is where.")] = None,
+    tempo: Annotated[
+        float | None, typer.Option(metavar="BPM", help="Show bars (4/4) in the picture in place of minutes.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Show which artefacts a stem has, where, and which preset would help.
+
+    \b
+    stemprover analyze vocals.wav --mix song.wav --png vocals.png
+    """
+    from .bridge.analyze import analyse_file, write_json, write_picture
+    from .bridge.outfile import check_output
+    from .bridge.terminal import file_progress, print_analysis
+
+    check_range("--tempo", tempo, 1, 1000)
+    inputs = [file] if mix is None else [file, mix]
+    for target in (json, png):
+        if target is not None:
+            check_output(target, inputs, overwrite=overwrite)
+    with file_progress(file.name) as progress:
+        analysis = analyse_file(file, mix, progress=progress)
+    if json is not None:
+        write_json(analysis, file, mix, json, overwrite=overwrite)
+    if png is not None:
+        write_picture(analysis, file, png, overwrite=overwrite, tempo_bpm=tempo)
+    print_analysis(analysis, file)
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The stem as it was.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="The stem after a repair.")],
+    reference: Annotated[Path | None, typer.Option(metavar="TRUE", help="The true stem, if you have it.")] = None,
+    mix: Annotated[Path | None, typer.Option(metavar="SONG", help="The song the stem was separated from.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="F", help="Write all figures here.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="F", help="Write a page to listen to and look at, in any browser.")
+    ] = None,
+    png: Annotated[Path | None, typer.Option(metavar="F", help="Draw the spectrograms.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Measure what a repair did: against the true stem, the song, and by the detectors.
+
+    \b
+    stemprover compare vocals.wav vocals-repaired.wav --mix song.wav
+    """
+    from .bridge.compare import compare_files, write_json, write_picture
+    from .bridge.outfile import check_output
+    from .bridge.page import write_page
+    from .bridge.terminal import file_progress, print_comparison
+
+    inputs = [path for path in (before, after, reference, mix) if path is not None]
+    for target in (json, html, png):
+        if target is not None:
+            check_output(target, inputs, overwrite=overwrite)
+    with file_progress(before.name) as progress:
+        comparison = compare_files(before, after, reference, mix, progress=progress)
+    if json is not None:
+        write_json(comparison, json, overwrite=overwrite)
+    if html is not None:
+        write_page(comparison, html, overwrite=overwrite)
+    if png is not None:
+        write_picture(comparison, png, overwrite=overwrite)
+    print_comparison(comparison)
+
+
+@app.command()
+def validate(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Cases: folders with truth.wav, degraded.wav and, if there is, mix.wav."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the report and the worst cases' pictures.")
+    ] = Path("validation"),
+    preset: PresetOption = None,
+    quality: Annotated[Quality, typer.Option(help="How careful to be.")] = Quality.STANDARD,
+    device: DeviceOption = Device.AUTO,
+    jobs: JobsOption = None,
+) -> None:
+    """Repair cases whose true stem is known, and say with certainty what that does to each type.
+
+    A case may stand in a folder of its type: FOLDER/bleed/0001/truth.wav.
+    """
+    from .bridge.auto import preset_for
+    from .bridge.plan import make_folder
+    from .bridge.terminal import file_progress, print_validation
+    from .bridge.validate import Case, find_cases, write_report
+    from .bridge.validate import validate as run_validation
+
+    check_range("--jobs", jobs, 1, 1024)
+    cases = find_cases(folder)
+    options = {"quality": quality.value, "device": device.value, "jobs": jobs}
+    fixed = None if preset == "auto" else _choose_preset(preset, None)
+    repairer = None if fixed is None else _make_repairer(fixed, **options)
+
+    def choose(case: Case) -> tuple[Any, Preset]:
+        if fixed is not None:
+            return repairer, fixed
+        from .bridge.analyze import analyse_file
+
+        chosen = preset_for(analyse_file(case.degraded, case.mix))
+        return _make_repairer(chosen, **options), chosen
+
+    make_folder(output)
+    with file_progress(folder.name) as progress:
+        results = run_validation(cases, choose, pictures=output, progress=progress)
+    write_report(results, output)
+    print_validation(results, output)
 
 
 @presets_app.command("list")

@@ -19,6 +19,11 @@ def preset_names(incomplete: str) -> list[str]:
     return [name for name in find_presets() if name.startswith(incomplete)]
 
 
+def preset_choices(incomplete: str) -> list[str]:
+    """For shell completion of --preset: the presets, and auto."""
+    return [*preset_names(incomplete), *(name for name in ("auto",) if name.startswith(incomplete))]
+
+
 class Quality(StrEnum):
     """How much work goes into a repair."""
 
@@ -43,7 +48,9 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outp
 PresetOption = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="What to repair, see 'presets list'.  \\[default: general]", autocompletion=preset_names
+        metavar="NAME",
+        help="What to repair, see 'presets list'; auto: what is found.  \\[default: general]",
+        autocompletion=preset_choices,
     ),
 ]
 

@@ -132,6 +132,18 @@ def _ogg_has_end(path: Path) -> bool:
     return len(page) >= 27 + page[26] + sum(lengths)
 
 
+def read_start(path: Path, longest: int | None = None) -> np.ndarray:
+    """A file, or its first `longest` samples, as float32 (C, T). Raises AudioFileError."""
+    parts, count = [], 0
+    with AudioReader(probe(path)) as reader:
+        for block in reader.blocks():
+            parts.append(reader.codec.decode(block))
+            count += block.shape[1]
+            if longest is not None and count >= longest:
+                break
+    return np.concatenate(parts, axis=1)[:, :longest]
+
+
 def check_finite(info: AudioInfo) -> None:
     """Raises AudioFileError at the first value that is not a finite number. Only float files are read for this."""
     if not info.may_hold_nan:

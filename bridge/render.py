@@ -164,7 +164,7 @@ def _repaired(
 
     def chunks() -> Iterator[Block]:
         with AudioReader(info) as reader:
-            mixture = None if mix_info is None else _MixSource(mix_info, links[0])
+            mixture = None if mix_info is None else MixSource(mix_info, links[0])
             for native in reader.blocks():
                 waiting.push(native)
                 audio = before(reader.codec.decode(native))
@@ -189,7 +189,7 @@ def _repaired(
     assert done == info.samples, f"{done} samples came out of the repair and {info.samples} went in"
 
 
-class _MixSource:
+class MixSource:
     """The mixture's samples as float32, through a chain of its own, with silence after its end."""
 
     def __init__(self, info: AudioInfo, links: Sequence[ChainLink]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,19 @@ from rich.table import Table
 from rich.text import Text
 
 from ..engine.errors import StemProverError
+from .audiofile import clock
 from .outfile import check_output
 from .plan import RenderPlan, make_folder
 from .presets import Preset
 from .render import ChunkRepairer, Progress, render_file
 
 if TYPE_CHECKING:
+    from ..engine.detect.analysis import Analysis
+    from .compare import Comparison
     from .demo import DemoReport
+    from .validate import CaseResult
+
+Choice = tuple[ChunkRepairer, Preset] | Callable[[Path, Progress], tuple[ChunkRepairer, Preset]]
 
 _OUT = Console(soft_wrap=True, highlight=False)
 _ERR = Console(soft_wrap=True, highlight=False, stderr=True)
@@ -67,8 +73,10 @@ def file_progress(name: str) -> Iterator[Progress]:
         yield lambda done_s, total_s: bars.update(task, completed=done_s, total=total_s)
 
 
-def run_plan(plan: RenderPlan, repairer: ChunkRepairer, preset: Preset, *, mix: Path | None, overwrite: bool) -> int:
+def run_plan(plan: RenderPlan, choice: Choice, *, mix: Path | None, overwrite: bool) -> int:
     """Repair every file of a plan, one after the other, and say how each went. Returns the exit code.
+
+    choice: a preset and its repairer for all files, or what chooses them for each.
 
     A file that fails does not stop the others. The code is 0 if all went well, 2 if only inputs were wrong, else 1.
     """
@@ -80,8 +88,8 @@ def run_plan(plan: RenderPlan, repairer: ChunkRepairer, preset: Preset, *, mix: 
 
     # No output may replace any input, not even one whose turn has passed.
     inputs = [job.source for job in plan.jobs] + ([mix] if mix is not None else [])
-    if preset.note:
-        _ERR.print(f"Note: preset {preset.name}: {preset.note}", markup=False, style="yellow")
+    if isinstance(choice, tuple) and choice[1].note:
+        _ERR.print(f"Note: preset {choice[1].name}: {choice[1].note}", markup=False, style="yellow")
     for path, error in plan.failures:
         failed(path, error)
     for number, job in enumerate(plan.jobs, start=1):
@@ -90,6 +98,12 @@ def run_plan(plan: RenderPlan, repairer: ChunkRepairer, preset: Preset, *, mix: 
             check_output(job.target, inputs, overwrite=overwrite)
             if plan.makes_folders:
                 make_folder(job.target.parent)
+            if isinstance(choice, tuple):
+                repairer, preset = choice
+            else:
+                with file_progress(f"{name}: listening") as progress:
+                    repairer, preset = choice(job.source, progress)
+                _ERR.print(f"Note: {job.source.name}: {preset.note}", markup=False, style="yellow")
             with file_progress(name) as progress:
                 report = render_file(
                     job.source, job.target, repairer, mix=mix, preset=preset, overwrite=overwrite, progress=progress
@@ -135,8 +149,64 @@ def print_demo(report: DemoReport) -> None:
     _OUT.print(table, soft_wrap=False)
     _OUT.print(Text(report.repair.render()))
     _OUT.print(
-        Text(f"Listen to before.wav, after.wav and truth.wav in {report.folder}; the picture is spectrograms.png")
+        Text(f"Open {report.folder / 'listen.html'} to hear and see it; the sounds and the picture are beside it")
     )
+
+
+def print_analysis(analysis: Analysis, path: Path) -> None:
+    """A bar for each type of artefact, where it is, and what to do."""
+    from .analyze import advice, describe
+
+    _OUT.print(Text(f"{path.name}  {clock(analysis.duration_s)}", style="bold"))
+    table = Table.grid(padding=(0, 2))
+    for finding in analysis.findings:
+        colour = "red" if finding.strength > 0.6 else "yellow" if finding.found else "green"
+        # Half of the bar is the threshold, all of it a clearly audible case.
+        share = min(1.0, 0.5 * finding.score / max(finding.threshold, 1e-6))
+        if finding.found:
+            share = 0.5 + 0.5 * finding.strength
+        length = round(20 * share) if finding.known else 0
+        bar = Text.assemble(("█" * length, colour), ("░" * (20 - length), "dim"))
+        table.add_row(Text(finding.kind), bar, Text(describe(finding, analysis.duration_s)))
+    _OUT.print(table, soft_wrap=False)
+    if not analysis.has_mix:
+        _OUT.print("Without the song (--mix) less can be told.")
+    _OUT.print(Text(advice(analysis)))
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Each measure before and after, and whether that is better."""
+    table = Table("", "before", "after", "change", "")
+    for row in comparison.rows:
+        change = row.after - row.before
+        colour = {"better": "green", "worse": "red"}.get(row.verdict, "")
+        name = f"{row.name} ({row.unit})" if row.unit else row.name
+        numbers = [f"{value:.3f}" for value in (row.before, row.after)]
+        table.add_row(Text(name), *numbers, f"{change:+.3f}", Text(row.verdict, style=colour))
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    _OUT.print(table, soft_wrap=False)
+    if comparison.reference is None:
+        _OUT.print("Without the true stem (--reference) nobody can say how close the sound is to it.")
+
+
+def print_validation(results: Sequence[CaseResult], folder: Path) -> None:
+    """A table by type, and the cases that gained least."""
+    from .validate import summarise, worst
+
+    table = Table("type", "measure", "cases", "before", "after", "gain", "95% interval", "improved")
+    for row in summarise(results):
+        numbers = [f"{row.before:.2f}", f"{row.after:.2f}", f"{row.gain:+.3f}", f"{row.low:+.3f} to {row.high:+.3f}"]
+        colour = "green" if row.low > 0 else "red" if row.high < 0 else ""
+        table.add_row(
+            Text(row.kind), row.measure, str(row.cases), *numbers[:2], Text(numbers[2], style=colour), numbers[3],
+            f"{100 * row.improved:.0f}%",
+        )  # fmt: skip
+    _OUT.print(table, soft_wrap=False)
+    clean = sorted(result.clean_sdr_db for result in results)
+    _OUT.print(f"True stems come back at {clean[len(clean) // 2]:.1f} dB SDR (median), {clean[0]:.1f} dB (worst)")
+    least = ", ".join(f"{result.case.name} ({result.gain('SI-SDR'):+.2f} dB)" for result in worst(results)[:3])
+    _OUT.print(Text(f"Least gained: {least}. Gains count upwards for every measure. All figures: {folder}"))
 
 
 def print_presets(presets: Sequence[Preset], user_folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .detect.bank import Detectors
 from .errors import ModelError, OptionError
 from .latent import Latent
 from .limits import MAX_WEIGHT
@@ -47,6 +48,8 @@ class Bundle:
             raise ModelError(
                 f"{folder / 'bundle.json'}: format {about.get('format')!r} is not one that this version reads; update"
             )
+        if about.get("detectors") != Detectors().fingerprint:
+            raise ModelError(f"{folder} was made for other detectors than this version's; train it on with these")
         graphs = {}
         try:
             for name in GRAPHS:

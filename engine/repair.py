@@ -217,7 +217,8 @@ class _Segmenter:
         self.delta, self.config, self.jobs = delta, config, jobs
 
     def __iter__(self) -> Iterator[Segment]:
-        hop, after, warmup = self.delta.hop, self.delta.delay_samples, self.delta.warmup_samples
+        hop, after = self.delta.hop, self.delta.delay_samples
+        warmup = self.delta.memory_samples + self.delta.warmup_samples
         buffer = np.zeros((self.sources, 0), np.float32)
         config, before, ended = self.config, 0, False
         while True:
@@ -253,10 +254,16 @@ def _segment_change(delta: DeltaStream, segment: Segment, channels: int, has_mix
     """The change (C, length) of one segment, warmed up by the sound before it."""
     hop, delay = delta.hop, delta.delay_samples
     needed = segment.before + segment.length + delay
-    size = OFFLINE_FRAMES * hop
     states = [delta.start() for _ in range(pair_count(channels))]
     wanted = np.zeros((channels, segment.length), np.float32)
-    for start in range(0, needed, size):
+    # The features remember longer than the model sees: what is out of its sight is only listened to.
+    listened = max(0, segment.before - delta.warmup_samples) // hop * hop
+    if listened:
+        heard = segment.audio[:, :listened]
+        song = heard[channels:] if has_mix else None
+        _, states = delta.process_channels(heard[:channels], song, states, listen_only=True)
+    size = OFFLINE_FRAMES * hop
+    for start in range(listened, needed, size):
         count = min(size, -(-(needed - start) // hop) * hop)
         block = segment.audio[:, start : start + count]
         if block.shape[1] < count:

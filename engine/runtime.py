@@ -81,7 +81,7 @@ class Runtime:
         return ModelState(zeros["control"], (zeros["denoiser"],) * steps, waiting, 0)
 
     def control(self, features: np.ndarray, caches: Caches) -> tuple[Control, Caches]:
-        """One run of the control branch over features (B, 233, K, N)."""
+        """One run of the control branch over features (B, 238, K, N)."""
         outputs, after = _run(self._control, {"control": features}, caches)
         return Control({name: outputs[name] for name in self._residuals}), after
 

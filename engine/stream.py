@@ -62,11 +62,16 @@ class DeltaStream:
 
     @property
     def warmup_samples(self) -> int:
-        """Sound before a place that can influence the change there: the receptive field of the whole chain, whole
-        hops."""
+        """Sound before a place that can influence the model there: the receptive field of all steps and of the window,
+        whole hops."""
         field_ = self.runtime.bundle.receptive_field
         frames = field_["control"] + self.steps * field_["denoiser"] + self.stft.config.n_fft // self.hop
         return frames * self.hop
+
+    @property
+    def memory_samples(self) -> int:
+        """Sound before that, which the model's features remember, whole hops."""
+        return self.maker.memory_frames * self.hop
 
     def start(self, batch: int = 1) -> DeltaState:
         """State before the first sample of a stream of `batch` channel pairs that sound and pause together."""
@@ -80,8 +85,11 @@ class DeltaStream:
             running=False,
         )
 
-    def process(self, stem: np.ndarray, mix: np.ndarray | None, state: DeltaState) -> tuple[np.ndarray, DeltaState]:
-        """Stem and mixture (B, 2, n * hop) to the change (B, 2, n * hop), and the state after it."""
+    def process(
+        self, stem: np.ndarray, mix: np.ndarray | None, state: DeltaState, *, listen_only: bool = False
+    ) -> tuple[np.ndarray, DeltaState]:
+        """Stem and mixture (B, 2, n * hop) to the change (B, 2, n * hop), and the state after it. `listen_only`: the
+        features remember this sound, the model does not run, and the change is zero."""
         batch, _, length = stem.shape
         flat = stem.reshape(2 * batch, length)
         y, stem_state = self.stft.analysis(flat, state.stem)
@@ -103,7 +111,11 @@ class DeltaStream:
                 features, model = self.maker.start(batch), self.runtime.start(batch, self.steps)
                 running = True
             part = slice(start, stop)
-            made, features = self.maker(y[..., part], None if m is None else m[..., part], features)
+            heard, song = y[..., part], None if m is None else m[..., part]
+            if listen_only:
+                features = self.maker.listen(heard, song, features)
+                continue
+            made, features = self.maker(heard, song, features)
             change[..., part], model = self._repair(made, model, has_mix=m is not None)
         out, synthesis = self.stft.synthesis(change.reshape(2 * batch, *change.shape[2:]), state.synthesis)
         return out.reshape(batch, 2, length), DeltaState(
@@ -111,13 +123,13 @@ class DeltaStream:
         )
 
     def process_channels(
-        self, stem: np.ndarray, mix: np.ndarray | None, states: list[DeltaState]
+        self, stem: np.ndarray, mix: np.ndarray | None, states: list[DeltaState], *, listen_only: bool = False
     ) -> tuple[np.ndarray, list[DeltaState]]:
         """Any number of channels (C, n * hop) to their change: each pair by itself, so a silent one costs no model time
-        and none depends on another. One state a pair (`channels.pair_count`)."""
+        and none depends on another. One state a pair (`channels.pair_count`); `listen_only` as in `process`."""
         stems, mixes = to_pairs(stem), None if mix is None else to_pairs(mix)
         made = [
-            self.process(stems[i : i + 1], None if mixes is None else mixes[i : i + 1], state)
+            self.process(stems[i : i + 1], None if mixes is None else mixes[i : i + 1], state, listen_only=listen_only)
             for i, state in enumerate(states)
         ]
         change = np.concatenate([part for part, _ in made])

@@ -15,6 +15,7 @@ import onnxruntime
 import torch
 
 from .. import __version__
+from ..engine.detect.bank import Detectors
 from ..engine.errors import ExportError, OutputExistsError
 from ..engine.latent import Latent
 from ..engine.model.causal import forget, memories
@@ -37,6 +38,8 @@ def load_checkpoint(path: Path) -> tuple[RepairNet, np.ndarray]:
         raise ExportError(f"no checkpoint at {path}; `stemprover train` writes checkpoint.pt into its run's folder")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
+        if saved["detectors"] != Detectors().fingerprint:
+            raise ExportError(f"{path} was trained with other detectors than this version's; train it on with these")
         net = RepairNet(ModelConfig.from_dict(saved["model"]))
         net.load_state_dict(saved["ema"])
         return net.eval(), saved["scale"].cpu().numpy().astype(np.float32)
@@ -91,6 +94,7 @@ def write_bundle(net: RepairNet, scale: np.ndarray, folder: Path, merge_error: f
         "latent": {"exponent": Latent().exponent, "scale": [round(float(s), 6) for s in scale]},
         "schedule": {"k": BridgeSchedule().k, "c": BridgeSchedule().c},
         "model": net.config.to_dict(),
+        "detectors": Detectors().fingerprint,
         "lookahead": net.config.lookahead,
         "receptive_field": receptive_field(net),
         "caches": caches,
@@ -107,7 +111,7 @@ def checksum(path: Path) -> str:
 
 def receptive_field(net: RepairNet) -> dict[str, int]:
     """Frames of past that an output can depend on: all convolutions of the longest path. The control branch looks
-    equally far to both sides of its look-ahead, and its features remember one frame more."""
+    equally far to both sides of its look-ahead; what its features remember comes before that."""
     return {
         "control": 2 * net.config.lookahead + 1,
         "denoiser": sum(layer.columns for _, layer in memories(net.denoiser)),

@@ -231,8 +231,9 @@ def shutil_ignore():
 def test_the_wheel_holds_every_module_and_all_data(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     wanted = {f"stemprover/{path.relative_to(ROOT)}" for _, path in modules()}
-    data = {".toml", ".onnx", ".json", ".safetensors", ".npz", ".flac", ".md"}
-    wanted |= {f"stemprover/{p.relative_to(ROOT)}" for p in (ROOT / "presets").rglob("*") if p.suffix in data}
+    data = {".toml", ".onnx", ".json", ".safetensors", ".npz", ".flac", ".md", ".html"}
+    kept = [*(ROOT / "presets").rglob("*"), *(ROOT / "engine").rglob("*.npz"), *(ROOT / "bridge").glob("*.html")]
+    wanted |= {f"stemprover/{p.relative_to(ROOT)}" for p in kept if p.suffix in data}
     assert wanted <= inside, wanted - inside
     assert "stemprover/py.typed" in inside
     stray = {name for name in inside if name.startswith("stemprover/") and name not in wanted}

@@ -28,7 +28,7 @@ class ResBlock(nn.Module):
 
 
 class ControlBranch(nn.Module):
-    """Features (B, 233, K, N) to the residuals of the denoiser's six skips and middle, and band tokens (B, D, K / 4,
+    """Features (B, 238, K, N) to the residuals of the denoiser's six skips and middle, and band tokens (B, D, K / 4,
     N).
 
     It sees neither x_t nor t, so its outputs are cached for all steps. The output at frame n + 16 belongs to frame n:

@@ -13,15 +13,6 @@ from torch import Tensor
 from ..latent import SLOTS, BandLayout
 
 
-def band_importance(layout: BandLayout, sample_rate: int = 44100) -> np.ndarray:
-    """Weight of each band (K,), mean 1: half by its width in equivalent rectangular bandwidths (Glasberg and Moore
-    1990), half evenly, since the highs, few filters wide, are what separators lose altogether."""
-    starts = np.concatenate([[0], np.cumsum(layout.widths)]) * (sample_rate / 2 / layout.bins)
-    erb = 21.4 * np.log10(1.0 + 0.00437 * starts)
-    weights = np.diff(erb)
-    return (0.5 + 0.5 * weights / weights.mean()).astype(np.float32)
-
-
 def parts(latent: Tensor) -> tuple[Tensor, Tensor]:
     """Latent (B, 64, K, N) to the real and the imaginary part of its slots, each (B, 32, K, N). Complex tensors would
     say the same at three times the cost on a CPU."""

@@ -60,7 +60,7 @@ class RepairNet(nn.Module):
         self.denoiser = Denoiser(self.config)
 
     def forward(self, features: Tensor, x_t: Tensor, t: Tensor, stem: Tensor, mix: Tensor) -> Tensor:
-        """features (B, 233, K, N + 16); x_t, stem, mix (B, 64, K, N): frame n of them goes with features up to n +
+        """features (B, 238, K, N + 16); x_t, stem, mix (B, 64, K, N): frame n of them goes with features up to n +
         16."""
         residuals, tokens = self.control(features)
         ahead = self.config.lookahead

@@ -19,11 +19,13 @@ CHOICES = tuple((TRACKS.index(f"x_{s}"), TRACKS.index(f"y_{s}_zeros"), TRACKS.in
 
 @dataclass(frozen=True)
 class CropConfig:
-    """What a batch is made of: probabilities in 0..1, lengths in frames, gain in dB either way."""
+    """What a batch is made of: probabilities in 0..1, lengths in frames, gain in dB either way. The features have heard
+    `history` frames before the crop."""
 
     batch: int = 8
     frames: int = 64
     lookahead: int = 16
+    history: int = 64
     gain_db: float = 6.0
     clean: float = 0.12
     no_mix: float = 0.06
@@ -39,7 +41,7 @@ class CropConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """control (B, 233, K, N + L); stem, mix, truth (B, 64, K, N), float32; clean (B,) marks stem == truth."""
+    """control (B, 238, K, N + L); stem, mix, truth (B, 64, K, N), float32; clean (B,) marks stem == truth."""
 
     control: np.ndarray
     stem: np.ndarray
@@ -70,13 +72,16 @@ class PoolBatches:
         return self.prepare(truth, stem, mix, dropped)
 
     def prepare(self, truth: np.ndarray, stem: np.ndarray, mix: np.ndarray, dropped: np.ndarray) -> Batch:
-        """Waveforms (B, 2, (N + L) * hop + n_fft - hop) and a flag (B,) for `mixture not given` to a batch."""
-        latent, ahead = self.maker.latent, self.config.lookahead
+        """Waveforms (B, 2, `crop_samples`) and a flag (B,) for `mixture not given` to a batch."""
+        latent, ahead, history = self.maker.latent, self.config.lookahead, self.config.history
         features = []
         for i in range(len(truth)):
-            y, m = (self._spectrum(audio[i]) for audio in (stem, mix))
-            features.append(self.maker(y, None if dropped[i] else m, self.maker.start(1))[0])
-        z_true = np.concatenate([latent.encode(self._spectrum(audio)) for audio in truth])
+            y, m = self._spectrum(stem[i]), None if dropped[i] else self._spectrum(mix[i])
+            state = self.maker.start(1)
+            if history:
+                state = self.maker.listen(y[..., :history], None if m is None else m[..., :history], state)
+            features.append(self.maker(y[..., history:], None if m is None else m[..., history:], state)[0])
+        z_true = np.concatenate([latent.encode(self._spectrum(audio)[..., history:]) for audio in truth])
         keep = slice(0, z_true.shape[-1] - ahead)
         return Batch(
             np.concatenate([f.control for f in features]),
@@ -88,9 +93,9 @@ class PoolBatches:
 
     @property
     def crop_samples(self) -> int:
-        """Samples of one crop: the first frame is whole."""
-        stft = self.maker.stft
-        return (self.config.frames + self.config.lookahead) * stft.hop + stft.delay_samples
+        """Samples of one crop with its history: the first frame is whole."""
+        stft, config = self.maker.stft, self.config
+        return (config.history + config.frames + config.lookahead) * stft.hop + stft.delay_samples
 
     def _spectrum(self, audio: np.ndarray) -> np.ndarray:
         edge = self.maker.stft.delay_samples

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..bands import band_importance
 from ..bundle import Bundle
+from ..detect.bank import Detectors
 from ..errors import TrainingError
 from ..features import FeatureMaker
 from ..latent import Latent
@@ -35,7 +37,7 @@ def repair_terms(
 ) -> dict[str, Tensor]:
     """The terms whose weight is not zero, for estimated latents (B, 64, K, N). `floor` as in log_error_ratio."""
     layout, truth = latent.layout, batch["truth"]
-    importance = torch.from_numpy(losses.band_importance(layout)).to(estimate)
+    importance = torch.from_numpy(band_importance(layout)).to(estimate)
     spectra = {
         name: losses.linear_spectrum(z, layout, scale, latent.exponent)
         for name, z in (("estimate", estimate), ("stem", batch["stem"]), ("truth", truth), ("mix", batch["mix"]))
@@ -210,6 +212,7 @@ class Trainer:
             "typical": self.typical,
             "scale": self.scale,
             "model": self.options.model.to_dict(),
+            "detectors": Detectors().fingerprint,
         }
         torch.save(state, part)
         os.replace(part, self.checkpoint_path)

@@ -6,6 +6,7 @@ import pytest
 import soundfile
 from fakes import FakeRepairer
 from stemprover.bridge import demo
+from stemprover.bridge.picture import draw_spectrograms
 from stemprover.bridge.presets import load_preset
 from stemprover.engine.errors import OutputError, StemProverError
 
@@ -50,7 +51,7 @@ def test_spectrograms_show_a_tone_at_its_place(tmp_path):
     rows = []
     for hertz in (3000, 9000):
         tone = np.sin(2 * np.pi * hertz * np.arange(44100) / 44100).astype(np.float32)[None]
-        demo.draw_spectrograms({"Tone": tone}, 44100, tmp_path / "tone.png")
+        draw_spectrograms({"Tone": tone}, 44100, tmp_path / "tone.png")
         picture = matplotlib.image.imread(tmp_path / "tone.png")
         column = picture[:, picture.shape[1] // 2, :3].sum(axis=1)
         inside = slice(60, -80)
@@ -59,7 +60,7 @@ def test_spectrograms_show_a_tone_at_its_place(tmp_path):
 
 
 def test_very_short_sounds_can_be_drawn(tmp_path):
-    demo.draw_spectrograms({"Click": np.ones((2, 1), np.float32)}, 8000, tmp_path / "click.png")
+    draw_spectrograms({"Click": np.ones((2, 1), np.float32)}, 8000, tmp_path / "click.png")
     assert (tmp_path / "click.png").stat().st_size > 1000
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from models import lively_net, sound
 from stemprover.engine.bundle import Adapter, Bundle, merge_adapters
+from stemprover.engine.detect.bank import Detectors
 from stemprover.engine.errors import ExportError, ModelError, OptionError, OutputExistsError
 from stemprover.engine.model.lora import add_adapter, load_adapter, save_adapter
 from stemprover.engine.repair import Repairer
@@ -43,7 +44,8 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = lively_net()
     path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
-    torch.save({"ema": net.state_dict(), "scale": torch.ones(84), "model": net.config.to_dict()}, path)
+    saved = {"ema": net.state_dict(), "scale": torch.ones(84), "model": net.config.to_dict()}
+    torch.save(saved | {"detectors": Detectors().fingerprint}, path)
     return path
 
 

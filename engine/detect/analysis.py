@@ -1,0 +1,198 @@
+"""A whole sound through the detectors: scores, maps over time and frequency, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..channels import pair_count, to_pairs
+from ..errors import MixMismatchError, OptionError
+from ..resample import Resampler, check_rate
+from ..stft import Stft
+from .bank import TYPES, Detectors
+
+MODEL_RATE = 44100
+FRAMES_A_COLUMN = 8
+#: What cannot be told without the song: the detector is no better than chance there (docs/detectors.md).
+NEEDS_SONG = ("bleed",)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One type of artefact in one sound. score: mean severity, 0..1; threshold: what 97.5% or more of true stems stay
+    under; typical: the score of clearly audible cases; from_s, to_s and low_hz, high_hz: where most of it is."""
+
+    kind: str
+    score: float
+    threshold: float
+    typical: float
+    known: bool
+    from_s: float
+    to_s: float
+    low_hz: float
+    high_hz: float
+
+    @property
+    def found(self) -> bool:
+        """Whether the sound counts as faulty in this way."""
+        return self.known and self.score > self.threshold
+
+    @property
+    def strength(self) -> float:
+        """0 at the threshold, 1 for a clearly audible case, limited to that."""
+        if not self.found:
+            return 0.0
+        return float(np.clip((self.score - self.threshold) / max(self.typical - self.threshold, 1e-3), 0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """severities (5, K, M) in the order of TYPES, M columns of `column_s` seconds, K bands with `edges_hz` (K + 1,);
+    levels_db (K, M): level of the stem in each, relative to its loudest."""
+
+    duration_s: float
+    has_mix: bool
+    column_s: float
+    edges_hz: np.ndarray
+    severities: np.ndarray
+    levels_db: np.ndarray
+    findings: tuple[Finding, ...]
+
+    @property
+    def found(self) -> tuple[Finding, ...]:
+        """What was found, the strongest first."""
+        return tuple(sorted((f for f in self.findings if f.found), key=lambda f: -f.strength))
+
+    def blend(self) -> Mapping[str, float]:
+        """Presets and weights that this sound asks for: 0.4 at the threshold, 1 for a clearly audible case."""
+        return {finding.kind: round(0.4 + 0.6 * finding.strength, 2) for finding in self.found}
+
+
+@dataclass
+class Analyser:
+    """Blocks of a sound, and of its song if there is one, to an Analysis; it remembers 5 x 31 numbers each 93 ms."""
+
+    sample_rate: float
+    channels: int
+    has_mix: bool = False
+    detectors: Detectors = field(default_factory=Detectors)
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise OptionError(f"channels={self.channels}: give 1 or more")
+        rate = check_rate(self.sample_rate)
+        sources = self.channels * (2 if self.has_mix else 1)
+        self._stft = Stft(self.detectors.stft)
+        self._resampler = Resampler(rate, MODEL_RATE, sources)
+        self._waiting = np.zeros((sources, 0), np.float32)
+        pairs = pair_count(self.channels)
+        self._spectra = [self._stft.start_analysis(4 if self.has_mix else 2) for _ in range(pairs)]
+        self._states = [self.detectors.start() for _ in range(pairs)]
+        self._columns: list[np.ndarray] = []
+        self._levels: list[np.ndarray] = []
+        self._sounding = 0
+        self._totals = np.zeros((len(TYPES), len(self.detectors.bands)))
+        self._samples = 0
+
+    def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> None:
+        """The next samples (C, n), and as many of the song."""
+        sound = np.asarray(block, np.float32)
+        if sound.ndim != 2 or len(sound) != self.channels:
+            raise OptionError(f"block of shape {sound.shape}: give ({self.channels}, samples)")
+        if (mix is not None) != self.has_mix or (mix is not None and np.shape(mix) != sound.shape):
+            raise MixMismatchError(f"has_mix={self.has_mix}: give as much of the song as of the stem, {sound.shape}")
+        self._samples += sound.shape[1]
+        if mix is not None:
+            sound = np.concatenate([sound, np.asarray(mix, np.float32)])
+        self._advance(self._resampler.process(sound), last=False)
+
+    def finish(self) -> Analysis:
+        """What was found. The analyser is used up."""
+        rest = self._resampler.process(np.zeros((len(self._waiting), 0), np.float32), last=True)
+        self._advance(rest, last=True)
+        bands = self.detectors.bands
+        severities = (
+            np.stack(self._columns, axis=-1) if self._columns else np.zeros((len(TYPES), len(bands), 0), np.float32)
+        )
+        power = np.stack(self._levels, axis=-1) if self._levels else np.zeros((len(bands), 0))
+        levels = 10 * np.log10(power + 1e-12)
+        column_s = FRAMES_A_COLUMN * self.detectors.stft.hop / MODEL_RATE
+        return Analysis(
+            duration_s=self._samples / self.sample_rate,
+            has_mix=self.has_mix,
+            column_s=column_s,
+            edges_hz=bands.edges_hz,
+            severities=severities,
+            levels_db=levels - levels.max(initial=-120.0),
+            findings=self._findings(severities, column_s),
+        )
+
+    def _advance(self, sound: np.ndarray, *, last: bool) -> None:
+        """Whole columns of frames go through; the last one is filled up with silence."""
+        step = FRAMES_A_COLUMN * self.detectors.stft.hop
+        waiting = np.concatenate([self._waiting, sound], axis=1)
+        count = waiting.shape[1] // step * step
+        if last and waiting.shape[1] > count:
+            waiting = np.pad(waiting, ((0, 0), (0, count + step - waiting.shape[1])))
+            count += step
+        ready, self._waiting = waiting[:, :count], waiting[:, count:]
+        if not count:
+            return
+        stems = to_pairs(ready[: self.channels])
+        songs = to_pairs(ready[self.channels :]) if self.has_mix else None
+        shape = (len(self.detectors.bands), count // self.detectors.stft.hop)
+        severity, power = np.zeros((len(TYPES), *shape), np.float32), np.zeros(shape, np.float32)
+        for i, stem in enumerate(stems):
+            both = stem if songs is None else np.concatenate([stem, songs[i]])
+            spectrum, self._spectra[i] = self._stft.analysis(both, self._spectra[i])
+            song = spectrum[2:] if self.has_mix else None
+            found, self._states[i] = self.detectors(spectrum[:2], song, self._states[i])
+            energy = np.square(np.abs(spectrum[:2])).sum(axis=0)
+            power += self.detectors.bands.sum(energy) / self.detectors.bands.widths[:, None]
+            severity = np.maximum(severity, found)  # of several pairs the worse one counts
+        self._sounding += int(severity.any(axis=(0, 1)).sum())
+        self._totals += severity.sum(axis=-1, dtype=np.float64)
+        self._columns += list(np.moveaxis(_columns(severity), -1, 0))
+        self._levels += list(_columns(power).T)
+
+    def _findings(self, severities: np.ndarray, column_s: float) -> tuple[Finding, ...]:
+        by_band = self._totals / max(1, self._sounding)
+        thresholds, typical = self.detectors.thresholds(self.has_mix), self.detectors.typical(self.has_mix)
+        edges = self.detectors.bands.edges_hz
+        findings = []
+        for i, kind in enumerate(TYPES):
+            first, last = _most(severities[i].sum(axis=0))
+            low, high = _most(by_band[i])
+            findings.append(
+                Finding(
+                    kind=kind,
+                    score=float(by_band[i].mean()),
+                    threshold=float(thresholds[i]),
+                    typical=float(typical[i]),
+                    known=self.has_mix or kind not in NEEDS_SONG,
+                    from_s=first * column_s,
+                    to_s=min((last + 1) * column_s, self._samples / self.sample_rate),
+                    low_hz=float(edges[low]),
+                    high_hz=float(edges[high + 1]),
+                )
+            )
+        return tuple(findings)
+
+
+def _columns(values: np.ndarray) -> np.ndarray:
+    """Means over columns of frames: (..., N) to (..., N / FRAMES_A_COLUMN)."""
+    return values.reshape(*values.shape[:-1], -1, FRAMES_A_COLUMN).mean(axis=-1)
+
+
+def _most(amounts: np.ndarray) -> tuple[int, int]:
+    """First and last index of the shortest stretch that holds 80% of the total."""
+    if not len(amounts) or not amounts.any():
+        return 0, max(0, len(amounts) - 1)
+    total = np.concatenate([[0.0], np.cumsum(amounts, dtype=np.float64)])
+    wanted = total[:-1] + 0.8 * total[-1]
+    ends = np.searchsorted(total, wanted)
+    lengths = np.where(ends < len(total), ends - np.arange(len(amounts)), len(total))
+    start = int(np.argmin(lengths))
+    return start, min(int(ends[start]), len(amounts)) - 1

@@ -1,0 +1,213 @@
+"""Fits the detectors on simulated faults, and reports what they say of held-out material.
+
+    python -m stemprover.engine.train.fit_detectors data/pool --clips 150 --seed 1 -o engine/detect/weights.npz
+    python -m stemprover.engine.train.fit_detectors data/pool --report --split valid-other test
+
+Cells of one perceptual band and one frame are the examples. The target is the damage there: with D the power of
+degraded minus true and X that of the true stem, over half a second, 1 + 10 log10(D / X) / 20, limited to 0..1; and 0
+in clean stems and in those with another type of fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..detect.bank import TYPES, WEIGHTS, Detectors, mix_columns, standardise
+from ..detect.measures import Measures
+from ..detect.score import file_scores
+from ..stft import Stft
+from .artefacts import SIMULATORS
+from .pool import FULL_SCALE, open_shard, shard_paths
+
+CLIP_SAMPLES = 6 * 44100
+FIRST, EVERY = 40, 20  # of the frames, those that become examples
+HIDDEN = 16
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A true stem, its song, what a real separator made of it, and the simulated faults by type; (2, T) each."""
+
+    stem: np.ndarray
+    mix: np.ndarray
+    separated: np.ndarray
+    faults: dict[str, np.ndarray]
+
+
+def clips(pool: Path, split: str, count: int, seed: int, *, faulty: bool = True) -> Iterator[Clip]:
+    """Random clips of a split, vocals and accompaniment in turn, with severities of 0.35 to 1."""
+    rng = np.random.default_rng(seed)
+    paths = shard_paths(pool / split)
+    made = 0
+    while made < count:
+        shard = open_shard(paths[rng.integers(len(paths))])[0]
+        item = shard[rng.integers(len(shard))]
+        start = rng.integers(0, item.shape[-1] - CLIP_SAMPLES + 1)
+        tracks = item[:, :, start : start + CLIP_SAMPLES].astype(np.float32) / np.float32(FULL_SCALE)
+        which = made % 2
+        stem, rest = tracks[which], tracks[1 - which]
+        if np.sqrt(np.mean(stem**2)) < 3e-3:
+            continue
+        kinds = TYPES if faulty else ()
+        faults = {name: SIMULATORS[name](stem, rest, float(rng.uniform(0.35, 1.0)), rng) for name in kinds}
+        made += 1
+        yield Clip(stem, stem + rest, tracks[2 + which], faults)
+
+
+def spectrum(audio: np.ndarray) -> np.ndarray:
+    """Waveform (2, T) to packed spectrum, whole hops only."""
+    stft = Stft()
+    whole = audio.shape[1] // stft.config.hop * stft.config.hop
+    return stft.analysis(audio[:, :whole], stft.start_analysis(2))[0]
+
+
+def damage(measures: Measures, degraded: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Targets (K, N) and how audible each cell is, 0..1: from 70 to 40 dB under the frame's level."""
+    error, power = (_half_second(measures.bands.sum((np.abs(s) ** 2).sum(axis=0))) for s in (degraded - true, true))
+    target = np.clip(1.0 + 10 * np.log10(error / (power + 1e-9) + 1e-9) / 20.0, 0.0, 1.0)
+    louder = np.maximum(error, power)
+    level_db = 10 * np.log10(louder / (louder.sum(axis=0) + 1e-12) + 1e-12)
+    return target, np.clip((level_db + 70.0) / 30.0, 0.0, 1.0)
+
+
+def _half_second(power: np.ndarray) -> np.ndarray:
+    total = np.cumsum(np.pad(power, ((0, 0), (40, 0))), axis=-1)
+    return (total[:, 40:] - total[:, :-40]) / 40
+
+
+def examples(source: Iterator[Clip], has_mix: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Measures (M, J), targets (M, 5) and weights (M, 5) of all cells."""
+    measures = Measures()
+    columns, seen = mix_columns(has_mix), slice(FIRST, None, EVERY)
+    rows, targets, weights = [], [], []
+    for clip in source:
+        true, mix = spectrum(clip.stem), spectrum(clip.mix) if has_mix else None
+        for name, audio in {"clean": clip.stem, **clip.faults}.items():
+            heard = spectrum(audio)
+            found, active, _ = measures(heard, mix, measures.start())
+            rows.append(found[columns][..., seen].reshape(len(columns), -1).T)
+            target, audible = damage(measures, heard, true)
+            weight = (audible * active)[:, seen].reshape(-1)
+            target = target[:, seen].reshape(-1)
+            targets.append(np.stack([target if name == t else np.zeros_like(target) for t in TYPES], axis=1))
+            weights.append(np.stack([weight if name in (t, "clean") else 0.5 * weight for t in TYPES], axis=1))
+    return tuple(np.concatenate(part).astype(np.float32) for part in (rows, targets, weights))  # type: ignore[return-value]
+
+
+def fit(rows: np.ndarray, targets: np.ndarray, weights: np.ndarray, kind: str, seed: int) -> dict[str, np.ndarray]:
+    """The arrays that Detectors reads, for one set of detectors."""
+    torch.manual_seed(seed)
+    columns = rows.shape[1]
+    found: dict[str, np.ndarray] = {
+        f"{kind}_mean": rows.mean(axis=0)[:, None, None],
+        f"{kind}_deviation": rows.std(axis=0)[:, None, None] + 1e-3,
+    }
+    inputs = torch.from_numpy(standardise(rows.T[:, :, None], found, kind)[..., 0].T.astype(np.float32).copy())
+    goal, weight = torch.from_numpy(targets), torch.from_numpy(weights)
+    inner = nn.Linear(columns, len(TYPES) * HIDDEN)
+    outer = nn.Parameter(torch.zeros(len(TYPES), HIDDEN))
+    bias = nn.Parameter(torch.full((len(TYPES),), -2.0))
+    optimiser = torch.optim.AdamW([*inner.parameters(), outer, bias], 1e-2, weight_decay=1e-2)
+    steps = 2500
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        chosen = torch.randint(len(inputs), (8192,))
+        hidden = torch.tanh(inner(inputs[chosen])).unflatten(1, (len(TYPES), HIDDEN))
+        logit = (hidden * outer).sum(dim=2) + bias
+        loss = nn.functional.binary_cross_entropy_with_logits(logit, goal[chosen], weight[chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        rate.step()
+    found |= {
+        f"{kind}_inner": inner.weight.detach().numpy(),
+        f"{kind}_inner_bias": inner.bias.detach().numpy()[:, None, None],
+        f"{kind}_outer": outer.detach().numpy(),
+        f"{kind}_outer_bias": bias.detach().numpy(),
+    }
+    return {name: value.astype(np.float32) for name, value in found.items()}
+
+
+def levels(pool: Path, count: int, seed: int, has_mix: bool, weights_file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Of each type (5,): the score that 97.5% of the true stems of the training split stay under, but at least a
+    quarter of a typical case; and that, the median score of its own simulated faults."""
+    detectors = Detectors(weights_file)
+
+    def score(audio: np.ndarray, clip: Clip) -> np.ndarray:
+        mix = spectrum(clip.mix) if has_mix else None
+        return file_scores(detectors(spectrum(audio), mix, detectors.start())[0])
+
+    clean = [score(clip.stem, clip) for clip in clips(pool, "train", 4 * count, seed, faulty=False)]
+    own = [[score(clip.faults[t], clip)[i] for i, t in enumerate(TYPES)] for clip in clips(pool, "train", count, seed)]
+    typical = np.median(np.array(own), axis=0)
+    return np.maximum(np.quantile(np.array(clean), 0.975, axis=0), typical / 4).astype(np.float32), typical.astype(
+        np.float32
+    )
+
+
+def area_under_curve(clean: np.ndarray, degraded: np.ndarray) -> float:
+    """Chance that a degraded one scores higher than a clean one: the area under the ROC curve (Hanley and McNeil
+    1982)."""
+    above = degraded[:, None] > clean[None]
+    return float((above + 0.5 * (degraded[:, None] == clean[None])).mean())
+
+
+def report(pool: Path, split: str, count: int, seed: int, has_mix: bool) -> dict[str, dict[str, float]]:
+    """Area under the ROC curve, detector by fault, and which type scores highest (rows: fault)."""
+    detectors = Detectors()
+    scores: dict[str, list[np.ndarray]] = {}
+    for clip in clips(pool, split, count, seed):
+        mix = spectrum(clip.mix) if has_mix else None
+        for name, audio in {"clean": clip.stem, **clip.faults, "separated": clip.separated}.items():
+            severities, _ = detectors(spectrum(audio), mix, detectors.start())
+            scores.setdefault(name, []).append(file_scores(severities))
+    found = {name: np.array(rows) for name, rows in scores.items()}
+    clean = found.pop("clean")
+    table: dict[str, dict[str, float]] = {}
+    for i, detector in enumerate(TYPES):
+        table[detector] = {name: round(area_under_curve(clean[:, i], rows[:, i]), 3) for name, rows in found.items()}
+        table[detector]["clean flagged"] = round(float((clean[:, i] > detectors.thresholds(has_mix)[i]).mean()), 3)
+        table[detector]["own, median"] = round(float(np.median(found[detector][:, i])), 3)
+    for name, rows in found.items():
+        table[f"{name}: taken for"] = dict(
+            zip(TYPES, np.bincount(rows.argmax(axis=1), minlength=len(TYPES)).tolist(), strict=True)
+        )
+    return table
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("pool", type=Path)
+    parser.add_argument("--clips", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
+    parser.add_argument("--report", action="store_true", help="measure the shipped detectors, fit nothing")
+    parser.add_argument("--split", nargs="+", default=["valid-other", "test"])
+    given = parser.parse_args()
+    if not given.report:
+        found: dict[str, np.ndarray] = {}
+        for kind, has_mix in (("song", True), ("alone", False)):
+            found |= fit(*examples(clips(given.pool, "train", given.clips, given.seed), has_mix), kind, given.seed)
+        np.savez(given.output, **found)  # type: ignore[arg-type]
+        for kind, has_mix in (("song", True), ("alone", False)):
+            over, usual = levels(given.pool, given.clips, given.seed + 1, has_mix, given.output)
+            found |= {f"{kind}_threshold": over, f"{kind}_typical": usual}
+        np.savez(given.output, **found)  # type: ignore[arg-type]
+    for split in given.split:
+        for has_mix in (True, False):
+            print(split, "with the song" if has_mix else "without the song")
+            for name, row in report(given.pool, split, 40, given.seed, has_mix).items():
+                print(f"  {name:32s} {json.dumps(row)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
