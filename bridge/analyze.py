@@ -65,9 +65,9 @@ def advice(analysis: Analysis) -> str:
         return "Nothing was found that a repair would be needed for."
     names = {f.kind: weight for f, weight in zip(found, analysis.blend().values(), strict=True)}
     if len(names) == 1:
-        return f"--preset {found[0].kind}, since only {found[0].kind} was found."
+        return f"Try: --preset {found[0].kind}"
     option = ",".join(f"{name}={weight:g}" for name, weight in names.items())
-    return f"--blend {option}, strongest first."
+    return f"Try: --blend {option}"
 
 
 def _hertz(frequency: float) -> str:

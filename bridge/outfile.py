@@ -149,9 +149,7 @@ def check_output(target: Path, inputs: Iterable[Path], *, overwrite: bool) -> No
     for path in inputs:
         with contextlib.suppress(OSError):
             if os.path.samefile(path, target):
-                raise OutputExistsError(
-                    f"{target}: is an input of this repair and is never replaced; choose another output"
-                )
+                raise OutputExistsError(f"{target}: is an input and is never replaced; choose another output")
     if target.is_dir():
         raise OutputExistsError(f"{target}: is a folder; name a file in it")
     if not overwrite:

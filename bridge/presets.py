@@ -206,7 +206,7 @@ def blend_presets(weights: Mapping[str, float]) -> Preset:
     chained = [name for name, preset in parts.items() if preset.before or preset.after]
     untrained = [name for name, preset in parts.items() if not preset.trained]
     notes = [f"a blend runs without the plugin chains of {', '.join(chained)}"] if chained else []
-    notes += [f"not trained yet: {', '.join(untrained)}"] if untrained else []
+    notes += [f"not trained yet, so the same as general: {', '.join(untrained)}"] if untrained else []
     return Preset(
         name=text,
         title=" + ".join(preset.title for preset in parts.values()),

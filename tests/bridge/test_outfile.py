@@ -46,7 +46,7 @@ def test_an_input_is_never_replaced(make_audio, tmp_path, how):
         target.symlink_to(source)
     if how == "hardlink":
         target.hardlink_to(source)
-    with pytest.raises(OutputExistsError, match="is an input of this repair and is never replaced"):
+    with pytest.raises(OutputExistsError, match="is an input and is never replaced"):
         render_file(source, target, FakeRepairer(), mix=song, overwrite=True)
     assert [source.read_bytes(), song.read_bytes()] == contents
 
