@@ -31,6 +31,7 @@ from .engine.errors import OptionError, StemProverError
 
 if TYPE_CHECKING:
     from .bridge.presets import Preset
+    from .bridge.terminal import Choice
     from .engine.repair import Repairer
 
 app = typer.Typer(
@@ -102,7 +103,7 @@ def repair(
     stemprover repair stems/ -o repaired/ --mix song.wav --preset auto
     """
     from .bridge.plan import plan_renders
-    from .bridge.terminal import Choice, run_plan
+    from .bridge.terminal import run_plan
 
     if quality is not None and steps is not None:
         raise OptionError("--quality and --steps exclude each other; give one of them")
@@ -121,7 +122,7 @@ def repair(
         from .bridge.auto import AutoChoice
 
         # What was found to need nothing stays as it is, whatever --wet says.
-        choice = AutoChoice(lambda found: _make_repairer(found, wet=wet if found.wet else None, **options), mix)
+        choice = AutoChoice(lambda found: _make_repairer(found, wet=wet if found.wet else None, **options))
     else:
         choice = (_make_repairer(chosen, wet=wet, **options), chosen)
     raise typer.Exit(run_plan(plan, choice, mix=mix, overwrite=overwrite))
@@ -241,7 +242,7 @@ def validate(
 
     A case may stand in a folder of its type: FOLDER/bleed/0001/truth.wav.
     """
-    from .bridge.auto import preset_for
+    from .bridge.auto import AutoChoice
     from .bridge.plan import make_folder
     from .bridge.terminal import file_progress, print_validation
     from .bridge.validate import Case, find_cases, write_report
@@ -250,16 +251,17 @@ def validate(
     check_range("--jobs", jobs, 1, 1024)
     cases = find_cases(folder)
     options = {"quality": quality.value, "device": device.value, "jobs": jobs}
-    fixed = None if preset == "auto" else _choose_preset(preset, None)
-    repairer = None if fixed is None else _make_repairer(fixed, **options)
+    if preset == "auto":
+        auto = AutoChoice(lambda found: _make_repairer(found, **options))
 
-    def choose(case: Case) -> tuple[Any, Preset]:
-        if fixed is not None:
-            return repairer, fixed
-        from .bridge.analyze import analyse_file
+        def choose(case: Case) -> tuple[Any, Preset]:
+            return auto(case.degraded, case.mix)
+    else:
+        chosen = _choose_preset(preset, None)
+        repairer = _make_repairer(chosen, **options)
 
-        chosen = preset_for(analyse_file(case.degraded, case.mix))
-        return _make_repairer(chosen, **options), chosen
+        def choose(case: Case) -> tuple[Any, Preset]:
+            return repairer, chosen
 
     make_folder(output)
     with file_progress(folder.name) as progress:

@@ -34,15 +34,17 @@ def preset_for(analysis: Analysis) -> Preset:
 
 @dataclass
 class AutoChoice:
-    """Chooses preset and repairer for one file after the other; equal choices share a repairer."""
+    """Chooses preset and repairer for one file after the other; equal choices that follow each other share a
+    repairer."""
 
     make_repairer: Callable[[Preset], ChunkRepairer]
-    mix: Path | None = None
     _made: dict[str, ChunkRepairer] = field(default_factory=dict)
 
-    def __call__(self, source: Path, progress: Progress) -> tuple[ChunkRepairer, Preset]:
+    def __call__(
+        self, source: Path, mix: Path | None, progress: Progress | None = None
+    ) -> tuple[ChunkRepairer, Preset]:
         """Raises what `analyse_file` raises."""
-        preset = preset_for(analyse_file(source, self.mix, progress=progress))
+        preset = preset_for(analyse_file(source, mix, progress=progress))
         if preset.name not in self._made:
             self._made = {preset.name: self.make_repairer(preset)}  # one at a time: a model takes memory
         return self._made[preset.name], preset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,12 @@ from .render import ChunkRepairer, Progress, render_file
 
 if TYPE_CHECKING:
     from ..engine.detect.analysis import Analysis
+    from .auto import AutoChoice
     from .compare import Comparison
     from .demo import DemoReport
     from .validate import CaseResult
 
-Choice = tuple[ChunkRepairer, Preset] | Callable[[Path, Progress], tuple[ChunkRepairer, Preset]]
+    Choice = tuple[ChunkRepairer, Preset] | AutoChoice
 
 _OUT = Console(soft_wrap=True, highlight=False)
 _ERR = Console(soft_wrap=True, highlight=False, stderr=True)
@@ -102,7 +103,7 @@ def run_plan(plan: RenderPlan, choice: Choice, *, mix: Path | None, overwrite: b
                 repairer, preset = choice
             else:
                 with file_progress(f"{name}: listening") as progress:
-                    repairer, preset = choice(job.source, progress)
+                    repairer, preset = choice(job.source, mix, progress)
                 _ERR.print(f"Note: {job.source.name}: {preset.note}", markup=False, style="yellow")
             with file_progress(name) as progress:
                 report = render_file(

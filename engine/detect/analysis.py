@@ -11,9 +11,9 @@ from ..channels import pair_count, to_pairs
 from ..errors import MixMismatchError, OptionError
 from ..resample import Resampler, check_rate
 from ..stft import Stft
+from ..stream import MODEL_RATE
 from .bank import TYPES, Detectors
 
-MODEL_RATE = 44100
 FRAMES_A_COLUMN = 8
 #: What cannot be told without the song: the detector is no better than chance there (docs/detectors.md).
 NEEDS_SONG = ("bleed",)

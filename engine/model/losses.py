@@ -20,11 +20,6 @@ def parts(latent: Tensor) -> tuple[Tensor, Tensor]:
     return latent[:, :half].float(), latent[:, half:].float()
 
 
-def as_complex(latent: Tensor) -> Tensor:
-    """Latent (B, 64, K, N) to complex slots (B, 32, K, N)."""
-    return torch.complex(*parts(latent))
-
-
 def _power(z: tuple[Tensor, Tensor]) -> Tensor:
     return z[0] * z[0] + z[1] * z[1]
 

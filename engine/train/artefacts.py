@@ -13,8 +13,8 @@ import numpy as np
 import pedalboard
 
 from ..stft import Stft, StftConfig, whole_istft, whole_stft
+from .corpus import SAMPLE_RATE
 
-SAMPLE_RATE = 44100
 Simulator = Callable[[np.ndarray, np.ndarray, float, np.random.Generator], np.ndarray]
 
 

@@ -41,7 +41,7 @@ def test_the_gradient_is_finite_everywhere_and_at_silence(name: str) -> None:
 
 
 def turned(z: torch.Tensor, angle: torch.Tensor | float) -> torch.Tensor:
-    c = losses.as_complex(z) * torch.exp(1j * torch.as_tensor(angle))
+    c = torch.complex(*losses.parts(z)) * torch.exp(1j * torch.as_tensor(angle))
     return torch.cat([c.real, c.imag], dim=1)
 
 
