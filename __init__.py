@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .bridge.auto import AutoStream
     from .bridge.presets import Preset, blend_presets, check_preset, list_presets, load_preset
     from .bridge.render import RenderReport, render_file
     from .engine.errors import StemProverError
     from .engine.repair import Repairer
 
 _HOME = {
+    "AutoStream": ".bridge.auto",
     "Preset": ".bridge.presets",
     "blend_presets": ".bridge.presets",
     "check_preset": ".bridge.presets",
@@ -34,6 +36,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AutoStream",
     "Preset",
     "RenderReport",
     "Repairer",

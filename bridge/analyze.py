@@ -10,12 +10,14 @@ import numpy as np
 
 from ..engine.detect.analysis import Analyser, Analysis, Finding
 from ..engine.detect.bank import TYPES
-from .audiofile import AudioReader, check_finite, clock, probe
+from .audiofile import AudioReader, check_finite, clock, probe, read_start
 from .outfile import atomic_output
+from .page import Lane, listener, make_page, paragraph, table
 from .render import MixSource, Progress, check_mix
 
 FLOOR_DB = -80.0
 SHOWN_COLUMNS = 2400
+LISTEN_S = 300.0
 HIGHEST_HZ = 20000.0
 
 
@@ -123,6 +125,48 @@ def write_picture(
     OutputExistsError, OutputError."""
     with atomic_output(target, [path], overwrite=overwrite) as part:
         draw_analysis(analysis, path.name, part, tempo_bpm)
+
+
+def write_page(
+    analysis: Analysis,
+    path: Path,
+    mix: Path | None,
+    target: Path,
+    *,
+    overwrite: bool,
+    tempo_bpm: float | None = None,
+) -> None:
+    """A page to listen to, the first five minutes, with a lane for each type. Raises OutputExistsError, OutputError."""
+    info = probe(path)
+    count = round(LISTEN_S * info.sample_rate)
+    named = {"Stem": path} if mix is None else {"Stem": path, "Song": mix}
+    sounds = {name: read_start(file, count) for name, file in named.items()}
+    columns = max(1, round(min(analysis.duration_s, LISTEN_S) / analysis.column_s))
+    lanes = [
+        Lane(
+            f"{finding.kind}: {describe(finding, analysis.duration_s)}",
+            severity[:, :columns],
+            severity.mean(axis=1) if severity.shape[1] else np.zeros(len(severity)),
+        )
+        for finding, severity in zip(analysis.findings, analysis.severities, strict=True)
+    ]
+    rows = [
+        (f.kind, f"{f.score:.3f}", f"{f.threshold:.3f}", describe(f, analysis.duration_s)) for f in analysis.findings
+    ]
+    body = [paragraph(advice(analysis))]
+    if not analysis.has_mix:
+        body.append(paragraph("Without the song (--mix) less can be told."))
+    body.append(listener(sounds, info.sample_rate, lanes=lanes, tempo_bpm=tempo_bpm))
+    body.append(
+        paragraph(
+            "In the lanes frequency rises from bottom to top in equal steps on the ERB scale, and light means more; "
+            "the bars beside them show how much is in which band over the whole sound."
+        )
+    )
+    verdicts = ["worse" if finding.found else "" for finding in analysis.findings]
+    body.append(table(("Type", "Score", "Threshold", "Found"), rows, verdicts))
+    with atomic_output(target, list(named.values()), overwrite=overwrite) as part:
+        part.write_text(make_page(path.name, body), encoding="utf-8")
 
 
 def draw_analysis(analysis: Analysis, title: str, target: Path, tempo_bpm: float | None = None) -> None:

@@ -1,14 +1,21 @@
-"""`--preset auto`: what to repair is chosen by what the detectors find in each file."""
+"""What to repair is chosen by what the detectors find: in each file (`--preset auto`), or in a stream as it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from ..engine.detect.analysis import Analysis
+from ..engine.detect.choice import ChoiceConfig, LiveChoice
+from ..engine.errors import StemProverError
+from ..engine.repair import Repairer
+from ..engine.stream import DeltaStream
 from .analyze import analyse_file
-from .presets import Preset, blend_presets
+from .presets import Preset, blend_presets, load_preset
 from .render import ChunkRepairer, Progress
 
 AUTO = "auto"
@@ -24,7 +31,10 @@ _NOTHING = Preset(
 
 def preset_for(analysis: Analysis) -> Preset:
     """The blend that the findings ask for; without any, one that leaves the sound as it is."""
-    weights = analysis.blend()
+    return _blend(analysis.blend())
+
+
+def _blend(weights: Mapping[str, float]) -> Preset:
     if not weights:
         return _NOTHING
     blend = blend_presets(weights)
@@ -48,3 +58,66 @@ class AutoChoice:
         if preset.name not in self._made:
             self._made = {preset.name: self.make_repairer(preset)}  # one at a time: a model takes memory
         return self._made[preset.name], preset
+
+
+class AutoStream:
+    """A live stream that chooses its presets by itself, slowly and with hysteresis, and cross-fades from one choice to
+    the next; it begins with `general`. `process`, `flush` and `latency_samples` as in `Repairer.stream`; `preset` is
+    the present choice, `error` why the last one could not be had.
+
+    make_repairer: called for each new choice, in a thread of its own so that no block waits for it; with `wait`, as for
+    rendering, in the block that asks for it, so that the result depends on the sound alone.
+    """
+
+    def __init__(
+        self,
+        sample_rate: float,
+        channels: int,
+        *,
+        has_mix: bool = False,
+        chunk_frames: int = 4,
+        make_repairer: Callable[[Preset], Repairer] = Repairer,
+        config: ChoiceConfig | None = None,
+        wait: bool = False,
+    ) -> None:
+        self.preset = load_preset("general")
+        self.error: StemProverError | None = None
+        first = make_repairer(self.preset)
+        self._stream = first.stream(sample_rate, channels, has_mix=has_mix, chunk_frames=chunk_frames)
+        self._choice = LiveChoice(sample_rate, channels, has_mix, config or ChoiceConfig())
+        self._make, self._wait = make_repairer, wait
+        self._asked: Mapping[str, float] | None = None
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="stemprover-preset")
+        self._coming: Future[tuple[Preset, DeltaStream | None]] | None = None
+
+    @property
+    def latency_samples(self) -> int:
+        """Samples from a sample's arrival to its repair; the same for every choice."""
+        return self._stream.latency_samples
+
+    def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
+        """As `RepairStream.process`."""
+        out = self._stream.process(block, mix)
+        weights = self._choice.process(block, mix)
+        if self._choice.made and weights != self._asked and self._coming is None:
+            self._asked = weights
+            self._coming = self._worker.submit(self._prepare, _blend(weights))
+        if self._coming is not None and (self._wait or self._coming.done()):
+            found, self._coming = self._coming, None
+            try:
+                self.preset, delta = found.result()
+                self._stream.swap(delta)
+            except StemProverError as error:
+                self.error = error  # the sound goes on with the preset that it has
+        return out
+
+    def flush(self) -> np.ndarray:
+        """As `RepairStream.flush`; the choice stays."""
+        return self._stream.flush()
+
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._worker.shutdown(cancel_futures=True)
+
+    def _prepare(self, preset: Preset) -> tuple[Preset, DeltaStream | None]:
+        return preset, self._make(preset).delta_stream() if preset.wet else None

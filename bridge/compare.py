@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,44 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import spectral_metrics as spectral
 from ..engine.detect.analysis import Analyser
+from ..engine.errors import OptionError
 from ..engine.fifo import Fifo
-from ..engine.metrics import log_spectral_distance, sdr, si_sdr
+from ..engine.metrics import sdr
+from ..engine.scorecard import KINDS, check_extras, measure
 from .audiofile import AudioInfo, AudioReader, check_finite, probe, read_start
 from .outfile import atomic_output
+from .page import listener, make_page, table
 from .picture import draw_spectrograms
 from .render import MixSource, Progress, check_mix
 
 WINDOW_S = 10.0
 PICTURE_S = 60.0
-QUIET_DB = -50.0
-
-
-def _channel_level(x: np.ndarray, s: np.ndarray, sample_rate: int) -> float:
-    errors = spectral.channel_errors(x, s, sample_rate)
-    return math.nan if errors is None else errors[0]
-
-
-def _channel_phase(x: np.ndarray, s: np.ndarray, sample_rate: int) -> float:
-    errors = spectral.channel_errors(x, s, sample_rate)
-    return math.nan if errors is None else errors[1]
-
-
-# Name, unit, which way is better, measure of (sound, true stem, sample rate).
-WITH_TRUTH: tuple[tuple[str, str, str, Callable[[np.ndarray, np.ndarray, int], float]], ...] = (
-    ("SI-SDR", "dB", "higher", lambda x, s, _: si_sdr(x, s)),
-    ("SDR", "dB", "higher", lambda x, s, _: sdr(x, s)),
-    ("Log-spectral distance", "dB", "lower", lambda x, s, _: log_spectral_distance(x, s)),
-    ("Multi-resolution STFT distance", "", "lower", lambda x, s, _: spectral.multi_resolution_distance(x, s)),
-    ("Frequency response error", "dB", "lower", spectral.band_response_error_db),
-    ("Phase agreement", "", "higher", lambda x, s, _: spectral.phase_agreement(x, s)),
-    ("Instantaneous frequency agreement", "", "higher", lambda x, s, _: spectral.frequency_agreement(x, s)),
-    ("Group delay agreement", "", "higher", lambda x, s, _: spectral.delay_agreement(x, s)),
-    ("Channel level error", "dB", "lower", _channel_level),
-    ("Channel phase error", "rad", "lower", _channel_phase),
-    ("Onset error", "", "lower", spectral.onset_error),
-)
+LISTEN_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -89,10 +65,17 @@ def compare_files(
     reference: Path | None = None,
     mix: Path | None = None,
     *,
+    also: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Comparison:
-    """Raises AudioFileError, and MixMismatchError where a file does not belong to `before`. Memory does not grow with
-    the length."""
+    """`also`: names of scorecard.EXTRAS, which need the true stem.
+
+    Memory does not grow with the length. Raises AudioFileError, MixMismatchError where a file does not belong to
+    `before`, OptionError, and ModuleNotFoundError where the package of an extra is missing.
+    """
+    check_extras(also)
+    if also and reference is None:
+        raise OptionError(f"{', '.join(also)}: measured against the true stem; give it with --reference")
     paths = {"before": before, "after": after, "reference": reference, "mix": mix}
     infos = {name: probe(path) for name, path in paths.items() if path is not None}
     first = infos["before"]
@@ -105,17 +88,14 @@ def compare_files(
     for sounds in _windows(infos):
         for name, analyser in analysers.items():
             analyser.process(sounds[name], sounds.get("mix"))
-        for name, values in _measure(sounds, first.sample_rate).items():
+        truth, song = sounds.get("reference"), sounds.get("mix")
+        both = sounds["before"], sounds["after"]
+        for name, values in measure(*both, truth, song, first.sample_rate, also).items():
             found.setdefault(name, []).append(values)
         done += sounds["before"].shape[1]
         if progress is not None:
             progress(done / first.sample_rate, first.duration_s)
-    better = {name: (unit, way) for name, unit, way, _ in WITH_TRUTH} | {
-        "Spectral flatness": ("dB", ""),
-        "Kurtosis ratio (musical noise over 0)": ("", "lower"),
-        "Beyond the song": ("dB", ""),
-    }
-    rows = [Row(name, *better[name], *_medians(values)) for name, values in found.items()]
+    rows = [Row(name, *KINDS[name], *_medians(values)) for name, values in found.items()]
     rows = [row for row in rows if not math.isnan(row.before)]  # channels of a mono file, for instance
     findings = [analyser.finish().findings for analyser in analysers.values()]
     for a, b in zip(*findings, strict=True):
@@ -152,19 +132,6 @@ def _windows(infos: dict[str, AudioInfo]) -> Iterator[dict[str, np.ndarray]]:
                 ready -= size
         if ready:
             yield cut(ready)
-
-
-def _measure(sounds: dict[str, np.ndarray], sample_rate: int) -> dict[str, tuple[float, float]]:
-    before, after = sounds["before"], sounds["after"]
-    found = {}
-    if (truth := sounds.get("reference")) is not None and truth.any():
-        for name, _, _, measure in WITH_TRUTH:
-            found[name] = (measure(before, truth, sample_rate), measure(after, truth, sample_rate))
-    found["Spectral flatness"] = (spectral.spectral_flatness_db(before), spectral.spectral_flatness_db(after))
-    found["Kurtosis ratio (musical noise over 0)"] = (0.0, spectral.kurtosis_ratio(after, before))
-    if (song := sounds.get("mix")) is not None:
-        found["Beyond the song"] = (spectral.beyond_song_db(before, song), spectral.beyond_song_db(after, song))
-    return found
 
 
 def _medians(values: list[tuple[float, float]]) -> tuple[float, float]:
@@ -211,6 +178,36 @@ def write_picture(comparison: Comparison, target: Path, *, overwrite: bool) -> N
     sounds = {name: read_start(path, count) for name, path in named.items() if path is not None}
     with atomic_output(target, inputs_of(comparison), overwrite=overwrite) as part:
         draw_spectrograms(sounds, info.sample_rate, part)
+
+
+def comparison_body(sounds: Mapping[str, np.ndarray], sample_rate: int, rows: Sequence[Row]) -> list[str]:
+    """The parts of a page: sounds (C, T) by name under one switch, and the figures."""
+    return [listener(sounds, sample_rate), rows_table(rows)]
+
+
+def rows_table(rows: Sequence[Row]) -> str:
+    """The figures as a part of a page."""
+    lines = [
+        (
+            f"{row.name} ({row.unit})" if row.unit else row.name,
+            f"{row.before:.3f}",
+            f"{row.after:.3f}",
+            f"{row.after - row.before:+.3f} {row.verdict}".strip(),
+        )
+        for row in rows
+    ]
+    return table(("Measure", "Before", "After", "Change"), lines, [row.verdict for row in rows])
+
+
+def write_page(comparison: Comparison, target: Path, *, overwrite: bool) -> None:
+    """A page to listen to, with the first minute and a half of the sounds. Raises OutputExistsError, OutputError."""
+    named = {"Before": comparison.before, "After": comparison.after, "True stem": comparison.reference}
+    info = probe(comparison.before)
+    count = round(LISTEN_S * info.sample_rate)
+    sounds = {name: read_start(path, count) for name, path in named.items() if path is not None}
+    text = make_page(comparison.before.name, comparison_body(sounds, info.sample_rate, comparison.rows))
+    with atomic_output(target, inputs_of(comparison), overwrite=overwrite) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def inputs_of(comparison: Comparison) -> list[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..engine.errors import StemProverError
 from ..engine.metrics import log_spectral_distance, si_sdr
 from .audiofile import AudioInfo, AudioReader, AudioWriter, probe, read_start
-from .compare import Row
+from .compare import Row, comparison_body
 from .outfile import atomic_output
 from .page import make_page
 from .picture import draw_spectrograms
@@ -59,7 +59,7 @@ def run_demo(folder: Path, repairer: ChunkRepairer, preset: Preset, *, progress:
     distances = log_spectral_distance(before, truth), log_spectral_distance(after, truth)
     rows = Row("SI-SDR", "dB", "higher", *ratios), Row("Log-spectral distance", "dB", "lower", *distances)
     with atomic_output(page_path, (), overwrite=True) as part:
-        part.write_text(make_page("StemProver's demo", sounds, sample_rate, rows), encoding="utf-8")
+        part.write_text(make_page("StemProver's demo", comparison_body(sounds, sample_rate, rows)), encoding="utf-8")
     return DemoReport(folder, report, ratios, distances)
 
 

@@ -1,4 +1,5 @@
-"""One self-contained HTML page: sounds to listen to with one switch, their spectrograms, and figures. No network."""
+"""Self-contained HTML pages: sounds to listen to with one switch, pictures under the same clock, and tables. They ask
+nothing of a network."""
 
 from __future__ import annotations
 
@@ -6,65 +7,126 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
 import numpy as np
 import soundfile
 
-from .audiofile import probe, read_start
-from .compare import Comparison, Row, inputs_of
-from .outfile import atomic_output
 from .picture import FLOOR_DB, level_db
 
-LONGEST_S = 90.0
 _TEMPLATE = Path(__file__).with_name("page.html")
+_TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
 
 
-def write_page(comparison: Comparison, target: Path, *, overwrite: bool) -> None:
-    """The page of a comparison, with the first minute and a half of its sounds. Raises OutputExistsError,
-    OutputError."""
-    named = {"Before": comparison.before, "After": comparison.after, "True stem": comparison.reference}
-    info = probe(comparison.before)
-    count = round(LONGEST_S * info.sample_rate)
-    sounds = {name: read_start(path, count) for name, path in named.items() if path is not None}
-    text = make_page(comparison.before.name, sounds, info.sample_rate, comparison.rows)
-    with atomic_output(target, inputs_of(comparison), overwrite=overwrite) as part:
-        part.write_text(text, encoding="utf-8")
+@dataclass(frozen=True)
+class Lane:
+    """Values (K, M) in 0..1 over bands, lowest first, and time; `by_band` (K,) is drawn as bars beside it."""
+
+    caption: str
+    values: np.ndarray
+    by_band: np.ndarray
 
 
-def make_page(title: str, sounds: Mapping[str, np.ndarray], sample_rate: int, rows: Sequence[Row]) -> str:
-    """HTML text for sounds (C, T) by name, in the order of the switch; more than two channels are heard as their
-    mean."""
+def make_page(title: str, body: Sequence[str]) -> str:
+    """The whole page. `title` is plain text, the parts of the body are HTML as the functions here make it."""
+    template = Template(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.substitute(title=html.escape(title), body="\n".join(body))
+
+
+def paragraph(text: str) -> str:
+    """Plain text as a paragraph."""
+    return f"<p>{html.escape(text)}</p>"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], verdicts: Sequence[str] = ()) -> str:
+    """Plain text cells; `verdicts`, one a row, "better", "worse" or "", colour the last cell."""
+    columns = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
+    lines = []
+    for number, (first, *rest) in enumerate(rows):
+        verdict = verdicts[number] if verdicts else ""
+        cells = [f'<td class="{verdict if cell is rest[-1] else ""}">{html.escape(cell)}</td>' for cell in rest]
+        lines.append(f'<tr><th scope="row">{html.escape(first)}</th>{"".join(cells)}</tr>')
+    body = "\n".join(lines).replace(' class=""', "")
+    return f'<div class="wide"><table>\n<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+
+
+def listener(
+    sounds: Mapping[str, np.ndarray],
+    sample_rate: int,
+    *,
+    heading: str = "",
+    lanes: Sequence[Lane] = (),
+    tempo_bpm: float | None = None,
+) -> str:
+    """A section with a switch between sounds (C, T) by name, a spectrogram of each, and lanes below them; more than two
+    channels are heard as their mean."""
     levels = {name: level_db(sound.mean(axis=0)) for name, sound in sounds.items()}
     top_db = max(float(level.max()) for level in levels.values())
+    seconds = max(sound.shape[1] for sound in sounds.values()) / sample_rate
     buttons, players, pictures = [], [], []
     for number, (name, sound) in enumerate(sounds.items()):
         label, first = html.escape(name), number == 0
-        buttons.append(f'<button type="button" class="pick" aria-pressed="{str(first).lower()}">{label}</button>')
+        if len(sounds) > 1:
+            buttons.append(f'<button type="button" class="pick" aria-pressed="{str(first).lower()}">{label}</button>')
         players.append(f'<audio preload="auto" src="data:audio/flac;base64,{_flac(sound, sample_rate)}"></audio>')
-        picture = _picture(levels[name] - top_db)
-        pictures.append(
-            f'<figure><figcaption>{label}</figcaption><div class="frame"><img alt="Spectrogram, {label}" '
-            f'src="data:image/png;base64,{picture}"><i class="now"></i></div></figure>'
+        shown = _frame(_png(_smaller(levels[name] - top_db), "magma", FLOOR_DB, 0.0), f"Spectrogram, {label}")
+        pictures.append(f"<figure><figcaption>{label}</figcaption>{shown}</figure>")
+    for lane in lanes:
+        caption = html.escape(lane.caption)
+        shown = _frame(_png(_smaller(lane.values), "viridis", 0.0, 1.0), caption)
+        pictures.append(f'<figure class="lane"><figcaption>{caption}</figcaption>{shown}{_bars(lane.by_band)}</figure>')
+    keys = "Keys: space plays and pauses" + (
+        f", {', '.join(str(n + 1) for n in range(len(sounds)))} choose; the switch keeps the position."
+        if len(sounds) > 1
+        else "; a click in a picture goes there."
+    )
+    head = f"<h2>{html.escape(heading)}</h2>" if heading else ""
+    return "\n".join(
+        (
+            f'<section class="listen{" lanes" if lanes else ""}">',
+            head,
+            '<div class="bar">',
+            '<button type="button" class="play" aria-label="Play or pause">Play</button>',
+            *buttons,
+            '<input type="range" class="place" min="0" max="1" step="0.01" value="0" aria-label="Position in seconds">',
+            '<span class="clock">0:00</span>',
+            "</div>",
+            *players,
+            *pictures,
+            _ruler(seconds, tempo_bpm),
+            f"<p>{keys} Spectrograms from 0 to {sample_rate / 2000:.4g} kHz, all on one colour scale.</p>",
+            "</section>",
         )
-    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=html.escape(title),
-        buttons="\n".join(buttons),
-        players="\n".join(players),
-        pictures="\n".join(pictures),
-        rows="\n".join(_row(row) for row in rows),
-        highest=f"{sample_rate / 2000:.4g}",
     )
 
 
-def _row(row: Row) -> str:
-    name = html.escape(f"{row.name} ({row.unit})" if row.unit else row.name)
-    cells = "".join(f"<td>{value:.3f}</td>" for value in (row.before, row.after))
-    return (
-        f'<tr><th scope="row">{name}</th>{cells}'
-        f'<td class="{row.verdict}">{row.after - row.before:+.3f} {row.verdict}</td></tr>'
+def _ruler(seconds: float, tempo_bpm: float | None) -> str:
+    """Ticks in minutes:seconds, or in bars of 4/4."""
+    if tempo_bpm is None:
+        step = next((tick for tick in _TICKS_S if seconds / tick <= 8), _TICKS_S[-1])
+        ticks = [(f"{int(s // 60)}:{int(s % 60):02d}", s) for s in np.arange(0, seconds, step)]
+    else:
+        bar_s = 240.0 / tempo_bpm
+        every = next(n for n in (1 << k for k in range(40)) if seconds / (n * bar_s) <= 8)
+        ticks = [(f"bar {1 + n}", n * bar_s) for n in range(0, int(seconds / bar_s) + 1, every)]
+    spans = "".join(f'<span style="left:{100 * s / seconds:.2f}%">{text}</span>' for text, s in ticks if s < seconds)
+    return f'<div class="ruler" aria-hidden="true">{spans}</div>'
+
+
+def _frame(png: str, alternative: str) -> str:
+    return f'<div class="frame"><img alt="{alternative}" src="data:image/png;base64,{png}"><i class="now"></i></div>'
+
+
+def _bars(values: np.ndarray) -> str:
+    """Horizontal bars, the lowest band at the bottom."""
+    count = len(values)
+    bars = "".join(
+        f'<rect x="0" y="{count - 1 - k}" width="{100 * float(np.clip(value, 0, 1)):.1f}" height="0.9"/>'
+        for k, value in enumerate(values)
     )
+    return f'<svg viewBox="0 0 100 {count}" preserveAspectRatio="none" aria-label="Amount by frequency">{bars}</svg>'
 
 
 def _flac(sound: np.ndarray, sample_rate: int) -> str:
@@ -76,13 +138,20 @@ def _flac(sound: np.ndarray, sample_rate: int) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def _picture(levels_db: np.ndarray) -> str:
-    """A spectrogram (F, N) without axes as PNG in base64."""
+def _smaller(values: np.ndarray) -> np.ndarray:
+    """At most 512 rows and 1600 columns of (F, N); of values that share a place the largest is shown."""
+    for axis, most in ((1, 1600), (0, 512)):
+        if not values.shape[axis]:
+            return np.zeros((1, 1))
+        each = -(-values.shape[axis] // most)
+        values = np.maximum.reduceat(values, np.arange(0, values.shape[axis], each), axis=axis)
+    return values
+
+
+def _png(values: np.ndarray, colours: str, low: float, high: float) -> str:
+    """A picture of (F, N) without axes, lowest row at the bottom, in base64."""
     from matplotlib.image import imsave
 
-    each = -(-levels_db.shape[1] // 1600), -(-levels_db.shape[0] // 512)
-    small = np.maximum.reduceat(levels_db, np.arange(0, levels_db.shape[1], each[0]), axis=1)
-    small = np.maximum.reduceat(small, np.arange(0, levels_db.shape[0], each[1]), axis=0)
     out = io.BytesIO()
-    imsave(out, small, cmap="magma", vmin=FLOOR_DB, vmax=0.0, origin="lower", format="png")
+    imsave(out, values, cmap=colours, vmin=low, vmax=high, origin="lower", format="png")
     return base64.b64encode(out.getvalue()).decode()

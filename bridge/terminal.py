@@ -191,13 +191,14 @@ def print_comparison(comparison: Comparison) -> None:
         _OUT.print("Without the true stem (--reference) nobody can say how close the sound is to it.")
 
 
-def print_validation(results: Sequence[CaseResult], folder: Path) -> None:
+def print_validation(results: Sequence[CaseResult], page: Path) -> None:
     """A table by type, and the cases that gained least."""
-    from .validate import summarise, worst
+    from .validate import HARM_DB, harmed, summarise, worst
 
-    table = Table("type", "measure", "cases", "before", "after", "gain", "95% interval", "improved")
+    table = Table("type", "measure", "cases", "before", "after", "gain", "mean, 95% interval", "improved")
     for row in summarise(results):
-        numbers = [f"{row.before:.2f}", f"{row.after:.2f}", f"{row.gain:+.3f}", f"{row.low:+.3f} to {row.high:+.3f}"]
+        interval = f"{row.gain:+.3f}, {row.low:+.3f} to {row.high:+.3f}"
+        numbers = [f"{row.before:.2f}", f"{row.after:.2f}", f"{row.median_gain:+.3f}", interval]
         colour = "green" if row.low > 0 else "red" if row.high < 0 else ""
         table.add_row(
             Text(row.kind), row.measure, str(row.cases), *numbers[:2], Text(numbers[2], style=colour), numbers[3],
@@ -207,7 +208,9 @@ def print_validation(results: Sequence[CaseResult], folder: Path) -> None:
     clean = sorted(result.clean_sdr_db for result in results)
     _OUT.print(f"True stems come back at {clean[len(clean) // 2]:.1f} dB SDR (median), {clean[0]:.1f} dB (worst)")
     least = ", ".join(f"{result.case.name} ({result.gain('SI-SDR'):+.2f} dB)" for result in worst(results)[:3])
-    _OUT.print(Text(f"Least gained: {least}. Gains count upwards for every measure. All figures: {folder}"))
+    _OUT.print(f"{100 * harmed(results):.0f}% of the cases lost over {HARM_DB} dB of SI-SDR")
+    _OUT.print(Text(f"Least gained: {least}"))
+    _OUT.print(Text(f"Gains are medians and count upwards for every measure. To hear and see it: {page}"))
 
 
 def print_presets(presets: Sequence[Preset], user_folder: Path) -> None:

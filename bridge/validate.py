@@ -6,23 +6,35 @@ A case is a folder with a true stem (`truth.*`), a degraded one (`degraded.*`) a
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..engine.errors import InputError
-from .audiofile import probe
-from .compare import Comparison, Row, compare_files, median_sdr, write_picture
-from .outfile import atomic_output
-from .plan import make_folder
+from ..engine.metrics import si_sdr
+from .audiofile import probe, read_start
+from .compare import Row, compare_files, median_sdr
 from .presets import Preset
 from .render import ChunkRepairer, Progress, render_file
 
-MEASURES = ("SI-SDR", "Log-spectral distance", "Multi-resolution STFT distance", "Phase agreement", "Onset error")
+MEASURES = (
+    "SI-SDR",
+    "Log-spectral distance",
+    "Multi-resolution STFT distance",
+    "Phase agreement",
+    "Channel phase error",
+    "Onset error",
+    "Perceptual score (2f)",
+    "PESQ",
+    "STOI",
+    "BSSEval SDR",
+)
+HARM_DB = 0.2
+EXCERPT_S = 5.0
+SEARCHED_S = 60.0
 RESAMPLES = 2000
 WORST = 10
 _NAMES = {
@@ -63,7 +75,7 @@ class CaseResult:
 @dataclass(frozen=True)
 class Summary:
     """One measure over the cases of one type: medians before and after, and the mean gain (more is better) with its 95%
-    bootstrap interval (percentiles; Efron 1979); improved: share of cases."""
+    bootstrap interval (percentiles; Efron 1979); improved: share of cases; median_gain: of the paired gains."""
 
     kind: str
     measure: str
@@ -73,7 +85,18 @@ class Summary:
     gain: float
     low: float
     high: float
+    median_gain: float
     improved: float
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """The five seconds of a case that gained least, or lost most, as sounds (C, T) by name."""
+
+    result: CaseResult
+    start_s: float
+    sample_rate: int
+    sounds: dict[str, np.ndarray]
 
 
 def find_cases(folder: Path) -> list[Case]:
@@ -102,39 +125,48 @@ def validate(
     cases: Sequence[Case],
     choose: Callable[[Case], tuple[ChunkRepairer, Preset]],
     *,
-    pictures: Path | None = None,
+    also: Sequence[str] = (),
     progress: Progress | None = None,
-) -> list[CaseResult]:
-    """Repair every case and measure it. pictures: a folder for spectrograms of the ten cases that gained least.
+) -> tuple[list[CaseResult], list[Excerpt]]:
+    """Repair every case and measure it; excerpts of the ten cases that gained least, the worst first.
 
-    progress: called with the cases done and the cases in all. Raises what `render_file` and `compare_files` raise.
+    also: names of scorecard.EXTRAS. progress: called with the cases done and the cases in all. Raises what
+    `render_file` and `compare_files` raise.
     """
-    results = []
+    results: list[CaseResult] = []
     with tempfile.TemporaryDirectory(prefix="stemprover-") as scratch:
-        for number, case in enumerate(cases):
+        repaired = {case.name: Path(scratch) / f"{number}.wav" for number, case in enumerate(cases)}
+        same = Path(scratch) / "clean.wav"
+        for case in cases:
             repairer, preset = choose(case)
-            repaired, same = (Path(scratch) / f"{number}-{name}.wav" for name in ("repaired", "clean"))
-            for source, target in ((case.degraded, repaired), (case.truth, same)):
-                render_file(source, target, repairer, mix=case.mix, preset=preset)
-            compared = compare_files(case.degraded, repaired, case.truth, case.mix)
+            for source, target in ((case.degraded, repaired[case.name]), (case.truth, same)):
+                render_file(source, target, repairer, mix=case.mix, preset=preset, overwrite=True)
+            compared = compare_files(case.degraded, repaired[case.name], case.truth, case.mix, also=also)
             results.append(CaseResult(case, compared.rows, median_sdr(same, case.truth)))
-            same.unlink()
+            kept = {result.case.name for result in worst(results)}
+            for name, path in repaired.items():
+                if name not in kept:
+                    path.unlink(missing_ok=True)
             if progress is not None:
-                progress(number + 1, len(cases))
-        if pictures is not None:
-            for rank, result in enumerate(worst(results), start=1):
-                number = results.index(result)
-                pair = Comparison(
-                    result.case.degraded,
-                    Path(scratch) / f"{number}-repaired.wav",
-                    result.case.truth,
-                    result.case.mix,
-                    probe(result.case.degraded).duration_s,
-                    result.rows,
-                )
-                name = result.case.name.replace("/", "-").replace("\\", "-")
-                write_picture(pair, pictures / f"worst-{rank:02d}-{name}.png", overwrite=True)
-    return results
+                progress(len(results), len(cases))
+        return results, [_excerpt(result, repaired[result.case.name]) for result in worst(results)]
+
+
+def _excerpt(result: CaseResult, repaired: Path) -> Excerpt:
+    """From the first minute."""
+    case, rate = result.case, probe(result.case.truth).sample_rate
+    paths = {"Before": case.degraded, "After": repaired, "True stem": case.truth}
+    sounds = {name: read_start(path, round(SEARCHED_S * rate)) for name, path in paths.items()}
+    length = min(sound.shape[1] for sound in sounds.values())
+    size = min(length, round(EXCERPT_S * rate))
+    gains: dict[int, float] = {}
+    for start in range(0, length - size + 1, max(1, size // 2)):
+        before, after, truth = (sound[:, start : start + size] for sound in sounds.values())
+        if (gain := si_sdr(after, truth) - si_sdr(before, truth)) == gain:
+            gains[start] = gain
+    start = min(gains, key=lambda key: gains[key], default=0)
+    cut = {name: sound[:, start : start + size] for name, sound in sounds.items()}
+    return Excerpt(result, start / rate, rate, cut)
 
 
 def worst(results: Sequence[CaseResult]) -> list[CaseResult]:
@@ -162,7 +194,7 @@ def summarise(results: Sequence[CaseResult], seed: int = 0) -> list[Summary]:
                 summaries.append(
                     Summary(
                         kind, measure, len(gains), before, after, float(gains.mean()), low, high,
-                        float(np.mean(gains > 0)),
+                        float(np.median(gains)), float(np.mean(gains > 0)),
                     )
                 )  # fmt: skip
     return summaries
@@ -176,27 +208,8 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]
     return float(low), float(high)
 
 
-def write_report(results: Sequence[CaseResult], folder: Path) -> Path:
-    """report.json with all summaries, cases and the worst ones. Raises OutputError."""
-    make_folder(folder)
-    target = folder / "report.json"
-    about = {
-        "summaries": [asdict(summary) for summary in summarise(results)],
-        "worst": [result.case.name for result in worst(results)],
-        "cases": [
-            {
-                "name": result.case.name,
-                "kind": result.case.kind,
-                "clean_sdr_db": _finite(result.clean_sdr_db),
-                "measures": {row.name: [_finite(row.before), _finite(row.after)] for row in result.rows},
-            }
-            for result in results
-        ],
-    }
-    with atomic_output(target, (), overwrite=True) as part:
-        part.write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
-    return target
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 5) if np.isfinite(value) else None
+def harmed(results: Sequence[CaseResult]) -> float:
+    """Share of the cases that lost over 0.2 dB of SI-SDR."""
+    gains = np.array([result.gain("SI-SDR") for result in results])
+    gains = gains[np.isfinite(gains)]
+    return float(np.mean(gains < -HARM_DB)) if len(gains) else float("nan")

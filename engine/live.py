@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .channels import add_change, pair_count
@@ -9,7 +11,37 @@ from .errors import MixMismatchError, OptionError
 from .fifo import Fifo
 from .resample import Resampler, round_trip_latency
 from .silence import SilenceGate
-from .stream import MODEL_RATE, DeltaStream
+from .stream import MODEL_RATE, DeltaState, DeltaStream
+
+FADE_S = 0.02
+
+
+@dataclass
+class _Voice:
+    """A model in a stream (None: no change), its states, and the samples it still has to hear before it may sound."""
+
+    delta: DeltaStream | None
+    states: list[DeltaState]
+    unready: int = 0
+
+    @classmethod
+    def of(cls, delta: DeltaStream | None, channels: int, *, late: bool = False) -> _Voice:
+        """`late`: it joins a stream that runs."""
+        if delta is None:
+            return cls(None, [])
+        states = [delta.start() for _ in range(pair_count(channels))]
+        needed = delta.memory_samples + delta.warmup_samples + delta.delay_samples if late else 0
+        return cls(delta, states, needed)
+
+    def change(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
+        """The change (C, n) of a chunk."""
+        if self.delta is None:
+            return np.zeros_like(stem)
+        # What it has to hear first is longer than what the model sees: that part is only listened to.
+        listen_only = self.unready > self.delta.warmup_samples + self.delta.delay_samples
+        change, self.states = self.delta.process_channels(stem, mix, self.states, listen_only=listen_only)
+        self.unready = max(0, self.unready - stem.shape[1])
+        return change
 
 
 class RepairStream:
@@ -28,9 +60,11 @@ class RepairStream:
         if chunk_frames < 1:
             raise OptionError(f"chunk_frames={chunk_frames}: give 1 or more")
         self.sample_rate, self.channels, self.has_mix, self.wet = sample_rate, channels, has_mix, wet
-        self._delta = delta
-        self._chunk = chunk_frames * delta.hop
-        self.latency_samples = round_trip_latency(sample_rate, self._chunk, delta.delay_samples)
+        self._hop, self._delay = delta.hop, delta.delay_samples
+        self._voice = _Voice.of(delta, channels)
+        self._next: _Voice | None = None
+        self._chunk = chunk_frames * self._hop
+        self.latency_samples = round_trip_latency(sample_rate, self._chunk, self._delay)
         self.reset()
 
     def reset(self) -> None:
@@ -42,9 +76,21 @@ class RepairStream:
         self._model_in, self._dry, self._gains, self._change = Fifo(), Fifo(), Fifo(), Fifo()
         self._waiting = self._ready = 0  # samples in _model_in and in _change
         self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
-        self._skip = self._delta.delay_samples
+        self._skip = self._delay
         self._lead = self.latency_samples
-        self._states = [self._delta.start() for _ in range(pair_count(self.channels))]
+        self._voice, self._next = _Voice.of((self._next or self._voice).delta, self.channels), None
+        self._faded = 0
+
+    def swap(self, delta: DeltaStream | None) -> None:
+        """Go over to another model (of the same look-ahead), or to no change at all (None), with a cross-fade of 20 ms
+        once it has heard enough of the sound; until then the present one goes on. Costs both models meanwhile. A swap
+        that still waits is replaced. Raises OptionError for a model that does not fit this stream."""
+        if delta is not None and (delta.hop, delta.delay_samples) != (self._hop, self._delay):
+            raise OptionError(
+                f"a model of hop {delta.hop} and delay {delta.delay_samples} cannot follow one of hop {self._hop} and "
+                f"delay {self._delay}; open a new stream"
+            )
+        self._next, self._faded = _Voice.of(delta, self.channels, late=True), 0
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
         """Host block (C, n), and the mixture's where the stream has one, to (C, n) float32. Raises OptionError,
@@ -82,11 +128,26 @@ class RepairStream:
             block = self._model_in.pop(self._chunk)
             self._waiting -= self._chunk
             mix = block[self.channels :] if self.has_mix else None
-            change, self._states = self._delta.process_channels(block[: self.channels], mix, self._states)
+            change = self._heard(block[: self.channels], mix)
             part = self._back.process(change[:, self._skip :])
             self._skip = max(0, self._skip - self._chunk)
             self._change.push(part)
             self._ready += part.shape[1]
+
+    def _heard(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
+        change = self._voice.change(stem, mix)
+        if self._next is None:
+            return change
+        ready = self._next.unready == 0
+        other = self._next.change(stem, mix)
+        if not ready:
+            return change
+        length = round(FADE_S * MODEL_RATE)
+        share = np.minimum(1.0, (self._faded + 1 + np.arange(stem.shape[1])) / length).astype(np.float32)
+        self._faded += stem.shape[1]
+        if self._faded >= length:
+            self._voice, self._next = self._next, None
+        return change + share * (other - change)
 
     def _give(self, count: int) -> np.ndarray:
         if count == 0:

@@ -16,6 +16,7 @@ from .bundle import Bundle, base_bundle
 from .channels import add_change, pair_count
 from .errors import MixMismatchError, OptionError
 from .fifo import Fifo
+from .gate import Gate
 from .live import RepairStream
 from .resample import Resampler, check_rate
 from .runtime import Runtime
@@ -48,7 +49,8 @@ class Repairer:
     """One loaded model with a blend of adapters. Sound is float32 (C, T), as in pedalboard.
 
     preset or blend (adapter file -> weight 0..1.5) choose the adapters; `quality` (draft, standard, best) or `steps`
-    the steps of the sampler; `wet` 0..1 the share of the change that is added; `jobs` the cores that a file may use.
+    the steps of the sampler; `wet` 0..1 the share of the change that is added; `jobs` the cores that a file may use;
+    `gated`: nothing is changed where the detectors hear nothing wrong.
     Raises OptionError for values out of range and ModelError for a missing or damaged bundle.
     """
 
@@ -64,6 +66,7 @@ class Repairer:
         device: str = "auto",
         jobs: int | None = None,
         segments: SegmentConfig | None = None,
+        gated: bool = True,
     ) -> None:
         if preset is not None and blend is not None:
             raise OptionError("give a preset or a blend, not both")
@@ -79,6 +82,7 @@ class Repairer:
         if self.jobs < 1:
             raise OptionError(f"jobs={self.jobs} is out of range; give 1 or more")
         self.segments = segments or SegmentConfig()
+        self.gate = Gate() if gated else None
         adapters = blend if blend is not None else preset.adapters if preset is not None else {}
         self.runtime = Runtime(Bundle.load(bundle or base_bundle()), adapters, device)
 
@@ -153,15 +157,16 @@ class Repairer:
     ) -> RepairStream:
         """A live stream: `process(block)` gives a block of the same size, `latency_samples` later; `flush()` the
         rest."""
-        return RepairStream(self._delta_stream(), check_rate(sample_rate), channels, has_mix, self.wet, chunk_frames)
+        return RepairStream(self.delta_stream(), check_rate(sample_rate), channels, has_mix, self.wet, chunk_frames)
 
-    def _delta_stream(self) -> DeltaStream:
-        return DeltaStream(self.runtime, self.steps)
+    def delta_stream(self) -> DeltaStream:
+        """The model's own stream, for `RepairStream.swap`."""
+        return DeltaStream(self.runtime, self.steps, gate=self.gate)
 
     def _changes(self, blocks: Iterator[np.ndarray], channels: int, has_mix: bool) -> Iterator[np.ndarray]:
         """Model-rate blocks (stem and mixture channels stacked) to the change (C, n), aligned, as many samples as
         came in."""
-        delta = self._delta_stream()
+        delta = self.delta_stream()
         cut = _Segmenter(blocks, channels, 2 * channels if has_mix else channels, delta, self.segments, self.jobs)
         if self.jobs == 1:
             for segment in cut:

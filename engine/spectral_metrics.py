@@ -54,6 +54,34 @@ def phase_agreement(estimate: np.ndarray, reference: np.ndarray) -> float:
     return _cosine(a, b)
 
 
+def band_phase_agreement(estimate: np.ndarray, reference: np.ndarray, sample_rate: int = 44100) -> np.ndarray:
+    """`phase_agreement` of each perceptual band (K,); nan in bands more than 60 dB under the reference's loudest."""
+    bands = PerceptualBands(sample_rate=sample_rate)
+    a, b = _spectrum(estimate, 2048), _spectrum(reference, 2048)
+    power = bands.sum(_power(b)).sum(axis=-1)
+    product = a * b.conj()
+    same, both = (bands.sum(x).sum(axis=(0, 2)) for x in (product.real, np.abs(product)))
+    heard = (power > power.max(initial=0.0) * 10 ** (QUIET_DB / 10)) & (both > 0.0)
+    return np.where(heard, same / np.where(heard, both, 1.0), np.nan)
+
+
+def worst_band_phase(estimate: np.ndarray, reference: np.ndarray, sample_rate: int = 44100) -> float:
+    """The lowest `band_phase_agreement`; nan where the reference is silent."""
+    found = band_phase_agreement(estimate, reference, sample_rate)
+    return float("nan") if np.isnan(found).all() else float(np.nanmin(found))
+
+
+def band_coherence(estimate: np.ndarray, reference: np.ndarray, sample_rate: int = 44100) -> float:
+    """Whether neighbouring perceptual bands share their phase error, frame by frame, weighted by energy: 1 where bands
+    stay together (for equals, and for a sound turned as a whole), 0 where each turns by itself.
+
+    With p the cross-spectrum of a band, sum of X^ X*: sum of Re(p_k p*_k+1) over sum of |p_k p_k+1|. nan for silence.
+    """
+    bands = PerceptualBands(sample_rate=sample_rate)
+    p = bands.sum((_spectrum(estimate, 2048) * _spectrum(reference, 2048).conj()).sum(axis=0))
+    return _cosine(p[1:], p[:-1])
+
+
 def frequency_agreement(estimate: np.ndarray, reference: np.ndarray) -> float:
     """`phase_agreement` of the phase's advance from frame to frame, the instantaneous frequency."""
     a, b = (_steps(_spectrum(audio, 2048), axis=-1) for audio in (estimate, reference))

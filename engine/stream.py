@@ -11,6 +11,7 @@ import numpy as np
 
 from .channels import from_pairs, to_pairs
 from .features import FeatureMaker, Features, FeatureState
+from .gate import Gate, over_bins
 from .runtime import ModelState, Runtime
 from .stft import AnalysisState, Stft, SynthesisState
 
@@ -19,14 +20,15 @@ MODEL_RATE = 44100
 
 @dataclass(frozen=True)
 class DeltaState:
-    """Everything between two blocks of one stream. `quiet` counts the silent hops up to now; `running` is False while
-    the model sleeps; `model_frames` frames have gone into the running model."""
+    """Everything between two blocks of one stream. `gate` is what the gate remembers; `quiet` counts the silent hops up
+    to now; `running` is False while the model sleeps."""
 
     stem: AnalysisState
     mix: AnalysisState
     synthesis: SynthesisState
     features: FeatureState
     model: ModelState
+    gate: np.ndarray
     quiet: int
     running: bool
 
@@ -36,12 +38,14 @@ class DeltaStream:
     """The change that repairs a stem, `delay_samples` later than the stem.
 
     The model sleeps when nothing but digital silence is within its look-ahead, and starts afresh with the first
-    sound: by a rule that looks at single hops, so that it does not depend on how the stream was cut into blocks.
+    sound: by a rule that looks at single hops, so that it does not depend on how the stream was cut into blocks. Where
+    `gate` is None, all of the change is let through.
     """
 
     runtime: Runtime
     steps: int
     recompute_control: bool = False
+    gate: Gate | None = field(default_factory=Gate)
     stft: Stft = field(init=False)
     maker: FeatureMaker = field(init=False)
 
@@ -81,6 +85,7 @@ class DeltaStream:
             synthesis=self.stft.start_synthesis(2 * batch),
             features=self.maker.start(batch),
             model=self.runtime.start(batch, self.steps),
+            gate=self._start_gate(batch),
             quiet=self._sleep_after,
             running=False,
         )
@@ -100,7 +105,7 @@ class DeltaStream:
             m = m.reshape(y.shape)
         sounding = np.any(flat.reshape(2 * batch, -1, self.hop) != 0.0, axis=(0, 2))
         change = np.zeros_like(y)
-        features, model = state.features, state.model
+        features, model, gate = state.features, state.model, state.gate
         quiet, running = state.quiet, state.running
         for start, stop, after, awake in _runs(sounding, quiet, self._sleep_after):
             quiet = after
@@ -109,6 +114,7 @@ class DeltaStream:
                 continue
             if not running:
                 features, model = self.maker.start(batch), self.runtime.start(batch, self.steps)
+                gate = self._start_gate(batch)
                 running = True
             part = slice(start, stop)
             heard, song = y[..., part], None if m is None else m[..., part]
@@ -116,10 +122,14 @@ class DeltaStream:
                 features = self.maker.listen(heard, song, features)
                 continue
             made, features = self.maker(heard, song, features)
-            change[..., part], model = self._repair(made, model, has_mix=m is not None)
+            found, model = self._repair(made, model, has_mix=m is not None)
+            if self.gate is not None:
+                share, gate = self.gate(made.control, gate)
+                found *= over_bins(share, self.runtime.bundle.latent.layout)
+            change[..., part] = found
         out, synthesis = self.stft.synthesis(change.reshape(2 * batch, *change.shape[2:]), state.synthesis)
         return out.reshape(batch, 2, length), DeltaState(
-            stem_state, mix_state, synthesis, features, model, quiet, running
+            stem_state, mix_state, synthesis, features, model, gate, quiet, running
         )
 
     def process_channels(
@@ -134,6 +144,10 @@ class DeltaStream:
         ]
         change = np.concatenate([part for part, _ in made])
         return from_pairs(change, len(stem)), [state for _, state in made]
+
+    def _start_gate(self, batch: int) -> np.ndarray:
+        bundle = self.runtime.bundle
+        return (self.gate or Gate()).start(batch, bundle.latent.layout, bundle.lookahead)
 
     @property
     def _sleep_after(self) -> int:

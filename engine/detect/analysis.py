@@ -19,6 +19,15 @@ FRAMES_A_COLUMN = 8
 NEEDS_SONG = ("bleed",)
 
 
+def _strength(score: float, threshold: float, typical: float) -> float:
+    return float(np.clip((score - threshold) / max(typical - threshold, 1e-3), 0.0, 1.0))
+
+
+def weight_of(score: float, threshold: float, typical: float) -> float:
+    """The weight of a preset that a score asks for: 0.4 at the threshold, 1 for a clearly audible case."""
+    return round(0.4 + 0.6 * _strength(score, threshold, typical), 2)
+
+
 @dataclass(frozen=True)
 class Finding:
     """One type of artefact in one sound. score: mean severity, 0..1; threshold: what 97.5% or more of true stems stay
@@ -44,7 +53,7 @@ class Finding:
         """0 at the threshold, 1 for a clearly audible case, limited to that."""
         if not self.found:
             return 0.0
-        return float(np.clip((self.score - self.threshold) / max(self.typical - self.threshold, 1e-3), 0.0, 1.0))
+        return _strength(self.score, self.threshold, self.typical)
 
 
 @dataclass(frozen=True)
@@ -67,12 +76,13 @@ class Analysis:
 
     def blend(self) -> Mapping[str, float]:
         """Presets and weights that this sound asks for: 0.4 at the threshold, 1 for a clearly audible case."""
-        return {finding.kind: round(0.4 + 0.6 * finding.strength, 2) for finding in self.found}
+        return {f.kind: weight_of(f.score, f.threshold, f.typical) for f in self.found}
 
 
 @dataclass
-class Analyser:
-    """Blocks of a sound, and of its song if there is one, to an Analysis; it remembers 5 x 31 numbers each 93 ms."""
+class Listener:
+    """Blocks of a sound, and of its song if there is one, to severities: resampler, STFT and detectors in one stream,
+    FRAMES_A_COLUMN frames at a time."""
 
     sample_rate: float
     channels: int
@@ -90,6 +100,60 @@ class Analyser:
         pairs = pair_count(self.channels)
         self._spectra = [self._stft.start_analysis(4 if self.has_mix else 2) for _ in range(pairs)]
         self._states = [self.detectors.start() for _ in range(pairs)]
+
+    def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The next samples (C, n), and as many of the song, to the severities (5, K, N) of the frames that are ready
+        and their mean power in each bin (K, N); of several pairs of channels the worse one counts."""
+        sound = np.asarray(block, np.float32)
+        if sound.ndim != 2 or len(sound) != self.channels:
+            raise OptionError(f"block of shape {sound.shape}: give ({self.channels}, samples)")
+        if (mix is not None) != self.has_mix or (mix is not None and np.shape(mix) != sound.shape):
+            raise MixMismatchError(f"has_mix={self.has_mix}: give as much of the song as of the stem, {sound.shape}")
+        if mix is not None:
+            sound = np.concatenate([sound, np.asarray(mix, np.float32)])
+        return self._advance(self._resampler.process(sound), last=False)
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        """What is still inside; the last column is filled up with silence."""
+        rest = self._resampler.process(np.zeros((len(self._waiting), 0), np.float32), last=True)
+        return self._advance(rest, last=True)
+
+    def _advance(self, sound: np.ndarray, *, last: bool) -> tuple[np.ndarray, np.ndarray]:
+        step = FRAMES_A_COLUMN * self.detectors.stft.hop
+        waiting = np.concatenate([self._waiting, sound], axis=1)
+        count = waiting.shape[1] // step * step
+        if last and waiting.shape[1] > count:
+            waiting = np.pad(waiting, ((0, 0), (0, count + step - waiting.shape[1])))
+            count += step
+        ready, self._waiting = waiting[:, :count], waiting[:, count:]
+        shape = (len(self.detectors.bands), count // self.detectors.stft.hop)
+        severity, power = np.zeros((len(TYPES), *shape), np.float32), np.zeros(shape, np.float32)
+        if not count:
+            return severity, power
+        stems = to_pairs(ready[: self.channels])
+        songs = to_pairs(ready[self.channels :]) if self.has_mix else None
+        for i, stem in enumerate(stems):
+            both = stem if songs is None else np.concatenate([stem, songs[i]])
+            spectrum, self._spectra[i] = self._stft.analysis(both, self._spectra[i])
+            song = spectrum[2:] if self.has_mix else None
+            found, self._states[i] = self.detectors(spectrum[:2], song, self._states[i])
+            energy = np.square(np.abs(spectrum[:2])).sum(axis=0)
+            power += self.detectors.bands.sum(energy) / self.detectors.bands.widths[:, None]
+            severity = np.maximum(severity, found)
+        return severity, power
+
+
+@dataclass
+class Analyser:
+    """Blocks of a sound, and of its song if there is one, to an Analysis; it remembers 5 x 31 numbers each 93 ms."""
+
+    sample_rate: float
+    channels: int
+    has_mix: bool = False
+    detectors: Detectors = field(default_factory=Detectors)
+
+    def __post_init__(self) -> None:
+        self._listener = Listener(self.sample_rate, self.channels, self.has_mix, self.detectors)
         self._columns: list[np.ndarray] = []
         self._levels: list[np.ndarray] = []
         self._sounding = 0
@@ -98,20 +162,13 @@ class Analyser:
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> None:
         """The next samples (C, n), and as many of the song."""
-        sound = np.asarray(block, np.float32)
-        if sound.ndim != 2 or len(sound) != self.channels:
-            raise OptionError(f"block of shape {sound.shape}: give ({self.channels}, samples)")
-        if (mix is not None) != self.has_mix or (mix is not None and np.shape(mix) != sound.shape):
-            raise MixMismatchError(f"has_mix={self.has_mix}: give as much of the song as of the stem, {sound.shape}")
-        self._samples += sound.shape[1]
-        if mix is not None:
-            sound = np.concatenate([sound, np.asarray(mix, np.float32)])
-        self._advance(self._resampler.process(sound), last=False)
+        found = self._listener.process(block, mix)
+        self._samples += np.shape(block)[1]
+        self._add(*found)
 
     def finish(self) -> Analysis:
         """What was found. The analyser is used up."""
-        rest = self._resampler.process(np.zeros((len(self._waiting), 0), np.float32), last=True)
-        self._advance(rest, last=True)
+        self._add(*self._listener.finish())
         bands = self.detectors.bands
         severities = (
             np.stack(self._columns, axis=-1) if self._columns else np.zeros((len(TYPES), len(bands), 0), np.float32)
@@ -129,29 +186,7 @@ class Analyser:
             findings=self._findings(severities, column_s),
         )
 
-    def _advance(self, sound: np.ndarray, *, last: bool) -> None:
-        """Whole columns of frames go through; the last one is filled up with silence."""
-        step = FRAMES_A_COLUMN * self.detectors.stft.hop
-        waiting = np.concatenate([self._waiting, sound], axis=1)
-        count = waiting.shape[1] // step * step
-        if last and waiting.shape[1] > count:
-            waiting = np.pad(waiting, ((0, 0), (0, count + step - waiting.shape[1])))
-            count += step
-        ready, self._waiting = waiting[:, :count], waiting[:, count:]
-        if not count:
-            return
-        stems = to_pairs(ready[: self.channels])
-        songs = to_pairs(ready[self.channels :]) if self.has_mix else None
-        shape = (len(self.detectors.bands), count // self.detectors.stft.hop)
-        severity, power = np.zeros((len(TYPES), *shape), np.float32), np.zeros(shape, np.float32)
-        for i, stem in enumerate(stems):
-            both = stem if songs is None else np.concatenate([stem, songs[i]])
-            spectrum, self._spectra[i] = self._stft.analysis(both, self._spectra[i])
-            song = spectrum[2:] if self.has_mix else None
-            found, self._states[i] = self.detectors(spectrum[:2], song, self._states[i])
-            energy = np.square(np.abs(spectrum[:2])).sum(axis=0)
-            power += self.detectors.bands.sum(energy) / self.detectors.bands.widths[:, None]
-            severity = np.maximum(severity, found)  # of several pairs the worse one counts
+    def _add(self, severity: np.ndarray, power: np.ndarray) -> None:
         self._sounding += int(severity.any(axis=(0, 1)).sum())
         self._totals += severity.sum(axis=-1, dtype=np.float64)
         self._columns += list(np.moveaxis(_columns(severity), -1, 0))

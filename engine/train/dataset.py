@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import TrainingError
 from ..features import FeatureMaker
 from ..stft import Stft
+from .artefacts import SIMULATORS
 from .pool import FULL_SCALE, TRACKS, open_shard, shard_paths
 
 # (true stem, separated stem with zeros above 11 kHz, the same with the averaged mask)
@@ -20,7 +21,8 @@ CHOICES = tuple((TRACKS.index(f"x_{s}"), TRACKS.index(f"y_{s}_zeros"), TRACKS.in
 @dataclass(frozen=True)
 class CropConfig:
     """What a batch is made of: probabilities in 0..1, lengths in frames, gain in dB either way. The features have heard
-    `history` frames before the crop."""
+    `history` frames before the crop. `simulated` of the crops have one or two of `artefacts` instead of the real
+    separator's, and `upon_separated` of those have them on top of it."""
 
     batch: int = 8
     frames: int = 64
@@ -31,12 +33,22 @@ class CropConfig:
     no_mix: float = 0.06
     blend: float = 0.15
     average: float = 0.25
+    simulated: float = 0.25
+    upon_separated: float = 0.3
     mono: float = 0.03
+    artefacts: tuple[str, ...] = tuple(SIMULATORS)
+    severity: tuple[float, float] = (0.1, 1.0)
 
     def __post_init__(self) -> None:
-        for name in ("clean", "no_mix", "blend", "average", "mono"):
+        for name in ("clean", "no_mix", "blend", "average", "simulated", "upon_separated", "mono"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise TrainingError(f"{name}={getattr(self, name)} is a probability: give 0 to 1")
+        unknown = [name for name in self.artefacts if name not in SIMULATORS]
+        if unknown or not self.artefacts:
+            raise TrainingError(f"artefacts={list(self.artefacts)}: name some of {', '.join(SIMULATORS)}")
+        low, high = self.severity
+        if not 0.0 <= low <= high <= 1.0:
+            raise TrainingError(f"severity={list(self.severity)} is a range: give two rising numbers in 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,12 @@ class PoolBatches:
         stft, config = self.maker.stft, self.config
         return (config.history + config.frames + config.lookahead) * stft.hop + stft.delay_samples
 
+    def _simulated(self, stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        names = rng.permutation(self.config.artefacts)[: rng.integers(1, 3)]
+        for name in names:
+            stem = SIMULATORS[name](stem, rest, float(rng.uniform(*self.config.severity)), rng)
+        return stem
+
     def _spectrum(self, audio: np.ndarray) -> np.ndarray:
         edge = self.maker.stft.delay_samples
         state = type(self.stft.start_analysis(2))(audio[:, :edge])
@@ -116,6 +134,9 @@ class PoolBatches:
         start = starts[int(np.argmax(power))] if rng.random() < 0.8 else starts[0]
         tracks = item[:, :, start : start + span].astype(np.float32) / np.float32(FULL_SCALE)
         truth, stem, mix = tracks[true_track], tracks[separated], tracks[0] + tracks[1]
+        if rng.random() < config.simulated:
+            rest = tracks[1 - true_track]
+            stem = self._simulated(stem if rng.random() < config.upon_separated else truth, rest, rng)
         if rng.random() < config.blend:
             stem = truth + np.float32(rng.uniform(0.2, 1.3)) * (stem - truth)
         if rng.random() < config.clean:

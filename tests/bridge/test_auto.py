@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from stemprover.bridge.auto import AutoStream
+from stemprover.bridge.presets import Preset
+from stemprover.engine.errors import ModelError
+from stemprover.engine.repair import Repairer
 
 DEMO = Path(__file__).parents[2] / "presets" / "demo"
 
@@ -49,3 +53,46 @@ def test_a_bad_file_does_not_stop_the_others(files: Path, run_cli: Callable) -> 
     assert result.code == 2
     assert "broken.wav" in result.err
     assert (files / "out" / "truth.wav").is_file()
+
+
+@pytest.mark.parametrize(("name", "preset"), [("separated", "dull-highs"), ("truth", "auto")])
+def test_a_stream_chooses_by_itself(name: str, preset: str) -> None:
+    sounds = {n: soundfile.read(DEMO / f"{n}.flac", dtype="float32")[0].T[:, : 12 * 44100] for n in (name, "song")}
+    made = []
+
+    def make(chosen: Preset) -> Repairer:
+        made.append(chosen.name)
+        return Repairer(chosen, jobs=1)
+
+    stream = AutoStream(44100, 2, has_mix=True, chunk_frames=32, make_repairer=make, wait=True)
+    out, step = [], 4096
+    for at in range(0, sounds[name].shape[1], step):
+        out.append(stream.process(sounds[name][:, at : at + step], sounds["song"][:, at : at + step]))
+    out.append(stream.flush())
+    stream.close()
+    repaired = np.concatenate(out, axis=1)[:, stream.latency_samples :]
+    assert repaired.shape == sounds[name].shape
+    assert preset in stream.preset.name
+    assert len(made) <= 4, "a few choices, not one for every block"
+    change = repaired - sounds[name]
+    if preset == "auto":
+        assert not change[:, -4 * 44100 :].any(), "nothing is wrong, and after a while nothing is done"
+    else:
+        assert np.abs(change[:, -4 * 44100 :]).max() > 1e-3
+
+
+def test_a_preset_that_cannot_be_had_leaves_the_present_one() -> None:
+    stem, song = (
+        soundfile.read(DEMO / f"{n}.flac", dtype="float32")[0].T[:, : 5 * 44100] for n in ("separated", "song")
+    )
+
+    def make(chosen: Preset) -> Repairer:
+        if chosen.name != "general":
+            raise ModelError("no such adapter")
+        return Repairer(chosen, jobs=1)
+
+    stream = AutoStream(44100, 2, has_mix=True, chunk_frames=32, make_repairer=make, wait=True)
+    for at in range(0, stem.shape[1], 8192):
+        stream.process(stem[:, at : at + 8192], song[:, at : at + 8192])
+    assert isinstance(stream.error, ModelError)
+    assert stream.preset.name == "general"

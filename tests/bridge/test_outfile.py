@@ -176,7 +176,7 @@ import sys
 sys.path.insert(0, sys.argv.pop(1))
 from fakes import FakeRepairer
 from stemprover import cli
-cli._make_repairer = lambda preset, **options: FakeRepairer(pause_s=0.2)
+cli.options.make_repairer = lambda preset, **options: FakeRepairer(pause_s=0.2)
 cli.main()
 """
 

@@ -51,6 +51,11 @@ def test_a_repair_that_subtracts_the_song_is_measured(cases: Path, run_cli: Call
     assert report["worst"][0].startswith("bleed")
     assert len(list(out.glob("worst-*.png"))) == 6
     assert "True stems come back at" in result.out
+    assert report["harmed"] == 0.0
+    page = (out / "report.html").read_text()
+    assert page.count('<section class="listen">') == 6
+    assert page.count("<audio") == 18
+    assert "bleed" in page
 
 
 def test_a_repair_that_does_nothing_gains_nothing(cases: Path, run_cli: Callable, tmp_path: Path) -> None:
@@ -85,3 +90,29 @@ def test_the_interval_holds_the_mean(values: list[float]) -> None:
     low, high = bootstrap_interval(np.array(values))
     assert low - 1e-9 <= np.mean(values) <= high + 1e-9 or len(values) < 4
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+
+
+def test_without_the_songs_and_with_more_measures(cases: Path, run_cli: Callable, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    result = run_cli(
+        "validate", cases / "bleed", "-o", out, "--no-mix", "--also", "bsseval", repairer=FakeRepairer(0.5)
+    )
+    assert result.code == 0, result.err
+    report = json.loads((out / "report.json").read_text())
+    assert "BSSEval SDR" in {row["measure"] for row in report["summaries"]}
+    assert "Beyond the song" not in report["cases"][0]["measures"]
+    assert run_cli("validate", cases, "--also", "mos").code == 2
+
+
+def test_the_excerpt_is_where_the_loss_is(tmp_path: Path, run_cli: Callable) -> None:
+    """Twenty seconds, and a repair (more of the song) that harms most where the stem was cleanest."""
+    rng = np.random.default_rng(1)
+    truth, rest = 0.1 * rng.standard_normal((2, 20 * RATE, 2))
+    leak = np.full((20 * RATE, 1), 0.5)
+    leak[12 * RATE : 18 * RATE] = 0.1
+    (tmp_path / "one").mkdir()
+    for name, sound in (("truth", truth), ("degraded", truth + leak * rest), ("mix", truth + rest)):
+        soundfile.write(tmp_path / "one" / f"{name}.wav", sound, RATE, subtype="FLOAT")
+    result = run_cli("validate", tmp_path / "one", "-o", tmp_path / "out", repairer=FakeRepairer(1.0, 0.5))
+    assert result.code == 0, result.err
+    assert "from 0:12.500" in (tmp_path / "out" / "report.html").read_text()

@@ -93,3 +93,27 @@ def test_silence_is_nan() -> None:
     assert math.isnan(sm.kurtosis_ratio(silence, silence))
     assert math.isnan(sm.phase_agreement(silence, silence))
     assert all(math.isnan(value) for value in sm.channel_errors(silence, silence) or ())
+
+
+def test_the_worst_band_is_found() -> None:
+    spectrum = np.fft.rfft(NOISE)
+    hertz = np.fft.rfftfreq(NOISE.shape[1], 1 / 44100)
+    spectrum[:, (hertz > 2000) & (hertz < 6000)] *= np.exp(2j)
+    part = np.fft.irfft(spectrum, NOISE.shape[1])
+    by_band = sm.band_phase_agreement(part, NOISE)
+    middle = 0.5 * (sm.PerceptualBands().edges_hz[1:] + sm.PerceptualBands().edges_hz[:-1])
+    inside, outside = (middle > 2500) & (middle < 5500), (middle < 1500) | (middle > 7000)
+    assert by_band[inside] == pytest.approx(math.cos(2.0), abs=0.03)
+    assert by_band[outside] == pytest.approx(1.0, abs=0.01)
+    assert sm.worst_band_phase(part, NOISE) == pytest.approx(math.cos(2.0), abs=0.03)
+    assert math.isnan(sm.worst_band_phase(NOISE, np.zeros_like(NOISE)))
+
+
+def test_bands_that_turn_together_belong_together() -> None:
+    assert sm.band_coherence(turned(NOISE, 1.0), NOISE) == pytest.approx(1.0, abs=0.01)
+    spectrum = np.fft.rfft(NOISE)
+    bands = sm.PerceptualBands()
+    hertz = np.fft.rfftfreq(NOISE.shape[1], 1 / 44100)
+    band = np.searchsorted(bands.edges_hz, hertz)
+    apart = np.fft.irfft(spectrum * np.exp(1j * np.pi * (band % 2)), NOISE.shape[1])
+    assert sm.band_coherence(apart, NOISE) < -0.8, "every second band turned half round"

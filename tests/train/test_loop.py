@@ -19,25 +19,6 @@ from stemprover.engine.train.options import TrainOptions
 CROP = CropConfig(batch=2, frames=12)
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pool of noise bursts whose `separated` stems have lost half of their level and all above 11 kHz."""
-    rng = np.random.default_rng(0)
-    folder = tmp_path_factory.mktemp("pool")
-    for split in ("train", "valid", "valid-other"):
-        (folder / split).mkdir()
-        items = np.zeros((3, 6, 2, 200_000), np.int16)
-        for item in items:
-            stems = 6000 * rng.standard_normal((2, 2, 200_000)) * np.abs(np.sin(np.arange(200_000) / 5000))
-            spectrum = np.fft.rfft(stems, axis=-1)
-            spectrum[..., spectrum.shape[-1] // 2 :] = 0
-            dull = 0.5 * np.fft.irfft(spectrum, 200_000)
-            item[:] = np.concatenate([stems, dull, dull]).clip(-32767, 32767)
-        np.save(folder / split / "shard_000.npy", items)
-        (folder / split / "shard_000.json").write_text('{"items": [{}, {}, {}]}')
-    return folder
-
-
 def options(pool_folder: Path, run: Path, **changes: object) -> TrainOptions:
     given = {
         "run": run, "pool": pool_folder, "steps": 4, "threads": 1, "workers": 0, "device": "cpu", "bf16": False,
@@ -153,3 +134,25 @@ def test_a_damaged_checkpoint_is_told_and_kept(pool: Path, tmp_path: Path) -> No
     with pytest.raises(TrainingError, match="cannot be read as a checkpoint"):
         Trainer(options(pool, tmp_path))
     assert (tmp_path / "checkpoint.pt").read_bytes() == b"nonsense"
+
+
+def test_simulated_faults_are_among_the_crops(pool: Path, tmp_path: Path) -> None:
+    def batch(**changes: object) -> object:
+        crop = CropConfig(**({"batch": 6, "frames": 12, "clean": 0.0, "blend": 0.0} | changes))  # type: ignore[arg-type]
+        return Trainer(options(pool, tmp_path, crop=crop)).batches[3]
+
+    real, faulty = batch(simulated=0.0), batch(simulated=1.0, upon_separated=0.0, artefacts=("dull-highs",))
+    again = batch(simulated=1.0, upon_separated=0.0, artefacts=("dull-highs",))
+    assert np.array_equal(faulty.stem, again.stem), "seeded"
+    # This pool's separator has halved the stem; a simulated fault starts from the true one.
+    level = [np.square(b.stem).sum() / np.square(b.truth).sum() for b in (real, faulty)]
+    assert level[0] < 0.6 < level[1] <= 1.01
+    assert not faulty.clean.any()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"artefacts": ("hiss",)}, {"artefacts": ()}, {"severity": (0.5, 0.2)}, {"simulated": 2}]
+)
+def test_a_wrong_mixture_of_faults_is_named(wrong: dict) -> None:
+    with pytest.raises(TrainingError, match=next(iter(wrong))):
+        CropConfig(**wrong)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .engine.errors import OptionError, StemProverError
+from ..engine.errors import OptionError, StemProverError
+
+if TYPE_CHECKING:
+    from ..bridge.presets import Preset
+    from ..engine.repair import Repairer
 
 
 def preset_names(incomplete: str) -> list[str]:
     """For shell completion: the presets that begin so."""
-    from .bridge.presets import find_presets
+    from ..bridge.presets import find_presets
 
     return [name for name in find_presets() if name.startswith(incomplete)]
 
@@ -54,6 +58,24 @@ PresetOption = Annotated[
     ),
 ]
 
+AlsoOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,...",
+        help="More measures against the true stem: perceptual (2f), speech (PESQ and STOI), bsseval. "
+        "Need the \\[metrics] extra.",
+    ),
+]
+
+
+def parse_also(text: str | None) -> tuple[str, ...]:
+    """The names in --also. Raises OptionError for one that is unknown."""
+    from ..engine.scorecard import check_extras
+
+    names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
+    check_extras(names)
+    return names
+
 
 def check_range(option: str, value: float | None, low: float, high: float | None) -> None:
     """Raises OptionError where a number is not in its range; None is always right."""
@@ -75,3 +97,21 @@ def needs_extra(extra: str) -> Iterator[None]:
         raise StemProverError(
             f"this command needs {error.name}, which is not installed; run: pip install 'stemprover[{extra}]'"
         ) from error
+
+
+def choose_preset(preset: str | None, blend: str | None) -> Preset:
+    from ..bridge.presets import blend_presets, load_preset, parse_blend
+
+    if preset is not None and blend is not None:
+        raise OptionError(
+            "--preset and --blend exclude each other; a blend may hold a single preset, as in --blend bleed=0.6"
+        )
+    if blend is not None:
+        return blend_presets(parse_blend(blend))
+    return load_preset(preset or "general")
+
+
+def make_repairer(preset: Preset, **options: Any) -> Repairer:
+    from ..engine.repair import Repairer
+
+    return Repairer(preset, **options)

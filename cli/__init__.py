@@ -1,0 +1,72 @@
+"""The command line. The one place that knows every package; each command imports what it needs when it runs.
+
+Exit codes: 0 done, 1 failed, 2 the input has to change. One line on the error stream says why.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..engine.errors import StemProverError
+from . import files, listen, models, options, presets
+
+__all__ = ["app", "main", "options"]
+
+app = typer.Typer(
+    name="stemprover",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Repairs separated stems: musical noise, bleed, phasiness, lost highs, smeared attacks.\n\n"
+    "Start with [bold]stemprover demo[/bold], then "
+    "[bold]stemprover repair vocals.wav -o repaired.wav --mix song.wav[/bold].",
+)
+app.add_typer(presets.app, name="presets")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"stemprover {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Options before any command."""
+
+
+for _command in (
+    files.repair, files.demo, listen.analyze, listen.compare, listen.validate,
+    models.export, models.train, models.bench,
+):  # fmt: skip
+    app.command()(_command)
+
+
+def main() -> None:
+    """The entry point: runs the command line and ends the process with its exit code."""
+    # File names may hold bytes that no encoding knows.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = lambda message, *_, **__: print(f"stemprover: {message}", file=sys.stderr)
+    # A plain kill ends like Ctrl-C does: files under way are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        app(prog_name="stemprover")
+    except StemProverError as error:
+        from ..bridge.terminal import print_error
+
+        print_error(error)
+        sys.exit(error.exit_code)

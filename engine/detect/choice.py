@@ -1,0 +1,100 @@
+"""What a running stream asks for: the detectors' scores, slowly, and with hysteresis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .analysis import FRAMES_A_COLUMN, NEEDS_SONG, Listener, weight_of
+from .bank import TYPES, Detectors
+
+
+@dataclass(frozen=True)
+class ChoiceConfig:
+    """Seconds of sound: `memory_s` is the time constant of the scores, `first_s` how long nothing is chosen, `hold_s`
+    how long a choice stands at least. A type is dropped under `release` of its threshold; a weight is changed where
+    it is off by `step` or more."""
+
+    memory_s: float = 6.0
+    first_s: float = 3.0
+    hold_s: float = 4.0
+    release: float = 0.7
+    step: float = 0.15
+
+
+@dataclass
+class LiveChoice:
+    """`process(block, mix)` listens and returns the weights by type that the stream now asks for; an empty mapping
+    where nothing is wrong."""
+
+    sample_rate: float
+    channels: int
+    has_mix: bool = False
+    config: ChoiceConfig = field(default_factory=ChoiceConfig)
+    detectors: Detectors = field(default_factory=Detectors)
+
+    def __post_init__(self) -> None:
+        self._listener = Listener(self.sample_rate, self.channels, self.has_mix, self.detectors)
+        self._frame_s = self.detectors.stft.hop / 44100
+        self._scores = np.zeros(len(TYPES))
+        self._heard_s = 0.0
+        self._stands_s = self.config.hold_s  # the first choice need not wait for another
+        self._weights: dict[str, float] = {}
+
+    @property
+    def made(self) -> bool:
+        """Whether enough was heard for a choice."""
+        return self._heard_s >= self.config.first_s
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """The present choice."""
+        return dict(self._weights)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Mean severities of the last seconds of sound (5,)."""
+        heard = 1.0 - np.exp(-self._heard_s / self.config.memory_s)
+        return self._scores / heard if heard > 0.0 else self._scores
+
+    def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> Mapping[str, float]:
+        """The next samples (C, n), and as many of the song where there is one. Raises as `Listener.process`. The choice
+        depends on the sound alone, not on how it was cut into blocks."""
+        severity, _ = self._listener.process(block, mix)
+        for start in range(0, severity.shape[-1], FRAMES_A_COLUMN):
+            self._column(severity[..., start : start + FRAMES_A_COLUMN])
+        return self.weights
+
+    def _column(self, severity: np.ndarray) -> None:
+        sounding = severity.any(axis=(0, 1))
+        seconds = float(sounding.sum()) * self._frame_s
+        if not seconds:
+            return  # pauses are not listened to, and do not count as time
+        keep = np.exp(-seconds / self.config.memory_s)
+        mean = severity[..., sounding].mean(axis=(1, 2), dtype=np.float64)
+        self._scores = keep * self._scores + (1.0 - keep) * mean
+        self._heard_s += seconds
+        self._stands_s += seconds
+        if self._heard_s < self.config.first_s or self._stands_s < self.config.hold_s:
+            return
+        wanted = self._wanted()
+        if self._differs(wanted):
+            self._weights, self._stands_s = wanted, 0.0
+
+    def _wanted(self) -> dict[str, float]:
+        thresholds, typical = self.detectors.thresholds(self.has_mix), self.detectors.typical(self.has_mix)
+        wanted = {}
+        for kind, score, threshold, usual in zip(TYPES, self.scores, thresholds, typical, strict=True):
+            if kind in NEEDS_SONG and not self.has_mix:
+                continue
+            limit = threshold * (self.config.release if kind in self._weights else 1.0)
+            if score > limit:
+                wanted[kind] = weight_of(float(score), float(threshold), float(usual))
+        return wanted
+
+    def _differs(self, wanted: Mapping[str, float]) -> bool:
+        return wanted.keys() != self._weights.keys() or any(
+            abs(weight - self._weights[kind]) >= self.config.step for kind, weight in wanted.items()
+        )

@@ -1,0 +1,114 @@
+"""Cases for `stemprover validate` from held-out splits of the pool: what the real separator made, and simulated faults.
+
+    python -m stemprover.engine.train.cases data/pool cases --split valid valid-other test --simulated 8
+    stemprover validate cases/test -o validation
+
+writes cases/<split>/<type>/<item>/truth.flac, degraded.flac and mix.flac. Types: separated-vocals and
+separated-accompaniment, one case for each item of the split in which that stem sounds; and, `--simulated` of each, the
+five artefacts and `mixed`, two of them one after the other, at severities of 0.35 to 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ..errors import TrainingError
+from .artefacts import SIMULATORS
+from .pool import FULL_SCALE, SAMPLE_RATE, TRACKS, open_shard, shard_paths
+
+QUIETEST = 3e-3  # root mean square; a stem below it says nothing
+STEMS = {"vocals": "v", "accompaniment": "a"}
+MIXED = "mixed"
+
+
+def separated(pool: Path, split: str, most: int | None = None) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
+    """Type, item and sounds (2, T) by role of each case from the real separator; `most` of each type, spread evenly."""
+    items = _items(pool, split)
+    for stem, letter in STEMS.items():
+        heard = [number for number, tracks in enumerate(items) if _sounds(_track(tracks, f"x_{letter}"))]
+        for number in _spread(heard, most):
+            tracks = items[number]
+            mix = _track(tracks, "x_v") + _track(tracks, "x_a")
+            truth, degraded = _track(tracks, f"x_{letter}"), _track(tracks, f"y_{letter}_zeros")
+            yield f"separated-{stem}", f"{number:03d}", {"truth": truth, "degraded": degraded, "mix": mix}
+
+
+def simulated(pool: Path, split: str, count: int, seed: int) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
+    """As `separated`, with `count` cases of each simulated type, of vocals and accompaniment in turn."""
+    items = _items(pool, split)
+    for kind in (*SIMULATORS, MIXED):
+        rng = np.random.default_rng([seed, len(kind), *kind.encode()])
+        made = 0
+        for number in rng.permutation(len(items)):
+            letter, other = ("v", "a") if made % 2 else ("a", "v")
+            truth, rest = _track(items[number], f"x_{letter}"), _track(items[number], f"x_{other}")
+            if made == count:
+                break
+            if not _sounds(truth):
+                continue
+            names = [kind] if kind in SIMULATORS else list(rng.permutation(list(SIMULATORS))[:2])
+            degraded = truth
+            for name in names:
+                degraded = SIMULATORS[name](degraded, rest, float(rng.uniform(0.35, 1.0)), rng)
+            made += 1
+            yield kind, f"{number:03d}", {"truth": truth, "degraded": degraded, "mix": truth + rest}
+
+
+def write_case(folder: Path, sounds: dict[str, np.ndarray]) -> None:
+    """truth.flac, degraded.flac and mix.flac (24 bit). A peak over full scale brings all three down."""
+    folder.mkdir(parents=True, exist_ok=True)
+    peak = max(1.0, *(float(np.abs(sound).max()) for sound in sounds.values()))
+    for name, sound in sounds.items():
+        soundfile.write(folder / f"{name}.flac", (sound / peak).T, SAMPLE_RATE, subtype="PCM_24")
+
+
+def _items(pool: Path, split: str) -> list[np.ndarray]:
+    items = [item for path in shard_paths(pool / split) for item in open_shard(path)[0]]
+    if not items:
+        raise TrainingError(f"no shards in {pool / split}: build the pool first")
+    return items
+
+
+def _track(item: np.ndarray, name: str) -> np.ndarray:
+    return item[TRACKS.index(name)].astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def _sounds(audio: np.ndarray) -> bool:
+    return float(np.sqrt(np.mean(audio**2))) > QUIETEST
+
+
+def _spread(numbers: list[int], most: int | None) -> list[int]:
+    if most is None or len(numbers) <= most:
+        return numbers
+    return [numbers[i] for i in np.linspace(0, len(numbers) - 1, most).round().astype(int)]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("pool", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--split", nargs="+", default=["valid", "valid-other", "test"])
+    parser.add_argument("--separated", type=int, default=None, help="cases of each stem (all there are)")
+    parser.add_argument("--simulated", type=int, default=0, help="cases of each simulated type")
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    for split in given.split:
+        count = 0
+        for source in (
+            separated(given.pool, split, given.separated),
+            simulated(given.pool, split, given.simulated, given.seed),
+        ):
+            for kind, item, sounds in source:
+                write_case(given.out / split / kind / item, sounds)
+                count += 1
+        print(f"{given.out / split}: {count} cases", flush=True)
+
+
+if __name__ == "__main__":
+    main()

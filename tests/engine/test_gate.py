@@ -1,0 +1,64 @@
+"""The gate on the change."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stemprover.engine.errors import OptionError
+from stemprover.engine.features import FEATURES
+from stemprover.engine.gate import Gate, over_bins
+from stemprover.engine.latent import BandLayout
+
+LAYOUT, LOOKAHEAD = BandLayout(), 16
+
+
+def control_of(severity: np.ndarray) -> np.ndarray:
+    """Severities (5, K, N) where the control branch has them."""
+    control = np.full((1, FEATURES, *severity.shape[1:]), 9.0, np.float32)
+    control[0, FEATURES - 5 :] = severity
+    return control
+
+
+def test_it_is_shut_for_clean_sound_and_open_for_faults() -> None:
+    gate = Gate(0.1, 0.3)
+    severity = np.zeros((5, LAYOUT.bands, 60), np.float32)
+    severity[2, 10, 30] = 0.2
+    severity[4, 11, 30] = 0.9
+    share, _ = gate(control_of(severity), gate.start(1, LAYOUT, LOOKAHEAD))
+    # Frame n of the answer is frame n - 16 of the sound, and sees up to 16 frames ahead.
+    assert not share[0, 12].any()
+    assert share[0, 10, 30 : 30 + LOOKAHEAD + 1] == pytest.approx(0.5, abs=1e-6)
+    assert share[0, 11, 30 : 30 + LOOKAHEAD + 1] == pytest.approx(1.0)
+    assert not share[0, 10, :30].any()
+    assert not share[0, 11, 30 + LOOKAHEAD + 1 :].any()
+
+
+@given(cuts=st.lists(st.integers(1, 12), min_size=1, max_size=12), seed=st.integers(0, 99))
+def test_any_split_gives_the_same(cuts: list[int], seed: int) -> None:
+    gate, rng = Gate(), np.random.default_rng(seed)
+    control = control_of(rng.random((5, LAYOUT.bands, sum(cuts))).astype(np.float32) ** 3)
+    whole, _ = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))
+    state, parts, at = gate.start(1, LAYOUT, LOOKAHEAD), [], 0
+    for cut in cuts:
+        part, state = gate(control[..., at : at + cut], state)
+        parts.append(part)
+        at += cut
+    assert np.array_equal(np.concatenate(parts, axis=-1), whole)
+    assert whole.min() >= 0.0
+    assert whole.max() <= 1.0
+
+
+def test_every_bin_has_its_band() -> None:
+    share = np.arange(LAYOUT.bands, dtype=np.float32)[None, :, None]
+    bins = over_bins(share, LAYOUT)
+    assert bins.shape == (1, 1, LAYOUT.bins, 1)
+    starts = np.concatenate([[0], np.cumsum(LAYOUT.widths)[:-1]])
+    assert np.array_equal(bins[0, 0, starts, 0], np.arange(LAYOUT.bands))
+
+
+@pytest.mark.parametrize(("closed", "opened"), [(0.3, 0.3), (0.4, 0.3), (-0.1, 0.3), (0.1, 1.1), (float("nan"), 0.5)])
+def test_limits_that_make_no_sense(closed: float, opened: float) -> None:
+    with pytest.raises(OptionError, match="rising"):
+        Gate(closed, opened)

@@ -1,0 +1,66 @@
+"""One model after the other in a running stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import sound
+from stemprover.engine.errors import OptionError
+from stemprover.engine.live import FADE_S
+from stemprover.engine.repair import Repairer
+
+RATE = 44100
+
+
+def run(repairer: Repairer, swaps: dict[int, object], stem: np.ndarray, mix: np.ndarray, block: int) -> np.ndarray:
+    """The stream's output without its latency; `swaps`: block number to the model that comes then."""
+    stream = repairer.stream(RATE, 2, has_mix=True)
+    out = []
+    for number, start in enumerate(range(0, stem.shape[1], block)):
+        if number in swaps:
+            stream.swap(swaps[number])  # type: ignore[arg-type]
+        out.append(stream.process(stem[:, start : start + block], mix[:, start : start + block]))
+    out.append(stream.flush())
+    return np.concatenate(out, axis=1)[:, stream.latency_samples :]
+
+
+@pytest.fixture(scope="module")
+def repairer(lively_bundle: Path) -> Repairer:
+    return Repairer(bundle=lively_bundle)
+
+
+@pytest.fixture(scope="module")
+def sounds() -> tuple[np.ndarray, np.ndarray]:
+    return sound(6.0), sound(6.0, seed=5)
+
+
+def test_the_same_model_once_more_changes_nothing(repairer: Repairer, sounds: tuple[np.ndarray, np.ndarray]) -> None:
+    alone = run(repairer, {}, *sounds, 1024)
+    swapped = run(repairer, {20: repairer.delta_stream()}, *sounds, 1024)
+    assert np.abs(alone - sounds[0]).max() > 1e-3
+    assert swapped == pytest.approx(alone, abs=1e-5)
+
+
+def test_to_no_change_and_back_without_a_click(repairer: Repairer, sounds: tuple[np.ndarray, np.ndarray]) -> None:
+    stem, mix = sounds
+    alone = run(repairer, {}, stem, mix, 1024)
+    swapped = run(repairer, {60: None, 120: repairer.delta_stream()}, stem, mix, 1024)
+    change, full = swapped - stem, alone - stem
+    quiet = ~change.any(axis=0)
+    first, last = np.flatnonzero(quiet & (np.arange(len(quiet)) > 40 * 1024))[[0, -1]]
+    assert 60 * 1024 - repairer.stream(RATE, 2).latency_samples <= first <= 62 * 1024
+    assert last > 120 * 1024, "the next model hears enough of the sound before it takes over"
+    assert change[:, last + RATE // 2 :] == pytest.approx(full[:, last + RATE // 2 :], abs=1e-5)
+    # The step from sample to sample of the change is that of the change itself, plus that of the fade.
+    rise = np.abs(full).max() / (FADE_S * RATE)
+    assert np.abs(np.diff(change)).max() <= np.abs(np.diff(full)).max() + rise
+
+
+def test_a_model_that_does_not_fit(repairer: Repairer) -> None:
+    class Other:
+        hop, delay_samples = 256, 999
+
+    with pytest.raises(OptionError, match="cannot follow"):
+        repairer.stream(RATE, 2).swap(Other())  # type: ignore[arg-type]

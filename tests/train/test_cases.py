@@ -1,0 +1,46 @@
+"""Cases for validation out of the pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from stemprover.bridge.validate import find_cases
+from stemprover.engine.errors import TrainingError
+from stemprover.engine.train.artefacts import SIMULATORS
+from stemprover.engine.train.cases import main, separated, simulated
+from stemprover.engine.train.pool import FULL_SCALE, open_shard, shard_paths
+
+
+def test_the_command_writes_cases_that_validate_finds(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["cases", str(pool), str(tmp_path), "--split", "valid", "--separated", "2", "--simulated", "2"]
+    monkeypatch.setattr("sys.argv", arguments)
+    main()
+    cases = find_cases(tmp_path / "valid")
+    kinds = {case.kind for case in cases}
+    assert kinds == {"separated-vocals", "separated-accompaniment", "mixed", *SIMULATORS}
+    assert all(sum(case.kind == kind for case in cases) == 2 for kind in kinds)
+    item = open_shard(shard_paths(pool / "valid")[0])[0][0].astype(np.float32)
+    first = next(case for case in cases if case.kind == "separated-vocals")
+    wanted = {"truth": item[0] / FULL_SCALE, "degraded": item[2] / FULL_SCALE, "mix": (item[0] + item[1]) / FULL_SCALE}
+    peak = max(1.0, *(np.abs(sound).max() for sound in wanted.values()))
+    for role, expected in wanted.items():
+        sound = soundfile.read(getattr(first, role))[0].T
+        assert sound * peak == pytest.approx(expected, abs=1e-6), role
+
+
+def test_cases_are_seeded_and_differ_from_the_truth(pool: Path) -> None:
+    one, same, other = (list(simulated(pool, "valid", 1, seed)) for seed in (1, 1, 2))
+    for (kind, _, a), (_, _, b) in zip(one, same, strict=True):
+        assert np.array_equal(a["degraded"], b["degraded"]), kind
+        assert np.abs(a["degraded"] - a["truth"]).max() > 1e-4, kind
+    assert any(not np.array_equal(a[2]["degraded"], b[2]["degraded"]) for a, b in zip(one, other, strict=True))
+
+
+def test_no_pool(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="build the pool"):
+        list(separated(tmp_path, "valid"))
