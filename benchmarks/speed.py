@@ -17,8 +17,10 @@ from rich.table import Table
 
 from ..bridge.demo import DEMO
 from ..engine.bundle import Bundle, base_bundle
+from ..engine.detect.bank import Detectors
 from ..engine.repair import QUALITY_STEPS, Repairer
 from ..engine.runtime import Runtime
+from ..engine.stft import Stft
 from ..engine.stream import MODEL_RATE, DeltaStream
 
 FIRST_BLOCK = """
@@ -85,6 +87,23 @@ def control_savings(device: str, seconds: float) -> list[tuple[int, float]]:
     return found
 
 
+def detector_costs(seconds: float) -> list[tuple[int, float]]:
+    """(frames at a time, processing time / duration) of the detectors with the song, from spectra to severities, on one
+    core."""
+    detectors, stft = Detectors(), Stft()
+    stem, mix = (
+        stft.analysis(sound[:, : sound.shape[1] // 512 * 512], stft.start_analysis(2))[0] for sound in excerpt(seconds)
+    )
+
+    def listen(size: int) -> None:
+        state = detectors.start()
+        for start in range(0, stem.shape[-1], size):
+            part = slice(start, start + size)
+            _, state = detectors(stem[..., part], mix[..., part], state)
+
+    return [(size, seconds_of(lambda s=size: listen(s)) / seconds) for size in (4, 32, 512)]  # type: ignore[misc]
+
+
 def start_up(device: str) -> float:
     """Seconds from the start of a process to its first repaired block."""
     program = [sys.executable, "-c", FIRST_BLOCK.format(device=device)]
@@ -132,6 +151,10 @@ def run(device: str = "auto", quick: bool = False) -> None:
     table = Table("steps", "recomputed / cached", title="Control branch: recomputed for each step against cached")
     for steps, ratio in control_savings(device, 10.0):
         table.add_row(str(steps), f"{ratio:.2f}")
+    console.print(table)
+    table = Table("frames at a time", "real-time factor", title="Detectors (stereo, with the song)")
+    for size, factor in detector_costs(10.0):
+        table.add_row(str(size), f"{factor:.4f}")
     console.print(table)
     console.print(f"Start of the process to the first repaired block: {start_up(device):.2f} s")
     table = Table(

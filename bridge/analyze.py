@@ -49,7 +49,7 @@ def analyse_file(path: Path, mix: Path | None = None, *, progress: Progress | No
 def describe(finding: Finding, duration_s: float) -> str:
     """One finding in words; `duration_s` is that of the whole sound."""
     if not finding.known:
-        return "cannot be told without the song (--mix)"
+        return "needs the song (--mix)"
     if not finding.found:
         return "not found"
     strength = "clearly" if finding.strength > 0.6 else "audibly" if finding.strength > 0.2 else "slightly"
@@ -114,7 +114,7 @@ def _rounded(values: np.ndarray) -> list[float]:
 
 def write_json(analysis: Analysis, path: Path, mix: Path | None, target: Path, *, overwrite: bool) -> None:
     """Raises OutputExistsError, OutputError."""
-    with atomic_output(target, [path], overwrite=overwrite) as part:
+    with atomic_output(target, [path] if mix is None else [path, mix], overwrite=overwrite) as part:
         part.write_text(json.dumps(as_json(analysis, path, mix), indent=1) + "\n")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..engine.detect.analysis import Analysis
 from ..engine.detect.choice import ChoiceConfig, LiveChoice
-from ..engine.errors import StemProverError
+from ..engine.errors import OptionError
 from ..engine.repair import Repairer
 from ..engine.stream import DeltaStream
 from .analyze import analyse_file
@@ -66,7 +66,8 @@ class AutoStream:
     the present choice, `error` why the last one could not be had.
 
     make_repairer: called for each new choice, in a thread of its own so that no block waits for it; with `wait`, as for
-    rendering, in the block that asks for it, so that the result depends on the sound alone.
+    rendering, the block that asks for it waits, so that the result depends on the sound and its blocks, not on time.
+    The stream is a context manager; `close` lets go of the thread.
     """
 
     def __init__(
@@ -81,13 +82,14 @@ class AutoStream:
         wait: bool = False,
     ) -> None:
         self.preset = load_preset("general")
-        self.error: StemProverError | None = None
+        self.error: Exception | None = None
         first = make_repairer(self.preset)
         self._stream = first.stream(sample_rate, channels, has_mix=has_mix, chunk_frames=chunk_frames)
         self._choice = LiveChoice(sample_rate, channels, has_mix, config or ChoiceConfig())
         self._make, self._wait = make_repairer, wait
         self._asked: Mapping[str, float] | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="stemprover-preset")
+        self._closed = False
         self._coming: Future[tuple[Preset, DeltaStream | None]] | None = None
 
     @property
@@ -97,6 +99,8 @@ class AutoStream:
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
         """As `RepairStream.process`."""
+        if self._closed:
+            raise OptionError("this stream was closed; open a new one")
         out = self._stream.process(block, mix)
         weights = self._choice.process(block, mix)
         if self._choice.made and weights != self._asked and self._coming is None:
@@ -105,10 +109,11 @@ class AutoStream:
         if self._coming is not None and (self._wait or self._coming.done()):
             found, self._coming = self._coming, None
             try:
-                self.preset, delta = found.result()
-                self._stream.swap(delta)
-            except StemProverError as error:
-                self.error = error  # the sound goes on with the preset that it has
+                preset, delta = found.result()
+                self._stream.swap(delta, preset.wet)
+                self.preset, self.error = preset, None
+            except Exception as error:  # whatever loading raises: the sound goes on with the preset that it has
+                self.error = error
         return out
 
     def flush(self) -> np.ndarray:
@@ -117,7 +122,14 @@ class AutoStream:
 
     def close(self) -> None:
         """Let go of the thread."""
+        self._closed = True
         self._worker.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> AutoStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _prepare(self, preset: Preset) -> tuple[Preset, DeltaStream | None]:
         return preset, self._make(preset).delta_stream() if preset.wet else None

@@ -172,12 +172,17 @@ def write_json(comparison: Comparison, target: Path, *, overwrite: bool) -> None
 def write_picture(comparison: Comparison, target: Path, *, overwrite: bool) -> None:
     """Spectrograms before, after and, where there is one, of the true stem: the first minute. Raises
     OutputExistsError, OutputError."""
-    named = {"Before": comparison.before, "After": comparison.after, "True stem": comparison.reference}
-    info = probe(comparison.before)
-    count = round(PICTURE_S * info.sample_rate)
-    sounds = {name: read_start(path, count) for name, path in named.items() if path is not None}
+    sounds, sample_rate = _sounds(comparison, PICTURE_S)
     with atomic_output(target, inputs_of(comparison), overwrite=overwrite) as part:
-        draw_spectrograms(sounds, info.sample_rate, part)
+        draw_spectrograms(sounds, sample_rate, part)
+
+
+def _sounds(comparison: Comparison, seconds: float) -> tuple[dict[str, np.ndarray], int]:
+    """The starts of what was compared (C, T), by the names that people see, and the sample rate."""
+    named = {"Before": comparison.before, "After": comparison.after, "True stem": comparison.reference}
+    sample_rate = probe(comparison.before).sample_rate
+    count = round(seconds * sample_rate)
+    return {name: read_start(path, count) for name, path in named.items() if path is not None}, sample_rate
 
 
 def comparison_body(sounds: Mapping[str, np.ndarray], sample_rate: int, rows: Sequence[Row]) -> list[str]:
@@ -201,11 +206,8 @@ def rows_table(rows: Sequence[Row]) -> str:
 
 def write_page(comparison: Comparison, target: Path, *, overwrite: bool) -> None:
     """A page to listen to, with the first minute and a half of the sounds. Raises OutputExistsError, OutputError."""
-    named = {"Before": comparison.before, "After": comparison.after, "True stem": comparison.reference}
-    info = probe(comparison.before)
-    count = round(LISTEN_S * info.sample_rate)
-    sounds = {name: read_start(path, count) for name, path in named.items() if path is not None}
-    text = make_page(comparison.before.name, comparison_body(sounds, info.sample_rate, comparison.rows))
+    sounds, sample_rate = _sounds(comparison, LISTEN_S)
+    text = make_page(comparison.before.name, comparison_body(sounds, sample_rate, comparison.rows))
     with atomic_output(target, inputs_of(comparison), overwrite=overwrite) as part:
         part.write_text(text, encoding="utf-8")
 

@@ -44,11 +44,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], verdicts: Sequence
     """Plain text cells; `verdicts`, one a row, "better", "worse" or "", colour the last cell."""
     columns = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
     lines = []
-    for number, (first, *rest) in enumerate(rows):
+    for number, (first, *middle, last) in enumerate(rows):
         verdict = verdicts[number] if verdicts else ""
-        cells = [f'<td class="{verdict if cell is rest[-1] else ""}">{html.escape(cell)}</td>' for cell in rest]
+        cells = [f"<td>{html.escape(cell)}</td>" for cell in middle]
+        cells.append(f'<td class="{verdict}">{html.escape(last)}</td>')
         lines.append(f'<tr><th scope="row">{html.escape(first)}</th>{"".join(cells)}</tr>')
-    body = "\n".join(lines).replace(' class=""', "")
+    body = "\n".join(lines)
     return f'<div class="wide"><table>\n<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
 
 

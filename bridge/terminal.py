@@ -52,14 +52,15 @@ class _Speed(ProgressColumn):
 
 
 @contextlib.contextmanager
-def file_progress(name: str) -> Iterator[Progress]:
-    """A bar for one file, gone when it is done; on a terminal only. Call what comes with seconds done and in all."""
-    columns = (
+def file_progress(name: str, *, sound: bool = True) -> Iterator[Progress]:
+    """A bar for one file, gone when it is done; on a terminal only. Call what comes with seconds done and in all;
+    `sound` False: with any other unit."""
+    columns: tuple[ProgressColumn, ...] = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
-        _Speed(),
+        *([_Speed()] if sound else []),
     )
     # The output stream may be a file while the bar is on the terminal: what is printed must not go through the bar.
     with Bars(
@@ -193,7 +194,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 def print_validation(results: Sequence[CaseResult], page: Path) -> None:
     """A table by type, and the cases that gained least."""
-    from .validate import HARM_DB, harmed, summarise, worst
+    from .validate import HARM_DB, clean_sdr_db, harmed, summarise, worst
 
     table = Table("type", "measure", "cases", "before", "after", "gain", "mean, 95% interval", "improved")
     for row in summarise(results):
@@ -205,8 +206,8 @@ def print_validation(results: Sequence[CaseResult], page: Path) -> None:
             f"{100 * row.improved:.0f}%",
         )  # fmt: skip
     _OUT.print(table, soft_wrap=False)
-    clean = sorted(result.clean_sdr_db for result in results)
-    _OUT.print(f"True stems come back at {clean[len(clean) // 2]:.1f} dB SDR (median), {clean[0]:.1f} dB (worst)")
+    clean, worst_clean = clean_sdr_db(results)
+    _OUT.print(f"True stems come back at {clean:.1f} dB SDR (median), {worst_clean:.1f} dB (worst)")
     least = ", ".join(f"{result.case.name} ({result.gain('SI-SDR'):+.2f} dB)" for result in worst(results)[:3])
     _OUT.print(f"{100 * harmed(results):.0f}% of the cases lost over {HARM_DB} dB of SI-SDR")
     _OUT.print(Text(f"Least gained: {least}"))

@@ -171,7 +171,7 @@ def _excerpt(result: CaseResult, repaired: Path) -> Excerpt:
 
 def worst(results: Sequence[CaseResult]) -> list[CaseResult]:
     """The ten that gained least SI-SDR, the worst first."""
-    sure = [result for result in results if np.isfinite(result.gain("SI-SDR"))]
+    sure = [result for result in results if not np.isnan(result.gain("SI-SDR"))]
     return sorted(sure, key=lambda result: result.gain("SI-SDR"))[:WORST]
 
 
@@ -185,9 +185,9 @@ def summarise(results: Sequence[CaseResult], seed: int = 0) -> list[Summary]:
     for kind, group in groups.items():
         own = f"Detected {kind}"
         for measure in (*MEASURES, own):
-            rows = [row for result in group for row in result.rows if row.name == measure]
-            gains = np.array([result.gain(measure) for result in group])
-            gains = gains[np.isfinite(gains)]
+            sure = [result for result in group if np.isfinite(result.gain(measure))]
+            gains = np.array([result.gain(measure) for result in sure])
+            rows = [row for result in sure for row in result.rows if row.name == measure]
             if len(gains):
                 low, high = bootstrap_interval(gains, seed)
                 before, after = (float(np.median([getattr(row, when) for row in rows])) for when in ("before", "after"))
@@ -211,5 +211,11 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]
 def harmed(results: Sequence[CaseResult]) -> float:
     """Share of the cases that lost over 0.2 dB of SI-SDR."""
     gains = np.array([result.gain("SI-SDR") for result in results])
-    gains = gains[np.isfinite(gains)]
-    return float(np.mean(gains < -HARM_DB)) if len(gains) else float("nan")
+    gains = gains[~np.isnan(gains)]  # a clean stem that was changed has lost without limit, and counts
+    return float(np.mean(gains < -HARM_DB)) if len(gains) else 0.0
+
+
+def clean_sdr_db(results: Sequence[CaseResult]) -> tuple[float, float]:
+    """How true stems come back, against themselves: median and worst, inf for the same samples."""
+    found = sorted(result.clean_sdr_db for result in results if not np.isnan(result.clean_sdr_db))
+    return (found[(len(found) - 1) // 2], found[0]) if found else (float("nan"), float("nan"))

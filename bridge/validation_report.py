@@ -15,7 +15,7 @@ from .outfile import atomic_output
 from .page import listener, make_page, paragraph, table
 from .picture import draw_spectrograms
 from .plan import make_folder
-from .validate import HARM_DB, CaseResult, Excerpt, Summary, harmed, summarise
+from .validate import HARM_DB, CaseResult, Excerpt, Summary, clean_sdr_db, harmed, summarise
 
 
 def write_report(results: Sequence[CaseResult], excerpts: Sequence[Excerpt], folder: Path, title: str) -> Path:
@@ -39,6 +39,8 @@ def write_report(results: Sequence[CaseResult], excerpts: Sequence[Excerpt], fol
     }
     with atomic_output(folder / "report.json", (), overwrite=True) as part:
         part.write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
+    for old in folder.glob("worst-[0-9][0-9]-*.png"):
+        old.unlink()
     for rank, excerpt in enumerate(excerpts, start=1):
         name = excerpt.result.case.name.replace("/", "-").replace("\\", "-")
         with atomic_output(folder / f"worst-{rank:02d}-{name}.png", (), overwrite=True) as part:
@@ -59,12 +61,12 @@ def _body(results: Sequence[CaseResult], summaries: Sequence[Summary], excerpts:
         for row in summaries
     ]  # fmt: skip
     verdicts = ["better" if row.low > 0 else "worse" if row.high < 0 else "" for row in summaries]
-    clean = sorted(result.clean_sdr_db for result in results)
+    clean, worst_clean = clean_sdr_db(results)
     body = [
         paragraph(
             f"{len(results)} cases. Before and after are medians; gains count upwards for every measure. "
             f"{100 * harmed(results):.0f}% of the cases lost over {HARM_DB} dB of SI-SDR. True stems come back at "
-            f"{clean[len(clean) // 2]:.1f} dB SDR (median), {clean[0]:.1f} dB (worst)."
+            f"{clean:.1f} dB SDR (median), {worst_clean:.1f} dB (worst)."
         ),
         table(head, lines, verdicts),
     ]

@@ -150,7 +150,7 @@ def validate(
             return repairer, chosen
 
     make_folder(output)
-    with file_progress(folder.name) as progress, needs_extra("metrics"):
+    with file_progress(folder.name, sound=False) as progress, needs_extra("metrics"):
         results, excerpts = run_validation(cases, choose, also=extras, progress=progress)
     page = write_report(results, excerpts, output, folder.resolve().name)
     print_validation(results, page)

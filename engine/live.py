@@ -18,30 +18,32 @@ FADE_S = 0.02
 
 @dataclass
 class _Voice:
-    """A model in a stream (None: no change), its states, and the samples it still has to hear before it may sound."""
+    """A model in a stream (None: no change), the share of its change that is added, its states, and the samples it
+    still has to hear before it may sound."""
 
     delta: DeltaStream | None
+    wet: float
     states: list[DeltaState]
     unready: int = 0
 
     @classmethod
-    def of(cls, delta: DeltaStream | None, channels: int, *, late: bool = False) -> _Voice:
+    def of(cls, delta: DeltaStream | None, wet: float, channels: int, *, late: bool = False) -> _Voice:
         """`late`: it joins a stream that runs."""
-        if delta is None:
-            return cls(None, [])
+        if delta is None or wet == 0.0:
+            return cls(None, 0.0, [])
         states = [delta.start() for _ in range(pair_count(channels))]
         needed = delta.memory_samples + delta.warmup_samples + delta.delay_samples if late else 0
-        return cls(delta, states, needed)
+        return cls(delta, wet, states, needed)
 
     def change(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
-        """The change (C, n) of a chunk."""
+        """The wet change (C, n) of a chunk."""
         if self.delta is None:
             return np.zeros_like(stem)
         # What it has to hear first is longer than what the model sees: that part is only listened to.
         listen_only = self.unready > self.delta.warmup_samples + self.delta.delay_samples
         change, self.states = self.delta.process_channels(stem, mix, self.states, listen_only=listen_only)
         self.unready = max(0, self.unready - stem.shape[1])
-        return change
+        return np.float32(self.wet) * change
 
 
 class RepairStream:
@@ -61,8 +63,7 @@ class RepairStream:
             raise OptionError(f"chunk_frames={chunk_frames}: give 1 or more")
         self.sample_rate, self.channels, self.has_mix, self.wet = sample_rate, channels, has_mix, wet
         self._hop, self._delay = delta.hop, delta.delay_samples
-        self._voice = _Voice.of(delta, channels)
-        self._next: _Voice | None = None
+        self._model: tuple[DeltaStream | None, float] = (delta, wet)
         self._chunk = chunk_frames * self._hop
         self.latency_samples = round_trip_latency(sample_rate, self._chunk, self._delay)
         self.reset()
@@ -78,19 +79,30 @@ class RepairStream:
         self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
         self._skip = self._delay
         self._lead = self.latency_samples
-        self._voice, self._next = _Voice.of((self._next or self._voice).delta, self.channels), None
+        self._voice = _Voice.of(*self._model, self.channels)
+        self._next: _Voice | None = None
+        self._later: _Voice | None = None  # what a fade that has begun must wait for
         self._faded = 0
 
-    def swap(self, delta: DeltaStream | None) -> None:
-        """Go over to another model (of the same look-ahead), or to no change at all (None), with a cross-fade of 20 ms
-        once it has heard enough of the sound; until then the present one goes on. Costs both models meanwhile. A swap
-        that still waits is replaced. Raises OptionError for a model that does not fit this stream."""
+    def swap(self, delta: DeltaStream | None, wet: float | None = None) -> None:
+        """Go over to another model of the same look-ahead, or to no change at all (None), with a cross-fade of 20 ms
+        once it has heard enough of the sound; until then the present one goes on. Costs both models meanwhile. `wet`:
+        the share of its change that is added (as before). A swap that still waits is replaced, a fade that has begun is
+        ended first. Raises OptionError for a model or a share that does not fit."""
         if delta is not None and (delta.hop, delta.delay_samples) != (self._hop, self._delay):
             raise OptionError(
                 f"a model of hop {delta.hop} and delay {delta.delay_samples} cannot follow one of hop {self._hop} and "
                 f"delay {self._delay}; open a new stream"
             )
-        self._next, self._faded = _Voice.of(delta, self.channels, late=True), 0
+        share = self.wet if wet is None else wet
+        if not 0.0 <= share <= 1.0:
+            raise OptionError(f"wet={share:g} is out of range; give 0 (untouched) to 1 (fully repaired)")
+        self.wet, self._model = share, (delta, share)
+        voice = _Voice.of(*self._model, self.channels, late=True)
+        if self._faded:
+            self._later = voice
+        else:
+            self._next = voice
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
         """Host block (C, n), and the mixture's where the stream has one, to (C, n) float32. Raises OptionError,
@@ -105,17 +117,15 @@ class RepairStream:
         if mix is not None and np.shape(mix) != stem.shape:
             raise MixMismatchError(f"mix of shape {np.shape(mix)} and block of shape {stem.shape} must be equal")
         self._dry.push(stem.copy())
-        if self.wet:
-            self._gains.push(self._gate.process(stem))
-            self._advance(stem if mix is None else np.concatenate([stem, np.asarray(mix, np.float32)]))
+        self._gains.push(self._gate.process(stem))
+        self._advance(stem if mix is None else np.concatenate([stem, np.asarray(mix, np.float32)]))
         return self._give(stem.shape[1])
 
     def flush(self) -> np.ndarray:
         """The last `latency_samples` samples (C, latency); afterwards the stream is as new."""
         rest = self.latency_samples
-        if self.wet:
-            self._gains.push(self._gate.process(np.zeros((self.channels, 0), np.float32), last=True))
-            self._advance(np.zeros((self._sources, rest), np.float32))
+        self._gains.push(self._gate.process(np.zeros((self.channels, 0), np.float32), last=True))
+        self._advance(np.zeros((self._sources, rest), np.float32))
         out = self._give(rest)
         self.reset()
         return out
@@ -146,15 +156,13 @@ class RepairStream:
         share = np.minimum(1.0, (self._faded + 1 + np.arange(stem.shape[1])) / length).astype(np.float32)
         self._faded += stem.shape[1]
         if self._faded >= length:
-            self._voice, self._next = self._next, None
+            self._voice, self._next, self._later, self._faded = self._next, self._later, None, 0
         return change + share * (other - change)
 
     def _give(self, count: int) -> np.ndarray:
         if count == 0:
             return np.zeros((self.channels, 0), np.float32)
         dry = self._dry.pop(count)
-        if self.wet == 0.0:
-            return dry.copy()
         lead = min(count, self._lead)
         self._lead -= lead
         out = dry.copy()
@@ -162,5 +170,5 @@ class RepairStream:
             assert self._ready >= count - lead, "the latency is a bound on what the model needs"
             self._ready -= count - lead
             change = self._change.pop(count - lead) * self._gains.pop(count - lead)
-            out[:, lead:] = add_change(dry[:, lead:], change, self.wet)
+            out[:, lead:] = add_change(dry[:, lead:], change, 1.0)
         return out

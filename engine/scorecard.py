@@ -88,7 +88,7 @@ def measure(
             found[one.name] = (one.function(before, truth, sample_rate), one.function(after, truth, sample_rate))
         if "bsseval" in also:
             first, second = (listening.bss_eval(sound, truth, mix) for sound in (before, after))
-            for name in first.keys() & second.keys():
+            for name in (name for name in first if name in second):
                 found[f"BSSEval {name}"] = (first[name], second[name])
     found["Spectral flatness"] = (spectral.spectral_flatness_db(before), spectral.spectral_flatness_db(after))
     found["Kurtosis ratio (musical noise over 0)"] = (0.0, spectral.kurtosis_ratio(after, before))

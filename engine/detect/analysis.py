@@ -13,6 +13,7 @@ from ..resample import Resampler, check_rate
 from ..stft import Stft
 from ..stream import MODEL_RATE
 from .bank import TYPES, Detectors
+from .score import raised
 
 FRAMES_A_COLUMN = 8
 #: What cannot be told without the song: the detector is no better than chance there (docs/detectors.md).
@@ -30,8 +31,8 @@ def weight_of(score: float, threshold: float, typical: float) -> float:
 
 @dataclass(frozen=True)
 class Finding:
-    """One type of artefact in one sound. score: mean severity, 0..1; threshold: what 97.5% or more of true stems stay
-    under; typical: the score of clearly audible cases; from_s, to_s and low_hz, high_hz: where most of it is."""
+    """One type of artefact in one sound. score: see score.py, 0..1; threshold: what hardly a true stem lies over;
+    typical: the score of clearly audible cases; from_s, to_s and low_hz, high_hz: where most of it is."""
 
     kind: str
     score: float
@@ -158,6 +159,7 @@ class Analyser:
         self._levels: list[np.ndarray] = []
         self._sounding = 0
         self._totals = np.zeros((len(TYPES), len(self.detectors.bands)))
+        self._raised = np.zeros(len(TYPES))
         self._samples = 0
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> None:
@@ -189,11 +191,13 @@ class Analyser:
     def _add(self, severity: np.ndarray, power: np.ndarray) -> None:
         self._sounding += int(severity.any(axis=(0, 1)).sum())
         self._totals += severity.sum(axis=-1, dtype=np.float64)
+        self._raised += raised(severity).sum(axis=(1, 2), dtype=np.float64) / len(self.detectors.bands)
         self._columns += list(np.moveaxis(_columns(severity), -1, 0))
         self._levels += list(_columns(power).T)
 
     def _findings(self, severities: np.ndarray, column_s: float) -> tuple[Finding, ...]:
         by_band = self._totals / max(1, self._sounding)
+        scores = self._raised / max(1, self._sounding)
         thresholds, typical = self.detectors.thresholds(self.has_mix), self.detectors.typical(self.has_mix)
         edges = self.detectors.bands.edges_hz
         findings = []
@@ -203,7 +207,7 @@ class Analyser:
             findings.append(
                 Finding(
                     kind=kind,
-                    score=float(by_band[i].mean()),
+                    score=float(scores[i]),
                     threshold=float(thresholds[i]),
                     typical=float(typical[i]),
                     known=self.has_mix or kind not in NEEDS_SONG,

@@ -67,7 +67,7 @@ class Detectors:
         return digest.hexdigest()
 
     def thresholds(self, has_mix: bool) -> np.ndarray:
-        """File scores (5,) over which a file counts as faulty: at most one true stem in forty lies over each."""
+        """File scores (5,) over which a file counts as faulty; hardly a true stem lies over one (docs/detectors.md)."""
         return self._weights["song_threshold" if has_mix else "alone_threshold"]
 
     def typical(self, has_mix: bool) -> np.ndarray:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import OptionError
+from ..stream import MODEL_RATE
 from .analysis import FRAMES_A_COLUMN, NEEDS_SONG, Listener, weight_of
 from .bank import TYPES, Detectors
+from .score import raised
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,13 @@ class ChoiceConfig:
     hold_s: float = 4.0
     release: float = 0.7
     step: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name in ("memory_s", "first_s", "hold_s", "release", "step"):
+            if not getattr(self, name) > 0.0:
+                raise OptionError(f"{name}={getattr(self, name)}: give a number over 0")
+        if self.release > 1.0:
+            raise OptionError(f"release={self.release:g} is over 1, so a choice would let go before it takes hold")
 
 
 @dataclass
@@ -37,7 +47,7 @@ class LiveChoice:
 
     def __post_init__(self) -> None:
         self._listener = Listener(self.sample_rate, self.channels, self.has_mix, self.detectors)
-        self._frame_s = self.detectors.stft.hop / 44100
+        self._frame_s = self.detectors.stft.hop / MODEL_RATE
         self._scores = np.zeros(len(TYPES))
         self._heard_s = 0.0
         self._stands_s = self.config.hold_s  # the first choice need not wait for another
@@ -55,7 +65,7 @@ class LiveChoice:
 
     @property
     def scores(self) -> np.ndarray:
-        """Mean severities of the last seconds of sound (5,)."""
+        """Scores of the last seconds of sound (5,)."""
         heard = 1.0 - np.exp(-self._heard_s / self.config.memory_s)
         return self._scores / heard if heard > 0.0 else self._scores
 
@@ -73,7 +83,9 @@ class LiveChoice:
         if not seconds:
             return  # pauses are not listened to, and do not count as time
         keep = np.exp(-seconds / self.config.memory_s)
-        mean = severity[..., sounding].mean(axis=(1, 2), dtype=np.float64)
+        mean = raised(severity[..., sounding]).mean(axis=(1, 2), dtype=np.float64)
+        if not np.isfinite(mean).all():
+            return  # a sample that is no number tells nothing, and must not be remembered
         self._scores = keep * self._scores + (1.0 - keep) * mean
         self._heard_s += seconds
         self._stands_s += seconds

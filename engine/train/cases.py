@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from ..errors import TrainingError
+from ..errors import StemProverError
 from .artefacts import SIMULATORS
-from .pool import FULL_SCALE, SAMPLE_RATE, TRACKS, open_shard, shard_paths
+from .pool import FULL_SCALE, SAMPLE_RATE, TRACKS, open_shard, shards_of
 
 QUIETEST = 3e-3  # root mean square; a stem below it says nothing
 STEMS = {"vocals": "v", "accompaniment": "a"}
@@ -68,10 +69,7 @@ def write_case(folder: Path, sounds: dict[str, np.ndarray]) -> None:
 
 
 def _items(pool: Path, split: str) -> list[np.ndarray]:
-    items = [item for path in shard_paths(pool / split) for item in open_shard(path)[0]]
-    if not items:
-        raise TrainingError(f"no shards in {pool / split}: build the pool first")
-    return items
+    return [item for path in shards_of(pool, split) for item in open_shard(path)[0]]
 
 
 def _track(item: np.ndarray, name: str) -> np.ndarray:
@@ -98,16 +96,16 @@ def main() -> None:
     parser.add_argument("--simulated", type=int, default=0, help="cases of each simulated type")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    for split in given.split:
-        count = 0
-        for source in (
-            separated(given.pool, split, given.separated),
-            simulated(given.pool, split, given.simulated, given.seed),
-        ):
-            for kind, item, sounds in source:
+    try:
+        for split in given.split:
+            real = separated(given.pool, split, given.separated)
+            count = 0
+            for kind, item, sounds in chain(real, simulated(given.pool, split, given.simulated, given.seed)):
                 write_case(given.out / split / kind / item, sounds)
                 count += 1
-        print(f"{given.out / split}: {count} cases", flush=True)
+            print(f"{given.out / split}: {count} cases", flush=True)
+    except StemProverError as error:
+        raise SystemExit(f"Error: {error}") from None
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ _VALID_COMPOSERS = frozenset({"Mattias Westlund"})
 _VALID_HEDGEWARS = frozenset({"EarthRise", "oriental", "snow", "pirate"})
 _VALID_VOICES = frozenset({"pt_BR", "HillBilly"})
 _TEST_VOICES = frozenset({"it", "nb"})
-_BANKS = {"fluid-soundfont-gm": ("FluidR3_GM.sf2", "MIT"), "timgm6mb-soundfont": ("TimGM6mb.sf2", "GPL-2")}
-_VALID_BANK = "timgm6mb-soundfont"
+BANKS = {"fluid-soundfont-gm": ("FluidR3_GM.sf2", "MIT"), "timgm6mb-soundfont": ("TimGM6mb.sf2", "GPL-2")}
+VALID_BANK = "timgm6mb-soundfont"
 _SUFFIXES = (".ogg", ".wav", ".flac")
 _MIN_MUSIC_S = 20.0
 
@@ -217,10 +217,10 @@ def _midi() -> list[Source]:
     root = fetch_package("freedoom")
     songs = wad_midis(sorted(root.rglob("*.wad")), cache_dir() / "midi")
     sources = []
-    for package, (bank_name, licence) in _BANKS.items():
+    for package, (bank_name, licence) in BANKS.items():
         bank = next(fetch_package(package).rglob(bank_name))
         for number, song in enumerate(songs):
-            held = package == _VALID_BANK
+            held = package == VALID_BANK
             if held != (number % 6 == 5):
                 continue
             rendered = render_midi(song, bank, cache_dir() / "midi" / package)

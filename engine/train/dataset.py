@@ -12,7 +12,7 @@ from ..errors import TrainingError
 from ..features import FeatureMaker
 from ..stft import Stft
 from .artefacts import SIMULATORS
-from .pool import FULL_SCALE, TRACKS, open_shard, shard_paths
+from .pool import FULL_SCALE, TRACKS, open_shard, shards_of
 
 # (true stem, separated stem with zeros above 11 kHz, the same with the averaged mask)
 CHOICES = tuple((TRACKS.index(f"x_{s}"), TRACKS.index(f"y_{s}_zeros"), TRACKS.index(f"y_{s}_average")) for s in "va")
@@ -67,9 +67,7 @@ class PoolBatches:
     process."""
 
     def __init__(self, pool: Path, split: str, maker: FeatureMaker, config: CropConfig, seed: int) -> None:
-        self.paths = shard_paths(pool / split)
-        if not self.paths:
-            raise TrainingError(_missing(pool / split))
+        self.paths = shards_of(pool, split)
         self.maker, self.config, self.seed = maker, config, seed
         self.stft = Stft(maker.stft)
         self._shards: list[np.ndarray] | None = None
@@ -149,17 +147,11 @@ class PoolBatches:
         return crops[0], crops[1], crops[2]
 
 
-def _missing(folder: Path) -> str:
-    return f"no shards in {folder}: build the pool first (python -m stemprover.engine.train.pool --help)"
-
-
 def fit_band_scale(pool: Path, maker: FeatureMaker, items: int = 60, seed: int = 0) -> np.ndarray:
     """One number a band (K,) that brings the latent of the training mixtures to unit deviation."""
     rng = np.random.default_rng(seed)
     stft, total, count = Stft(maker.stft), 0.0, 0
-    paths = shard_paths(pool / "train")
-    if not paths:
-        raise TrainingError(_missing(pool / "train"))
+    paths = shards_of(pool, "train")
     for _ in range(items):
         shard = open_shard(paths[rng.integers(len(paths))])[0]
         item = shard[rng.integers(len(shard))]

@@ -12,24 +12,31 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from ..detect.analysis import NEEDS_SONG
 from ..detect.bank import TYPES, WEIGHTS, Detectors, mix_columns, standardise
 from ..detect.measures import Measures
 from ..detect.score import file_scores
+from ..errors import StemProverError
 from ..stft import Stft
+from . import instruments
 from .artefacts import SIMULATORS
-from .pool import FULL_SCALE, open_shard, shard_paths
+from .pool import FULL_SCALE, open_shard, shards_of
 
 CLIP_SAMPLES = 6 * 44100
 FIRST, EVERY = 40, 20  # of the frames, those that become examples
-HIDDEN = 16
+HIDDEN = 24
+QUIET = {"song": 0.96, "alone": 0.97}  # of the true stems, those that no detector may flag
+FLOORS = np.array([1 / 4, 1 / 4, 1 / 4, 1 / 3, 1 / 3])  # of a typical case: less is not worth a word
+TRAIN_BANK = "fluid-soundfont-gm"
 
 
 @dataclass(frozen=True)
@@ -38,14 +45,14 @@ class Clip:
 
     stem: np.ndarray
     mix: np.ndarray
-    separated: np.ndarray
+    separated: np.ndarray | None
     faults: dict[str, np.ndarray]
 
 
 def clips(pool: Path, split: str, count: int, seed: int, *, faulty: bool = True) -> Iterator[Clip]:
     """Random clips of a split, vocals and accompaniment in turn, with severities of 0.35 to 1."""
     rng = np.random.default_rng(seed)
-    paths = shard_paths(pool / split)
+    paths = shards_of(pool, split)
     made = 0
     while made < count:
         shard = open_shard(paths[rng.integers(len(paths))])[0]
@@ -60,6 +67,16 @@ def clips(pool: Path, split: str, count: int, seed: int, *, faulty: bool = True)
         faults = {name: SIMULATORS[name](stem, rest, float(rng.uniform(0.35, 1.0)), rng) for name in kinds}
         made += 1
         yield Clip(stem, stem + rest, tracks[2 + which], faults)
+
+
+def instrument_clips(count: int, seed: int, *, faulty: bool = True) -> Iterator[Clip]:
+    """Single instruments by a sound bank of the training split, `count` of each class; no separator has heard them."""
+    rng = np.random.default_rng([seed, 1])
+    for _, stem, song in instruments.clips(count, seed, bank=TRAIN_BANK):
+        kinds = TYPES if faulty else ()
+        rest = song - stem
+        faults = {name: SIMULATORS[name](stem, rest, float(rng.uniform(0.35, 1.0)), rng) for name in kinds}
+        yield Clip(stem, song, None, faults)
 
 
 def spectrum(audio: np.ndarray) -> np.ndarray:
@@ -83,17 +100,17 @@ def _half_second(power: np.ndarray) -> np.ndarray:
     return (total[:, 40:] - total[:, :-40]) / 40
 
 
-def examples(source: Iterator[Clip], has_mix: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Measures (M, J), targets (M, 5) and weights (M, 5) of all cells."""
+def examples(source: Iterable[Clip]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Measures (M, J), with the song, targets (M, 5) and weights (M, 5) of all cells."""
     measures = Measures()
-    columns, seen = mix_columns(has_mix), slice(FIRST, None, EVERY)
+    seen = slice(FIRST, None, EVERY)
     rows, targets, weights = [], [], []
     for clip in source:
-        true, mix = spectrum(clip.stem), spectrum(clip.mix) if has_mix else None
+        true, mix = spectrum(clip.stem), spectrum(clip.mix)
         for name, audio in {"clean": clip.stem, **clip.faults}.items():
             heard = spectrum(audio)
             found, active, _ = measures(heard, mix, measures.start())
-            rows.append(found[columns][..., seen].reshape(len(columns), -1).T)
+            rows.append(found[..., seen].reshape(len(found), -1).T)
             target, audible = damage(measures, heard, true)
             weight = (audible * active)[:, seen].reshape(-1)
             target = target[:, seen].reshape(-1)
@@ -136,21 +153,26 @@ def fit(rows: np.ndarray, targets: np.ndarray, weights: np.ndarray, kind: str, s
     return {name: value.astype(np.float32) for name, value in found.items()}
 
 
-def levels(pool: Path, count: int, seed: int, has_mix: bool, weights_file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Of each type (5,): the score that 97.5% of the true stems of the training split stay under, but at least a
-    quarter of a typical case; and that, the median score of its own simulated faults."""
+def levels(source: Iterable[Clip], weights_file: Path) -> dict[str, np.ndarray]:
+    """Of each type (5,), with and without the song: the score that QUIET of the true stems stay under, but at least
+    FLOORS of a typical case; and that, the median score of its own simulated faults."""
     detectors = Detectors(weights_file)
-
-    def score(audio: np.ndarray, clip: Clip) -> np.ndarray:
-        mix = spectrum(clip.mix) if has_mix else None
-        return file_scores(detectors(spectrum(audio), mix, detectors.start())[0])
-
-    clean = [score(clip.stem, clip) for clip in clips(pool, "train", 4 * count, seed, faulty=False)]
-    own = [[score(clip.faults[t], clip)[i] for i, t in enumerate(TYPES)] for clip in clips(pool, "train", count, seed)]
-    typical = np.median(np.array(own), axis=0)
-    return np.maximum(np.quantile(np.array(clean), 0.975, axis=0), typical / 4).astype(np.float32), typical.astype(
-        np.float32
-    )
+    clean: dict[str, list[np.ndarray]] = {"song": [], "alone": []}
+    own: dict[str, list[list[float]]] = {"song": [], "alone": []}
+    for clip in source:
+        true, song = spectrum(clip.stem), spectrum(clip.mix)
+        faults = {name: spectrum(audio) for name, audio in clip.faults.items()}
+        for kind, mix in (("song", song), ("alone", None)):
+            clean[kind].append(file_scores(detectors(true, mix, detectors.start())[0]))
+            if faults:
+                scores = {name: file_scores(detectors(x, mix, detectors.start())[0]) for name, x in faults.items()}
+                own[kind].append([scores[name][i] for i, name in enumerate(TYPES)])
+    found: dict[str, np.ndarray] = {}
+    for kind in clean:
+        typical = np.median(np.array(own[kind]), axis=0)
+        over = np.maximum(np.quantile(np.array(clean[kind]), QUIET[kind], axis=0), typical * FLOORS)
+        found |= {f"{kind}_threshold": over.astype(np.float32), f"{kind}_typical": typical.astype(np.float32)}
+    return found
 
 
 def area_under_curve(clean: np.ndarray, degraded: np.ndarray) -> float:
@@ -160,12 +182,16 @@ def area_under_curve(clean: np.ndarray, degraded: np.ndarray) -> float:
     return float((above + 0.5 * (degraded[:, None] == clean[None])).mean())
 
 
-def report(pool: Path, split: str, count: int, seed: int, has_mix: bool) -> dict[str, dict[str, float]]:
-    """Area under the ROC curve, detector by fault, and which type scores highest (rows: fault)."""
-    detectors = Detectors()
+def report(
+    pool: Path, split: str, count: int, seed: int, has_mix: bool, weights_file: Path = WEIGHTS
+) -> dict[str, dict[str, float]]:
+    """Area under the ROC curve, detector by fault, and which type scores highest against its typical case (rows:
+    fault)."""
+    detectors = Detectors(weights_file)
     scores: dict[str, list[np.ndarray]] = {}
     for clip in clips(pool, split, count, seed):
         mix = spectrum(clip.mix) if has_mix else None
+        assert clip.separated is not None
         for name, audio in {"clean": clip.stem, **clip.faults, "separated": clip.separated}.items():
             severities, _ = detectors(spectrum(audio), mix, detectors.start())
             scores.setdefault(name, []).append(file_scores(severities))
@@ -178,9 +204,36 @@ def report(pool: Path, split: str, count: int, seed: int, has_mix: bool) -> dict
         table[detector]["own, median"] = round(float(np.median(found[detector][:, i])), 3)
     for name, rows in found.items():
         table[f"{name}: taken for"] = dict(
-            zip(TYPES, np.bincount(rows.argmax(axis=1), minlength=len(TYPES)).tolist(), strict=True)
+            zip(
+                TYPES,
+                np.bincount((rows / detectors.typical(has_mix)).argmax(axis=1), minlength=len(TYPES)).tolist(),
+                strict=True,
+            )
         )
     return table
+
+
+def flagged_by_class(count: int, seed: int, weights_file: Path = WEIGHTS) -> dict[bool, dict[str, np.ndarray]]:
+    """With and without the song: of each class of instrument by the held-out bank, which clips are flagged (clips,
+    5)."""
+    detectors = Detectors(weights_file)
+    found: dict[bool, dict[str, list[np.ndarray]]] = {True: {}, False: {}}
+    for name, stem, song in instruments.clips(count, seed):
+        heard, whole = spectrum(stem), spectrum(song)
+        for has_mix, rows in found.items():
+            severities, _ = detectors(heard, whole if has_mix else None, detectors.start())
+            known = np.array([has_mix or kind not in NEEDS_SONG for kind in TYPES])
+            rows.setdefault(name, []).append(known & (file_scores(severities) > detectors.thresholds(has_mix)))
+    return {has_mix: {name: np.array(rows) for name, rows in by.items()} for has_mix, by in found.items()}
+
+
+def print_classes(found: dict[bool, dict[str, np.ndarray]]) -> None:
+    """False alarms in percent of the clips, by class and detector."""
+    for has_mix, by_class in found.items():
+        print(f"true stems flagged, {'with' if has_mix else 'without'} the song, %: {', '.join(TYPES)}, any")
+        for name, hits in {**by_class, "all": np.concatenate(list(by_class.values()))}.items():
+            shares = [*hits.mean(axis=0), hits.any(axis=1).mean()]
+            print(f"  {name:24s} " + "  ".join(f"{100 * share:5.1f}" for share in shares), flush=True)
 
 
 def main() -> None:
@@ -190,22 +243,46 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
-    parser.add_argument("--report", action="store_true", help="measure the shipped detectors, fit nothing")
+    parser.add_argument("--report", action="store_true", help="measure those in --output, fit nothing")
+    parser.add_argument("--levels", action="store_true", help="keep the detectors, set their thresholds anew")
     parser.add_argument("--split", nargs="+", default=["valid-other", "test"])
+    parser.add_argument("--instruments", type=int, default=8, help="clips of each class of instrument to fit on")
+    parser.add_argument("--classes", type=int, default=20, help="clips of each class to count false alarms on")
     given = parser.parse_args()
+    try:
+        _run(given)
+    except StemProverError as error:
+        raise SystemExit(f"Error: {error}") from None
+
+
+def _run(given: argparse.Namespace) -> None:
     if not given.report:
-        found: dict[str, np.ndarray] = {}
-        for kind, has_mix in (("song", True), ("alone", False)):
-            found |= fit(*examples(clips(given.pool, "train", given.clips, given.seed), has_mix), kind, given.seed)
-        np.savez(given.output, **found)  # type: ignore[arg-type]
-        for kind, has_mix in (("song", True), ("alone", False)):
-            over, usual = levels(given.pool, given.clips, given.seed + 1, has_mix, given.output)
-            found |= {f"{kind}_threshold": over, f"{kind}_typical": usual}
-        np.savez(given.output, **found)  # type: ignore[arg-type]
+        if given.levels:
+            with np.load(given.output) as there:
+                found = dict(there)
+        else:
+            known = chain(
+                clips(given.pool, "train", given.clips, given.seed), instrument_clips(given.instruments, given.seed)
+            )
+            rows, targets, weights = examples(known)
+            found = {}
+            for kind, has_mix in (("song", True), ("alone", False)):
+                found |= fit(rows[:, mix_columns(has_mix)], targets, weights, kind, given.seed)
+        part = given.output.with_suffix(".part.npz")
+        np.savez(part, **found)
+        others = chain(
+            clips(given.pool, "train", given.clips // 3, given.seed + 1),
+            clips(given.pool, "train", given.clips, given.seed + 2, faulty=False),
+            instrument_clips(given.instruments, given.seed + 1, faulty=False),
+        )
+        found |= levels(others, part)
+        np.savez(part, **found)
+        part.replace(given.output)
+    print_classes(flagged_by_class(given.classes, given.seed + 4, given.output))
     for split in given.split:
         for has_mix in (True, False):
             print(split, "with the song" if has_mix else "without the song")
-            for name, row in report(given.pool, split, 40, given.seed, has_mix).items():
+            for name, row in report(given.pool, split, 40, given.seed, has_mix, given.output).items():
                 print(f"  {name:32s} {json.dumps(row)}", flush=True)
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import TrainingError
 from .corpus import SPLITS, CorpusError, Source, default_stems_folder, package_sources, song_sources
 from .remix import Remix, RemixConfig, Remixer, whole_song
 from .separators import ONE_PATCH_SAMPLES, SAMPLE_RATE, Spleeter
@@ -41,6 +42,16 @@ Separate = Callable[[np.ndarray], dict[str, dict[str, np.ndarray]]]
 def shard_paths(folder: Path) -> list[Path]:
     """The finished shards of one split's folder, in order."""
     return sorted(folder.glob("shard_[0-9]*.npy"))
+
+
+def shards_of(pool: Path, split: str) -> list[Path]:
+    """`shard_paths` of a split. Raises TrainingError where there are none."""
+    paths = shard_paths(pool / split)
+    if not paths:
+        raise TrainingError(
+            f"no shards in {pool / split}: build the pool first (python -m stemprover.engine.train.pool --help)"
+        )
+    return paths
 
 
 def open_shard(path: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:

@@ -107,8 +107,10 @@ def test_each_simulated_fault_raises_its_own_score_most(kind: str, demo: tuple[n
     stem, rest = demo
     broken = SIMULATORS[kind](stem, rest, 0.8, np.random.default_rng(3))
     clean, found = (file_scores(detected(x, stem + rest)) for x in (stem, broken))
-    assert TYPES[int(np.argmax(found - clean))] == kind
-    assert clean.max() < 0.15 < found[TYPES.index(kind)]
+    assert TYPES[int(np.argmax((found - clean) / Detectors().typical(True)))] == kind
+    over = Detectors().thresholds(True)
+    assert (clean < over).all()
+    assert found[TYPES.index(kind)] > over[TYPES.index(kind)]
 
 
 @pytest.mark.parametrize("kind", TYPES)

@@ -153,6 +153,7 @@ def test_dry_and_change_keep_step_at_other_rates(lively_bundle: Path, monkeypatc
         return np.zeros_like(repaired), stem, mix, after
 
     monkeypatch.setattr(repairer.runtime, "step", mute)
+    monkeypatch.setattr(repairer, "gate", None)
     for rate in (32000, 48000, 96000):
         t = np.arange(rate) / rate
         stem = sum(0.2 * np.sin(2 * np.pi * f * t) for f in (60.0, 997.0, 5000.0, 9000.0))[None].repeat(2, 0)

@@ -64,3 +64,34 @@ def test_a_model_that_does_not_fit(repairer: Repairer) -> None:
 
     with pytest.raises(OptionError, match="cannot follow"):
         repairer.stream(RATE, 2).swap(Other())  # type: ignore[arg-type]
+
+
+def test_a_swap_within_a_fade_waits_for_its_end(repairer: Repairer, sounds: tuple[np.ndarray, np.ndarray]) -> None:
+    """Chunks of 512 samples, and a fade of 882: the second swap comes in the middle of the first one's."""
+    stem, mix = sounds
+    stream, plain = (repairer.stream(RATE, 2, has_mix=True, chunk_frames=1) for _ in range(2))
+    swapped, alone = [], []
+    for number, start in enumerate(range(0, stem.shape[1], 512)):
+        if number in (100, 101):
+            stream.swap(None if number == 100 else repairer.delta_stream())
+        part = slice(start, start + 512)
+        swapped.append(stream.process(stem[:, part], mix[:, part]))
+        alone.append(plain.process(stem[:, part], mix[:, part]))
+    dry = np.pad(stem, ((0, 0), (stream.latency_samples, 0)))[:, : stem.shape[1]]
+    change, full = (np.concatenate(parts, axis=1) - dry for parts in (swapped, alone))
+    assert np.abs(np.diff(change)).max() <= np.abs(np.diff(full)).max() + np.abs(full).max() / (FADE_S * RATE)
+    assert not change[:, 120 * 512 : 125 * 512].any()
+    assert change[:, -RATE:] == pytest.approx(full[:, -RATE:], abs=1e-5)
+
+
+def test_wet_goes_along(repairer: Repairer, sounds: tuple[np.ndarray, np.ndarray]) -> None:
+    stem, mix = sounds
+    stream = Repairer(bundle=repairer.runtime.bundle.folder, wet=0.0).stream(RATE, 2, has_mix=True)
+    stream.swap(repairer.delta_stream(), 0.5)
+    out = [stream.process(stem[:, s : s + 4096], mix[:, s : s + 4096]) for s in range(0, stem.shape[1], 4096)]
+    half = np.concatenate([*out, stream.flush()], axis=1)[:, stream.latency_samples :] - stem
+    whole = run(repairer, {}, stem, mix, 4096) - stem
+    assert not half[:, :RATE].any()
+    assert half[:, -RATE:] == pytest.approx(0.5 * whole[:, -RATE:], abs=1e-5)
+    with pytest.raises(OptionError, match="wet=1.5"):
+        stream.swap(None, 1.5)
