@@ -28,7 +28,7 @@ def options(pool_folder: Path, run: Path, **changes: object) -> TrainOptions:
 
 
 def test_one_batch_can_be_learnt(pool: Path, tmp_path: Path) -> None:
-    crop = CropConfig(batch=2, frames=12, clean=0.0, no_mix=0.0, blend=0.0)
+    crop = CropConfig(batch=2, frames=12, clean=0.0, no_mix=0.0, blend=0.0, simulated=0.0)
     trainer = Trainer(options(pool, tmp_path, steps=1000, learning_rate=3e-3, warmup=5, crop=crop))
     batch = trainer.batches[0]
     for _ in range(60):
@@ -141,12 +141,13 @@ def test_simulated_faults_are_among_the_crops(pool: Path, tmp_path: Path) -> Non
         crop = CropConfig(**({"batch": 6, "frames": 12, "clean": 0.0, "blend": 0.0} | changes))  # type: ignore[arg-type]
         return Trainer(options(pool, tmp_path, crop=crop)).batches[3]
 
-    real, faulty = batch(simulated=0.0), batch(simulated=1.0, upon_separated=0.0, artefacts=("dull-highs",))
-    again = batch(simulated=1.0, upon_separated=0.0, artefacts=("dull-highs",))
+    real, faulty = batch(simulated=0.0), batch(simulated=1.0, upon_separated=0.0, artefacts=("bleed",))
+    again = batch(simulated=1.0, upon_separated=0.0, artefacts=("bleed",))
     assert np.array_equal(faulty.stem, again.stem), "seeded"
     # This pool's separator has halved the stem; a simulated fault starts from the true one.
     level = [np.square(b.stem).sum() / np.square(b.truth).sum() for b in (real, faulty)]
-    assert level[0] < 0.6 < level[1] <= 1.01
+    assert level[0] < 0.6
+    assert level[1] >= 0.99
     assert not faulty.clean.any()
 
 
