@@ -172,7 +172,8 @@ def test_a_result_cut_short_without_an_error_is_not_passed_off_as_whole(make_aud
 
 
 SLOW_REPAIR = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background passes on a deaf ear
 sys.path.insert(0, sys.argv.pop(1))
 from fakes import FakeRepairer
 from stemprover import cli
