@@ -31,10 +31,11 @@ _NOTHING = Preset(
 
 def preset_for(analysis: Analysis) -> Preset:
     """The blend that the findings ask for; without any, one that leaves the sound as it is."""
-    return _blend(analysis.blend())
+    return preset_for_weights(analysis.blend())
 
 
-def _blend(weights: Mapping[str, float]) -> Preset:
+def preset_for_weights(weights: Mapping[str, float]) -> Preset:
+    """The blend of these weights by type of artefact; for none, one that leaves the sound as it is."""
     if not weights:
         return _NOTHING
     blend = blend_presets(weights)
@@ -105,7 +106,7 @@ class AutoStream:
         weights = self._choice.process(block, mix)
         if self._choice.made and weights != self._asked and self._coming is None:
             self._asked = weights
-            self._coming = self._worker.submit(self._prepare, _blend(weights))
+            self._coming = self._worker.submit(self._prepare, preset_for_weights(weights))
         if self._coming is not None and (self._wait or self._coming.done()):
             found, self._coming = self._coming, None
             try:

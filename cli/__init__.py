@@ -15,7 +15,7 @@ import typer
 
 from .. import __version__
 from ..engine.errors import StemProverError
-from . import files, listen, models, options, presets
+from . import files, listen, live, models, options, presets
 
 __all__ = ["app", "main", "options"]
 
@@ -49,7 +49,7 @@ def _root(
 
 for _command in (
     files.repair, files.demo, listen.analyze, listen.compare, listen.validate,
-    models.export, models.train, models.bench,
+    live.serve, live.send, live.status, models.export, models.train, models.bench,
 ):  # fmt: skip
     app.command()(_command)
 

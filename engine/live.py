@@ -46,103 +46,120 @@ class _Voice:
         return np.float32(self.wet) * change
 
 
-class RepairStream:
-    """`process(block)` returns as many samples as it gets, `latency_samples` late; `flush()` returns those still
-    inside.
+class ChangeStream:
+    """The change that a model makes, at the host's rate and in step with the sound: `process(stem, mix)` returns what
+    is ready, from the change of the first sample on; `latency_samples` after a sample its change is ready at the
+    latest.
 
-    The latency is fixed from the start: STFT window, look-ahead, one chunk, and the resamplers where the rate is not
-    44.1 kHz.
+    hop, delay_samples: of the models that may follow each other in it. It begins with no change at all; `begin` names
+    the model before the first block, `swap` goes over to another at any time.
     """
 
     def __init__(
-        self, delta: DeltaStream, sample_rate: int, channels: int, has_mix: bool, wet: float, chunk_frames: int
+        self, hop: int, delay_samples: int, sample_rate: int, channels: int, has_mix: bool, chunk_frames: int
     ) -> None:
         if channels < 1:
             raise OptionError(f"channels={channels}: give 1 or more")
         if chunk_frames < 1:
             raise OptionError(f"chunk_frames={chunk_frames}: give 1 or more")
-        self.sample_rate, self.channels, self.has_mix, self.wet = sample_rate, channels, has_mix, wet
-        self._hop, self._delay = delta.hop, delta.delay_samples
-        self._model: tuple[DeltaStream | None, float] = (delta, wet)
-        self._chunk = chunk_frames * self._hop
+        self.sample_rate, self.channels, self.has_mix = sample_rate, channels, has_mix
+        self._hop, self._delay, self._chunk = hop, delay_samples, chunk_frames * hop
+        self._model: tuple[DeltaStream | None, float] = (None, 0.0)
         self.latency_samples = round_trip_latency(sample_rate, self._chunk, self._delay)
         self.reset()
 
+    @property
+    def chunk_samples(self) -> int:
+        """Samples of a chunk at the model's rate."""
+        return self._chunk
+
+    @property
+    def heard_samples(self) -> int:
+        """Samples at the model's rate that went through a model, or past it."""
+        return self._heard_samples
+
+    @property
+    def wet(self) -> float:
+        """The share of the change of the last model chosen."""
+        return self._model[1]
+
+    @property
+    def speaks(self) -> bool:
+        """Whether what is heard is what was chosen, be it no change at all, and not the silence before it."""
+        return self._voice.delta is not None or self._model[0] is None
+
+    def begin(self, delta: DeltaStream | None, wet: float) -> None:
+        """The model from the first sample on (or, in a stream that runs, from the next chunk on, abruptly and without
+        what it should have heard before). Raises OptionError as `swap`."""
+        self._check(delta, wet)
+        self._model = (delta, wet)
+        self._voice = _Voice.of(delta, wet, self.channels)
+        self._next = self._later = None
+        self._faded = 0
+
     def reset(self) -> None:
-        """Back to the state before the first block."""
+        """Back to the state before the first block, with the last model chosen."""
         self._sources = 2 * self.channels if self.has_mix else self.channels
         self._there = Resampler(self.sample_rate, MODEL_RATE, self._sources)
         self._back = Resampler(MODEL_RATE, self.sample_rate, self.channels)
-        self._gate = SilenceGate(self.sample_rate, self.channels)
-        self._model_in, self._dry, self._gains, self._change = Fifo(), Fifo(), Fifo(), Fifo()
-        self._waiting = self._ready = 0  # samples in _model_in and in _change
-        self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
+        self._model_in = Fifo()
+        self._waiting = 0  # samples in _model_in
+        self._heard_samples = 0  # in chunks, at the model's rate
         self._skip = self._delay
-        self._lead = self.latency_samples
         self._voice = _Voice.of(*self._model, self.channels)
         self._next: _Voice | None = None
         self._later: _Voice | None = None  # what a fade that has begun must wait for
         self._faded = 0
 
-    def swap(self, delta: DeltaStream | None, wet: float | None = None) -> None:
+    def swap(self, delta: DeltaStream | None, wet: float) -> int:
         """Go over to another model of the same look-ahead, or to no change at all (None), with a cross-fade of 20 ms
         once it has heard enough of the sound; until then the present one goes on. Costs both models meanwhile. `wet`:
-        the share of its change that is added (as before). A swap that still waits is replaced, a fade that has begun is
-        ended first. Raises OptionError for a model or a share that does not fit."""
+        the share of its change that is added. A swap that still waits is replaced, a fade that has begun is ended
+        first. Returns the sample of the sound, counted from the first, from which the change begins to be the new one.
+        Raises OptionError for a model or a share that does not fit."""
+        self._check(delta, wet)
+        self._model = (delta, wet)
+        voice = _Voice.of(delta, wet, self.channels, late=True)
+        if self._faded:
+            self._later = voice
+        else:
+            self._next = voice
+        chunks = -(-voice.unready // self._chunk)
+        return max(0, self._heard_samples + chunks * self._chunk - self._delay) * self.sample_rate // MODEL_RATE
+
+    def miss(self, stem: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
+        """As `process`, for a sound that there is no time to repair: no model runs, the change is zero, and the model
+        listens anew from what follows."""
+        self._voice, self._next, self._later, self._faded = _Voice.of(None, 0.0, self.channels), None, None, 0
+        change = self.process(stem, mix)
+        if self._model[0] is not None:
+            self._next = _Voice.of(*self._model, self.channels, late=True)
+        return change
+
+    def process(self, stem: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
+        """The next samples (C, n), and the mixture's where the stream has one, to the change (C, m) that is ready."""
+        arrived = self._there.process(stem if mix is None else np.concatenate([stem, mix]))
+        self._model_in.push(arrived)
+        self._waiting += arrived.shape[1]
+        parts = [np.zeros((self.channels, 0), np.float32)]
+        while self._waiting >= self._chunk:
+            block = self._model_in.pop(self._chunk)
+            self._waiting -= self._chunk
+            self._heard_samples += self._chunk
+            song = block[self.channels :] if self.has_mix else None
+            change = self._heard(block[: self.channels], song)
+            parts.append(self._back.process(change[:, self._skip :]))
+            self._skip = max(0, self._skip - self._chunk)
+        return np.concatenate(parts, axis=1)
+
+    def _check(self, delta: DeltaStream | None, wet: float) -> None:
         if delta is not None and (delta.hop, delta.delay_samples) != (self._hop, self._delay):
             raise OptionError(
                 f"a model of hop {delta.hop} and delay {delta.delay_samples} cannot follow one of hop {self._hop} and "
                 f"delay {self._delay}; open a new stream"
             )
-        share = self.wet if wet is None else wet
-        if not 0.0 <= share <= 1.0:
-            raise OptionError(f"wet={share:g} is out of range; give 0 (untouched) to 1 (fully repaired)")
-        self.wet, self._model = share, (delta, share)
-        voice = _Voice.of(*self._model, self.channels, late=True)
-        if self._faded:
-            self._later = voice
-        else:
-            self._next = voice
-
-    def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
-        """Host block (C, n), and the mixture's where the stream has one, to (C, n) float32. Raises OptionError,
-        MixMismatchError for blocks that do not fit; the stream is unharmed by them."""
-        stem = np.asarray(block, np.float32)
-        if stem.ndim != 2 or stem.shape[0] != self.channels:
-            raise OptionError(f"block of shape {np.shape(block)}: give ({self.channels}, samples)")
-        if (mix is not None) != self.has_mix:
-            raise MixMismatchError(
-                f"this stream was made with has_mix={self.has_mix}; {'leave out' if mix is not None else 'give'} mix"
-            )
-        if mix is not None and np.shape(mix) != stem.shape:
-            raise MixMismatchError(f"mix of shape {np.shape(mix)} and block of shape {stem.shape} must be equal")
-        self._dry.push(stem.copy())
-        self._gains.push(self._gate.process(stem))
-        self._advance(stem if mix is None else np.concatenate([stem, np.asarray(mix, np.float32)]))
-        return self._give(stem.shape[1])
-
-    def flush(self) -> np.ndarray:
-        """The last `latency_samples` samples (C, latency); afterwards the stream is as new."""
-        rest = self.latency_samples
-        self._gains.push(self._gate.process(np.zeros((self.channels, 0), np.float32), last=True))
-        self._advance(np.zeros((self._sources, rest), np.float32))
-        out = self._give(rest)
-        self.reset()
-        return out
-
-    def _advance(self, host: np.ndarray) -> None:
-        arrived = self._there.process(host)
-        self._model_in.push(arrived)
-        self._waiting += arrived.shape[1]
-        while self._waiting >= self._chunk:
-            block = self._model_in.pop(self._chunk)
-            self._waiting -= self._chunk
-            mix = block[self.channels :] if self.has_mix else None
-            change = self._heard(block[: self.channels], mix)
-            part = self._back.process(change[:, self._skip :])
-            self._skip = max(0, self._skip - self._chunk)
-            self._change.push(part)
-            self._ready += part.shape[1]
+        if not 0.0 <= wet <= 1.0:
+            raise OptionError(f"wet={wet:g} is out of range; give 0 (untouched) to 1 (fully repaired)")
 
     def _heard(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
         change = self._voice.change(stem, mix)
@@ -158,6 +175,72 @@ class RepairStream:
         if self._faded >= length:
             self._voice, self._next, self._later, self._faded = self._next, self._later, None, 0
         return change + share * (other - change)
+
+
+class RepairStream:
+    """`process(block)` returns as many samples as it gets, `latency_samples` late; `flush()` returns those still
+    inside.
+
+    The latency is fixed from the start: STFT window, look-ahead, one chunk, and the resamplers where the rate is not
+    44.1 kHz.
+    """
+
+    def __init__(
+        self, delta: DeltaStream, sample_rate: int, channels: int, has_mix: bool, wet: float, chunk_frames: int
+    ) -> None:
+        self._changes = ChangeStream(delta.hop, delta.delay_samples, sample_rate, channels, has_mix, chunk_frames)
+        self._changes.begin(delta, wet)
+        self.sample_rate, self.channels, self.has_mix = sample_rate, channels, has_mix
+        self.latency_samples = self._changes.latency_samples
+        self.reset()
+
+    @property
+    def wet(self) -> float:
+        """The share of the change that is added."""
+        return self._changes.wet
+
+    def reset(self) -> None:
+        """Back to the state before the first block."""
+        self._changes.reset()
+        self._gate = SilenceGate(self.sample_rate, self.channels)
+        self._dry, self._gains, self._change = Fifo(), Fifo(), Fifo()
+        self._ready = 0  # samples in _change
+        self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
+        self._lead = self.latency_samples
+
+    def swap(self, delta: DeltaStream | None, wet: float | None = None) -> None:
+        """As `ChangeStream.swap`; `wet`: as before."""
+        self._changes.swap(delta, self.wet if wet is None else wet)
+
+    def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
+        """Host block (C, n), and the mixture's where the stream has one, to (C, n) float32. Raises OptionError,
+        MixMismatchError for blocks that do not fit; the stream is unharmed by them."""
+        stem = np.asarray(block, np.float32)
+        if stem.ndim != 2 or stem.shape[0] != self.channels:
+            raise OptionError(f"block of shape {np.shape(block)}: give ({self.channels}, samples)")
+        if (mix is not None) != self.has_mix:
+            raise MixMismatchError(
+                f"this stream was made with has_mix={self.has_mix}; {'leave out' if mix is not None else 'give'} mix"
+            )
+        if mix is not None and np.shape(mix) != stem.shape:
+            raise MixMismatchError(f"mix of shape {np.shape(mix)} and block of shape {stem.shape} must be equal")
+        self._dry.push(stem.copy())
+        self._gains.push(self._gate.process(stem))
+        self._take(self._changes.process(stem, None if mix is None else np.asarray(mix, np.float32)))
+        return self._give(stem.shape[1])
+
+    def flush(self) -> np.ndarray:
+        """The last `latency_samples` samples (C, latency); afterwards the stream is as new."""
+        rest = np.zeros((self.channels, self.latency_samples), np.float32)
+        self._gains.push(self._gate.process(rest[:, :0], last=True))
+        self._take(self._changes.process(rest, rest if self.has_mix else None))
+        out = self._give(self.latency_samples)
+        self.reset()
+        return out
+
+    def _take(self, change: np.ndarray) -> None:
+        self._change.push(change)
+        self._ready += change.shape[1]
 
     def _give(self, count: int) -> np.ndarray:
         if count == 0:

@@ -69,3 +69,54 @@ class FakeRepairer:
     def mix(self) -> np.ndarray:
         """All of the mixture that came in (C, T)."""
         return np.concatenate(self.seen_mix, axis=1)
+
+
+class FakeModel:
+    """In place of engine.stream.DeltaStream: the change is `gain` times the stem (plus `mix_gain` times the mixture),
+    as late as the real model's. pause_s: how long each chunk takes."""
+
+    hop, delay_samples, warmup_samples, memory_samples, steps = 512, 16 * 512 + 1536, 4096, 8192, 1
+
+    def __init__(self, gain: float = 0.0, mix_gain: float = 0.0, pause_s: float = 0.0) -> None:
+        self.gain, self.mix_gain, self.pause_s = np.float32(gain), np.float32(mix_gain), pause_s
+
+    def start(self) -> np.ndarray:
+        return np.zeros((2, self.delay_samples), np.float32)
+
+    def process(self, stem: np.ndarray, mix: np.ndarray | None, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros_like(stem), state
+
+    def process_channels(
+        self, stem: np.ndarray, mix: np.ndarray | None, states: list[np.ndarray], *, listen_only: bool = False
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        time.sleep(self.pause_s)
+        made = self.gain * stem if mix is None else self.gain * stem + self.mix_gain * mix
+        out, after = np.zeros_like(stem), []
+        for pair, state in enumerate(states):
+            channels = slice(2 * pair, min(2 * pair + 2, len(stem)))
+            count = len(stem[channels])
+            joined = np.concatenate([state[:count], made[channels]], axis=1)
+            out[channels] = joined[:, : stem.shape[1]]
+            after.append(joined[:, stem.shape[1] :])
+        return out, after
+
+
+class FakeModelRepairer:
+    """In place of engine.repair.Repairer, for a bridge; `gains`: of the change, by the name of the preset."""
+
+    def __init__(
+        self, gains: dict[str, float] | None = None, *, mix_gain: float = 0.0, pause_s: float = 0.0,
+        load_s: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.gains, self.mix_gain, self.pause_s, self.load_s = gains or {}, mix_gain, pause_s, load_s
+
+    def __call__(self, preset: object, **_: object) -> FakeModelRepairer:
+        time.sleep(self.load_s)
+        made = FakeModelRepairer(self.gains, mix_gain=self.mix_gain, pause_s=self.pause_s)
+        made.name = preset.name  # type: ignore[attr-defined]
+        return made
+
+    name = "general"
+
+    def delta_stream(self) -> FakeModel:
+        return FakeModel(self.gains.get(self.name, 0.0), self.mix_gain, self.pause_s)

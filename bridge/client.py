@@ -1,0 +1,580 @@
+"""Clients of the bridge: for asyncio and for plain scripts, and a repairer that sends files through a bridge.
+
+    with Client(48000, channels=2, mix_channels=2) as bridge:
+        bridge.select("bleed")
+        out = bridge.process(block, mix)  # as many samples as went in, bridge.latency_samples late
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..engine.errors import OptionError, StemProverError
+from ..engine.fifo import Fifo
+from .protocol import (
+    MAX_BLOCK,
+    MAX_CHANNELS,
+    PORT,
+    ROOT,
+    VERSION,
+    Code,
+    Flag,
+    FrameReader,
+    ProtocolError,
+    Status,
+    decode,
+    encode,
+    framed,
+    from_blob,
+    to_blob,
+)
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 5.0  # between two tries to reach the bridge
+ANSWER_S = 30.0
+TOKEN_VARIABLE = "STEMPROVER_TOKEN"
+T = TypeVar("T")
+
+
+class BridgeError(StemProverError):
+    """The bridge refused something; `code` says what kind."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = Code(code) if code in Code._value2member_map_ else Code.INTERNAL
+
+
+class BridgeLostError(StemProverError):
+    """The bridge cannot be reached, or has gone."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A block that came back: sound (C, n), what it is, how long it took in the bridge."""
+
+    sound: np.ndarray
+    status: Status
+    position: int
+    seconds: float
+
+
+def find_token(file: Path | None = None) -> str:
+    """The token in the file, or in the environment variable STEMPROVER_TOKEN; else nothing."""
+    if file is not None:
+        try:
+            return file.read_text().strip()
+        except OSError as error:
+            raise OptionError(f"--token-file {file} cannot be read ({error.strerror})") from error
+    return os.environ.get(TOKEN_VARIABLE, "")
+
+
+class _Link(asyncio.Protocol):
+    """The connection: what comes is handed to `hear`."""
+
+    def __init__(self, hear: Callable[[bytes], None], lost: Callable[[], None]) -> None:
+        self.hear, self.lost = hear, lost
+        self.reader = FrameReader()
+        self.room = asyncio.Event()
+        self.room.set()
+
+    def data_received(self, data: bytes) -> None:
+        for message in self.reader.feed(data):
+            self.hear(message)
+
+    def pause_writing(self) -> None:
+        self.room.clear()
+
+    def resume_writing(self) -> None:
+        self.room.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.room.set()
+        self.lost()
+
+
+class AsyncClient:
+    """One stream through a bridge, on an event loop. `connect` (or `async with`), then `process` or `send`, `flush`.
+
+    Where the bridge goes away, `process` gives the sound as it came, as late as before, and the client tries to reach
+    the bridge again, after 0.25 to 5 s. Raises BridgeLostError where it was never reached, and BridgeError for what it
+    refuses.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        channels: int = 2,
+        mix_channels: int = 0,
+        *,
+        max_block: int = 2048,
+        name: str = "",
+        host: str = "127.0.0.1",
+        port: int = PORT,
+        token: str | None = None,
+    ) -> None:
+        self.sample_rate, self.channels, self.mix_channels = sample_rate, channels, mix_channels
+        self.max_block, self.name, self.host, self.port = max_block, name or f"pid {os.getpid()}", host, port
+        self.token = find_token() if token is None else token
+        self.latency_samples = self.stream = self.session = 0
+        self.latency: dict[str, int] = {}
+        self.late = self.blocks = 0
+        self.connected = False
+        self.on_message: Callable[[str, tuple[Any, ...]], None] = lambda address, arguments: None
+        self._requests = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
+        self._blocks: deque[tuple[int, asyncio.Future[Reply]]] = deque()
+        self._settings: dict[str, tuple[str, tuple[Any, ...]]] = {}
+        self._tail: list[np.ndarray] = []
+        self._sequence = itertools.count()
+        self._position = 0
+        self._dry = Fifo()
+        self._fresh = 0  # samples that have to go out before what comes from the bridge is all of this stream
+        self._transport: asyncio.Transport | None = None
+        self._link: _Link | None = None
+        self._again: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> AsyncClient:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def connect(self) -> None:
+        """Reach the bridge and open the stream."""
+        before = self.latency_samples
+        await self._open()
+        if not before:
+            self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
+        self._fresh = 0 if not before else self.latency_samples
+
+    async def send(self, block: np.ndarray, mix: np.ndarray | None = None, flags: int = 0) -> Reply:
+        """The next block (C, n) and its mixture (M, n); returns what comes back for it."""
+        return await self._post(block, mix, flags)
+
+    async def process(self, block: np.ndarray, mix: np.ndarray | None = None, *, offline: bool = False) -> np.ndarray:
+        """As many samples (C, n), `latency_samples` late; repaired, or as they came where the bridge is late or gone.
+        `offline` waits for the repair."""
+        sound = np.asarray(block, np.float32)
+        self._dry.push(sound.copy())
+        parts = []
+        for start in range(0, sound.shape[1], self.max_block):
+            part = slice(start, start + self.max_block)
+            parts.append(await self._piece(sound[:, part], None if mix is None else mix[:, part], offline))
+        return np.concatenate(parts, axis=1) if parts else np.zeros((self.channels, 0), np.float32)
+
+    async def _piece(self, sound: np.ndarray, mix: np.ndarray | None, offline: bool) -> np.ndarray:
+        count = sound.shape[1]
+        dry = self._dry.pop(count)
+        if not self.connected:
+            self._come_back()
+            return dry
+        try:
+            reply = await self._post(sound, mix, Flag.OFFLINE if offline else Flag(0))
+        except BridgeLostError:
+            self._come_back()
+            return dry
+        old = min(count, self._fresh)
+        self._fresh -= old
+        return np.concatenate([dry[:, :old], reply.sound[:, old:]], axis=1)
+
+    async def flush(self) -> np.ndarray:
+        """The last `latency_samples` samples; the stream is as new afterwards."""
+        rest = self._dry.pop(self.latency_samples) if self.latency_samples else np.zeros((self.channels, 0))
+        self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
+        self._tail = []
+        if not self.connected:
+            return rest
+        try:
+            await self._ask("/flush", "i", self.stream)
+        except BridgeLostError:
+            return rest
+        self._position, self._sequence = 0, itertools.count()
+        found = np.concatenate(self._tail, axis=1)
+        self._fresh, old = 0, self._fresh
+        return np.concatenate([rest[:, :old], found[:, old:]], axis=1)
+
+    async def reset(self) -> None:
+        """Back to the state before the first block; settings stay."""
+        await self._ask("/reset", "i", self.stream)
+        self._position, self._sequence, self._fresh = 0, itertools.count(), 0
+        self._dry = Fifo()
+        self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
+
+    async def select(self, preset: str) -> int:
+        """A preset by name, or auto. Returns the position, in what comes back, from which it holds."""
+        return await self._set("preset", "s", preset)
+
+    async def blend(self, weights: Mapping[str, float]) -> int:
+        """Several presets at once; as `select`."""
+        flat = [value for pair in weights.items() for value in pair]
+        return await self._set("blend", "sf" * len(weights), *flat)
+
+    async def set_wet(self, share: float) -> int:
+        """0 untouched, 1 as the preset says; as `select`."""
+        return await self._set("wet", "f", share)
+
+    async def set_bypass(self, on: bool) -> int:
+        """Latency-matched bypass; as `select`."""
+        return await self._set("bypass", "i", int(on))
+
+    async def set_quality(self, quality: str) -> int:
+        """draft, standard or best; as `select`."""
+        return await self._set("quality", "s", quality)
+
+    async def presets(self) -> dict[str, str]:
+        """Name to title."""
+        flat = (await self._ask("/presets", ""))[1:]
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    async def ping(self) -> dict[str, float]:
+        """Round trip in seconds, late and lost blocks, waiting blocks, load."""
+        begun = time.monotonic()
+        _, _, _, _, late, lost, waiting, load = await self._ask("/ping", "d", begun)
+        return {"round_trip_s": time.monotonic() - begun, "late": late, "lost": lost, "waiting": waiting, "load": load}
+
+    async def request(self, address: str, tags: str, *values: Any) -> tuple[Any, ...]:
+        """Any message whose first argument is a request; returns the answer's arguments."""
+        return await self._ask(address, tags, *values)
+
+    async def close(self) -> None:
+        """End the stream and the connection."""
+        self._closed = True
+        if self._again is not None:
+            self._again.cancel()
+        if self.connected and self.stream:
+            with contextlib.suppress(StemProverError, TimeoutError):
+                await asyncio.wait_for(self._ask("/close", "i", self.stream), 2.0)
+        if self._transport is not None:
+            self._transport.close()
+        self.connected = False
+
+    # the connection
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            transport, link = await loop.create_connection(
+                lambda: _Link(self._hear, lambda: self._lost(link_of())), self.host, self.port
+            )
+        except OSError as error:
+            raise BridgeLostError(
+                f"no bridge at {self.host}:{self.port} ({error.strerror or error}); start one with: stemprover serve"
+            ) from error
+
+        def link_of() -> _Link:
+            return link
+
+        self._transport, self._link, self.connected = transport, link, True
+        role = "stream" if self.channels else "control"
+        shape = (self.sample_rate, self.max_block, self.channels, self.mix_channels) if self.channels else (0, 0, 0, 0)
+        try:
+            found = await self._ask("/hello", "sssiiiii", self.token, self.name, role, *shape, VERSION)
+        except BridgeError:
+            self.connected = False
+            transport.close()
+            raise
+        _, self.session, self.stream, _, self.latency_samples, *parts, _ = found
+        self.latency = dict(zip(("window", "lookahead", "chunk", "adaptation"), parts, strict=True))
+        self._position, self._sequence = 0, itertools.count()
+        for address, (tags, values) in list(self._settings.items()):
+            await self._ask_stream(address, tags, *values)
+
+    def _come_back(self) -> None:
+        if self._closed or (self._again is not None and not self._again.done()):
+            return
+
+        async def tries() -> None:
+            wait = FIRST_WAIT_S
+            while not self._closed:
+                await asyncio.sleep(wait)
+                try:
+                    await self._open()
+                except (BridgeLostError, BridgeError):
+                    wait = min(LONGEST_WAIT_S, 2 * wait)
+                    continue
+                self._fresh = self.latency_samples
+                return
+
+        self._again = asyncio.get_running_loop().create_task(tries())
+
+    def _lost(self, link: _Link) -> None:
+        if link is not self._link:
+            return
+        self.connected = False
+        error = BridgeLostError(f"the bridge at {self.host}:{self.port} has gone")
+        for future in [*self._asked.values(), *(future for _, future in self._blocks)]:
+            if not future.done():
+                future.set_exception(error)
+        self._asked.clear()
+        self._blocks.clear()
+
+    async def _post(self, block: np.ndarray, mix: np.ndarray | None, flags: int) -> Reply:
+        sound = np.asarray(block, np.float32)
+        if sound.ndim != 2 or len(sound) != self.channels:
+            raise OptionError(f"block of shape {sound.shape}: give ({self.channels}, samples)")
+        if self.mix_channels:
+            song = np.zeros((0, 0)) if mix is None else np.asarray(mix, np.float32)
+            if song.shape != (self.mix_channels, sound.shape[1]):
+                raise OptionError(f"mix of shape {song.shape}: give ({self.mix_channels}, {sound.shape[1]})")
+            sound = np.concatenate([sound, song])
+        elif mix is not None:
+            raise OptionError("this stream has no mixture channels; open it with mix_channels")
+        if not self.connected or self._link is None:
+            raise BridgeLostError(f"no bridge at {self.host}:{self.port}")
+        await self._link.room.wait()
+        sequence, count = next(self._sequence), sound.shape[1]
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._blocks.append((sequence, future))
+        self._write("/block", "iihiib", self.stream, sequence, self._position, count, int(flags), to_blob(sound))
+        self._position += count
+        return await future
+
+    async def _set(self, name: str, tags: str, *values: Any) -> int:
+        answer = await self._ask_stream(name, tags, *values)
+        if name in ("preset", "blend"):
+            self._settings.pop("preset", None)
+            self._settings.pop("blend", None)
+        self._settings[name] = (tags, values)
+        return int(answer[3])
+
+    async def _ask_stream(self, name: str, tags: str, *values: Any) -> tuple[Any, ...]:
+        request = next(self._requests)
+        return await self._wait(request, f"/stream/{self.stream}/{name}", tags + "i", *values, request)
+
+    async def _ask(self, address: str, tags: str, *values: Any) -> tuple[Any, ...]:
+        request = next(self._requests)
+        return await self._wait(request, address, "i" + tags, request, *values)
+
+    async def _wait(self, request: int, address: str, tags: str, *values: Any) -> tuple[Any, ...]:
+        if not self.connected:
+            raise BridgeLostError(f"no bridge at {self.host}:{self.port}")
+        future: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
+        self._asked[request] = future
+        self._write(address, tags, *values)
+        try:
+            return await asyncio.wait_for(future, ANSWER_S)
+        except TimeoutError:
+            raise BridgeLostError(f"the bridge did not answer {address} within {ANSWER_S:g} s") from None
+        finally:
+            self._asked.pop(request, None)
+
+    def _write(self, address: str, tags: str, *values: Any) -> None:
+        assert self._transport is not None
+        self._transport.write(framed(encode(address, tags, *values)))
+
+    def _hear(self, data: bytes) -> None:
+        try:
+            message = decode(data)
+        except ProtocolError:
+            return
+        path, arguments = message.address.removeprefix(ROOT), message.arguments
+        if path == "/block":
+            self._take(arguments)
+        elif path == "/error":
+            request, code, _, text = arguments
+            error = BridgeError(code, text)
+            if request in self._asked:
+                self._fail(self._asked[request], error)
+            elif self._blocks and not request and arguments[2].endswith("/block"):
+                self._fail(self._blocks.popleft()[1], error)
+            elif not request:
+                for future in self._asked.values():
+                    self._fail(future, error)
+        elif arguments and arguments[0] in self._asked and path not in ("/job",):
+            future = self._asked[arguments[0]]
+            if not future.done():
+                future.set_result(arguments)
+        elif path == "/job" and arguments[0] in self._asked and not self._asked[arguments[0]].done():
+            self._asked[arguments[0]].set_result(arguments)
+        self.on_message(path, arguments)
+
+    @staticmethod
+    def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+        if not future.done():
+            future.set_exception(error)
+
+    def _take(self, arguments: tuple[Any, ...]) -> None:
+        _, sequence, position, frames, _, status, microseconds, _, blob = arguments
+        sound = from_blob(blob, self.channels, frames)
+        if sequence < 0:
+            self._tail.append(sound)
+            return
+        self.blocks += 1
+        self.late += status == Status.LATE
+        while self._blocks:
+            number, future = self._blocks.popleft()
+            if number == sequence:
+                if not future.done():
+                    future.set_result(Reply(sound, Status(status), position, microseconds * 1e-6))
+                return
+            self._fail(future, BridgeError(Code.ORDER, f"block {number} was not answered"))
+
+
+class Client:
+    """As AsyncClient, for scripts: every method waits for its answer. A context manager."""
+
+    def __init__(self, sample_rate: int, channels: int = 2, mix_channels: int = 0, **options: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="stemprover-client", daemon=True)
+        self._thread.start()
+        self._client = AsyncClient(sample_rate, channels, mix_channels, **options)
+        try:
+            self._run(self._client.connect())
+        except BaseException:
+            self._end()
+            raise
+
+    @property
+    def latency_samples(self) -> int:
+        """Samples from a sample's arrival to its repair."""
+        return self._client.latency_samples
+
+    @property
+    def late(self) -> int:
+        """Blocks that came back untouched, since their repair was late."""
+        return self._client.late
+
+    @property
+    def connected(self) -> bool:
+        """Whether the bridge is there."""
+        return self._client.connected
+
+    def process(self, block: np.ndarray, mix: np.ndarray | None = None, *, offline: bool = False) -> np.ndarray:
+        """As AsyncClient.process."""
+        return self._run(self._client.process(block, mix, offline=offline))
+
+    def submit(self, block: np.ndarray, mix: np.ndarray | None = None, *, offline: bool = False) -> Future[Reply]:
+        """A block on its way: the future holds what comes back. Blocks go out in the order of the calls."""
+        flags = Flag.OFFLINE if offline else Flag(0)
+        return asyncio.run_coroutine_threadsafe(self._client.send(block, mix, flags), self._loop)
+
+    def flush(self) -> np.ndarray:
+        """As AsyncClient.flush."""
+        return self._run(self._client.flush())
+
+    def reset(self) -> None:
+        """As AsyncClient.reset."""
+        self._run(self._client.reset())
+
+    def select(self, preset: str) -> int:
+        """As AsyncClient.select."""
+        return self._run(self._client.select(preset))
+
+    def blend(self, weights: Mapping[str, float]) -> int:
+        """As AsyncClient.blend."""
+        return self._run(self._client.blend(weights))
+
+    def set_wet(self, share: float) -> int:
+        """As AsyncClient.set_wet."""
+        return self._run(self._client.set_wet(share))
+
+    def set_bypass(self, on: bool) -> int:
+        """As AsyncClient.set_bypass."""
+        return self._run(self._client.set_bypass(on))
+
+    def set_quality(self, quality: str) -> int:
+        """As AsyncClient.set_quality."""
+        return self._run(self._client.set_quality(quality))
+
+    def presets(self) -> dict[str, str]:
+        """As AsyncClient.presets."""
+        return self._run(self._client.presets())
+
+    def ping(self) -> dict[str, float]:
+        """As AsyncClient.ping."""
+        return self._run(self._client.ping())
+
+    def request(self, address: str, tags: str, *values: Any) -> tuple[Any, ...]:
+        """As AsyncClient.request."""
+        return self._run(self._client.request(address, tags, *values))
+
+    def close(self) -> None:
+        """End the stream and the connection."""
+        if self._loop.is_running():
+            self._run(self._client.close())
+            self._end()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5.0)
+
+
+class RemoteRepairer:
+    """Files through a bridge: `process_chunks` as engine.repair.Repairer has it. `prepare` is called with each new
+    stream, to choose its preset; `realtime` sends at the pace of the sound; options as of Client."""
+
+    WINDOW = 48  # blocks on their way
+
+    def __init__(
+        self, prepare: Callable[[Client], None] = lambda _: None, *, realtime: bool = False, **options: Any
+    ) -> None:
+        self.prepare, self.realtime, self.options = prepare, realtime, options
+        self.late = self.blocks = 0
+
+    def process_chunks(
+        self,
+        chunks: Iterable[np.ndarray | tuple[np.ndarray, np.ndarray]],
+        sample_rate: int,
+        channels: int,
+        *,
+        has_mix: bool = False,
+    ) -> Iterator[np.ndarray]:
+        """Chunks (C, n), or pairs of stem and mixture chunks, to repaired chunks, as many samples in all."""
+        if channels > MAX_CHANNELS:
+            raise OptionError(f"{channels} channels: a bridge takes up to {MAX_CHANNELS}; use stemprover repair")
+        block = min(MAX_BLOCK, 2048)
+        with Client(sample_rate, channels, channels if has_mix else 0, max_block=block, **self.options) as client:
+            self.prepare(client)
+            skip, begun, sent = client.latency_samples, time.monotonic(), 0
+            way: deque[Future[Reply]] = deque()
+
+            def arrived(sound: np.ndarray) -> Iterator[np.ndarray]:
+                nonlocal skip
+                drop = min(skip, sound.shape[1])
+                skip -= drop
+                if sound.shape[1] > drop:
+                    yield sound[:, drop:]
+
+            for chunk in chunks:
+                stem, mix = chunk if isinstance(chunk, tuple) else (chunk, None)
+                for start in range(0, stem.shape[1], block):
+                    part = slice(start, start + block)
+                    way.append(
+                        client.submit(stem[:, part], None if mix is None else mix[:, part], offline=not self.realtime)
+                    )
+                    sent += stem[:, part].shape[1]
+                    while way and (len(way) >= self.WINDOW or way[0].done()):
+                        yield from arrived(way.popleft().result().sound)
+                    if self.realtime:
+                        time.sleep(max(0.0, begun + sent / sample_rate - time.monotonic()))
+            while way:
+                yield from arrived(way.popleft().result().sound)
+            if sent:
+                yield from arrived(client.flush())
+            self.late, self.blocks = client.late, client._client.blocks

@@ -1,0 +1,88 @@
+"""The models that streams share: loaded once for each preset and quality, in a thread of their own."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from ..engine.errors import OptionError
+from ..engine.repair import QUALITY_STEPS, Repairer
+from ..engine.stream import MODEL_RATE, DeltaStream
+from .presets import Preset
+
+KEPT = 6  # models in memory that no stream may be using
+RESERVE = 0.7  # of the processors' time, what streams may take: the rest is the DAW's
+
+Key = tuple[tuple[tuple[Path, float], ...], str]
+
+
+def shared_key(preset: Preset, quality: str) -> Key:
+    """What two streams must have in common to share a model."""
+    return tuple(sorted(preset.adapters.items())), quality
+
+
+class Models:
+    """`get` a model as a future; the same one for the same adapters and quality. `make`: called in the loading thread
+    with a preset and its quality."""
+
+    def __init__(self, make: Callable[[Preset, str], Repairer]) -> None:
+        self._make = make
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="stemprover-loader")
+        self._found: OrderedDict[Key, Future[DeltaStream]] = OrderedDict()
+        self.cost_per_step: float | None = None  # seconds of processor a second of a channel pair
+
+    def get(self, preset: Preset, quality: str) -> Future[DeltaStream]:
+        """The model's stream; raises in the future whatever loading raises."""
+        key = shared_key(preset, quality)
+        future = self._found.get(key)
+        if future is None or (future.done() and future.exception() is not None):
+            future = self._found[key] = self._loader.submit(self._load, preset, quality)
+        self._found.move_to_end(key)
+        while len(self._found) > KEPT:
+            self._found.popitem(last=False)
+        return future
+
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._loader.shutdown(cancel_futures=True)
+
+    def _load(self, preset: Preset, quality: str) -> DeltaStream:
+        delta = self._make(preset, quality).delta_stream()
+        if self.cost_per_step is None:
+            self.cost_per_step = measure_cost(delta) / delta.steps
+        return delta
+
+
+def measure_cost(delta: DeltaStream, chunk_frames: int = 4, seconds: float = 0.4) -> float:
+    """Processor time that the model takes for a channel pair, as a share of the sound's own time: the median chunk."""
+    rng = np.random.default_rng(0)
+    sound = 0.05 * rng.standard_normal((1, 2, chunk_frames * delta.hop)).astype(np.float32)
+    state, times = delta.start(), []
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds or len(times) < 8:
+        start = time.perf_counter()
+        _, state = delta.process(sound, sound, state)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[4:])) / (sound.shape[2] / MODEL_RATE)
+
+
+def steps_of(quality: str) -> int:
+    """Steps of the sampler. Raises OptionError for an unknown quality."""
+    if quality not in QUALITY_STEPS:
+        raise OptionError(f"quality {quality!r} is unknown; choose {', '.join(QUALITY_STEPS)}")
+    return QUALITY_STEPS[quality]
+
+
+def load_of(pairs: int, quality: str, cost_per_step: float) -> float:
+    """Processors that a stream keeps busy."""
+    return pairs * steps_of(quality) * cost_per_step
+
+
+def fits(loads: Mapping[int, float], more: float, processors: int) -> bool:
+    """Whether another stream may open beside those that are open: there is always room for one."""
+    return not loads or sum(loads.values()) + more <= RESERVE * processors

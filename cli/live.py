@@ -1,0 +1,135 @@
+"""`serve`, `status` and `send`: the bridge, what it does, and a file through it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..engine.errors import OptionError, StemProverError
+from . import options
+from .options import Device, DeviceOption, OverwriteOption, PresetOption, check_range, needs_extra
+
+PORT, HTTP_PORT = 9140, 9141
+PortOption = Annotated[int, typer.Option(metavar="N", help="Port of the bridge: OSC over TCP and UDP.")]
+HttpPortOption = Annotated[int, typer.Option(metavar="N", help="Port of the monitor page and of discovery.")]
+TokenOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The token's file; or set the environment variable STEMPROVER_TOKEN."),
+]
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; others than loopback need a token.")
+    ] = "127.0.0.1",
+    port: PortOption = PORT,
+    http_port: HttpPortOption = HTTP_PORT,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ask clients for the token in this file; it is made where there is none."),
+    ] = None,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="A folder whose files clients may have rendered. May be given several times."),
+    ] = None,
+    jobs_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Where rendering jobs are kept.")] = None,
+    max_streams: Annotated[
+        int | None, typer.Option(metavar="N", help="Most streams.  \\[default: what this machine carries]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Worker threads.  \\[default: all cores]")] = None,
+    device: DeviceOption = Device.AUTO,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
+) -> None:
+    """Run the bridge: DAWs and scripts send it their buffers over OSC, and get them back repaired.
+
+    \b
+    stemprover serve
+    stemprover serve --root ~/stems --token-file ~/.stemprover-token
+    """
+    check_range("--max-streams", max_streams, 1, 128)
+    check_range("--threads", threads, 1, 256)
+    with needs_extra("live"):
+        from ..bridge import serving
+
+        serving.serve(
+            host=host,
+            port=port,
+            http_port=http_port,
+            token_file=token_file,
+            roots=tuple(root or ()),
+            jobs_file=jobs_file,
+            most_streams=max_streams,
+            threads=threads,
+            device=device.value,
+            verbose=verbose,
+        )
+
+
+def status(
+    http_port: HttpPortOption = HTTP_PORT,
+    token_file: TokenOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the state as JSON, once.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the table once.")] = False,
+) -> None:
+    """Show what the bridge does: streams, presets, latency, load, late blocks."""
+    with needs_extra("live"):
+        from ..bridge.client import find_token
+        from ..bridge.watch import fetch_status, watch
+
+        token = find_token(token_file)
+        if as_json:
+            print(json.dumps(fetch_status(http_port, token), indent=1))
+            return
+        watch(http_port, token, once=once)
+
+
+def send(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The stem to send.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The repaired file.")],
+    mix: Annotated[
+        Path | None, typer.Option(metavar="SONG", help="The song the stem was separated from, sent beside it.")
+    ] = None,
+    preset: PresetOption = None,
+    wet: Annotated[float | None, typer.Option(metavar="0..1", help="Share of the preset's repair.")] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="At the pace of the sound, as a DAW would.")] = False,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where the bridge is.")] = "127.0.0.1",
+    port: PortOption = PORT,
+    token_file: TokenOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Send a file through a running bridge, and write what comes back.
+
+    \b
+    stemprover send vocals.wav -o repaired.wav --mix song.wav
+    """
+    check_range("--wet", wet, 0, 1)
+    with needs_extra("live"):
+        from ..bridge.client import Client, RemoteRepairer, find_token
+        from ..bridge.render import render_file
+        from ..bridge.terminal import file_progress
+
+        def prepare(client: Client) -> None:
+            if preset is not None:
+                client.select(preset)
+            if wet is not None:
+                client.set_wet(wet)
+
+        if source.is_dir():
+            raise OptionError(f"{source} is a folder; send one file, or use stemprover repair")
+        remote = RemoteRepairer(
+            prepare, realtime=realtime, host=host, port=port, token=find_token(token_file), name=source.name[:60]
+        )
+        with file_progress(source.name) as progress:
+            report = render_file(source, output, remote, mix=mix, overwrite=overwrite, progress=progress)
+        print(report.render())
+        if remote.late:
+            raise StemProverError(
+                f"{remote.late} of {remote.blocks} blocks came too late and are unrepaired in {output}; "
+                "send without --realtime"
+            )
+
+
+__all__ = ["options", "send", "serve", "status"]

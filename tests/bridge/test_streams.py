@@ -1,0 +1,371 @@
+"""Streams through a bridge: what comes back, when, and what happens where something goes wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bridges import Wire, running
+from fakes import FakeModelRepairer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import sound
+from stemprover.bridge.client import BridgeError, Client, RemoteRepairer
+from stemprover.bridge.protocol import Code, Flag, Message, Status, from_blob, to_blob
+from stemprover.bridge.server import Bridge
+from stemprover.engine.repair import Repairer
+
+RATE = 44100
+BLOCKS = (1, 16, 64, 65, 128, 480, 512, 1024, 8192)
+
+
+@pytest.fixture(scope="module")
+def identity() -> Iterator[Bridge]:
+    with running() as bridge:
+        yield bridge
+
+
+@pytest.fixture(scope="module")
+def doubling() -> Iterator[Bridge]:
+    """The change equals the sound; under the preset `bleed` it is half of it."""
+    with running(FakeModelRepairer({"general": 1.0, "bleed": 0.5})) as bridge:
+        yield bridge
+
+
+def noise(samples: int, channels: int = 2, seed: int = 0) -> np.ndarray:
+    return (0.2 * np.random.default_rng(seed).standard_normal((channels, samples))).astype(np.float32)
+
+
+def cuts(total: int, sizes: list[int]) -> Iterator[slice]:
+    start = number = 0
+    while start < total:
+        stop = min(total, start + sizes[number % len(sizes)])
+        yield slice(start, stop)
+        start, number = stop, number + 1
+
+
+def stream_through(client: Client, stem: np.ndarray, sizes: list[int], mix: np.ndarray | None = None) -> np.ndarray:
+    """Offline, the latency taken off, as long as the input."""
+    parts = [
+        client.process(stem[:, part], None if mix is None else mix[:, part], offline=True)
+        for part in cuts(stem.shape[1], sizes)
+    ]
+    out = np.concatenate([*parts, client.flush()], axis=1)
+    assert out.shape[1] == stem.shape[1] + client.latency_samples
+    assert not out[:, : client.latency_samples].any()
+    return out[:, client.latency_samples :]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_identity_is_exact_and_exactly_as_late_as_said(identity: Bridge, block: int) -> None:
+    stem = noise(4 * 8192 if block > 16 else 3000)
+    with Client(RATE, 2, port=identity.port, max_block=max(block, 16)) as client:
+        assert np.array_equal(stream_through(client, stem, [block]), stem)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) > 60),
+    st.sampled_from([22050, 44100, 48000, 96000]),
+    st.integers(1, 8),
+)
+def test_any_mix_of_blocks_rates_and_channels_is_exact(
+    identity: Bridge, sizes: list[int], rate: int, channels: int
+) -> None:
+    stem = noise(20000, channels)
+    with Client(rate, channels, port=identity.port, max_block=8192) as client:
+        assert np.array_equal(stream_through(client, stem, sizes), stem)
+
+
+@pytest.mark.parametrize("block", [1, 65, 512, 4096])
+def test_the_identity_over_udp(identity: Bridge, block: int) -> None:
+    stem = noise(20 * block)
+    with Wire(identity.port, udp=True) as wire:
+        ready = wire.hello(block=block)
+        stream, latency = ready.arguments[2], ready.arguments[4]
+        out = []
+        for number, part in enumerate(cuts(stem.shape[1], [block])):
+            reply = wire.ask("/block", "iihiib", stream, number, part.start, block, 1, to_blob(stem[:, part]))
+            assert reply.address == "/block"
+            assert reply.arguments[:4] == (stream, number, part.start, block)
+            assert reply.arguments[7] == latency
+            out.append(from_blob(reply.arguments[8], 2, block))
+        wire.send("/flush", "ii", 9, stream)
+        while (reply := wire.receive()).address == "/block":
+            out.append(from_blob(reply.arguments[8], 2, reply.arguments[3]))
+        assert reply == Message("/ack", (9, "/stemprover/flush", stream, 0))
+        assert np.array_equal(np.concatenate(out, axis=1)[:, latency:], stem)
+
+
+def test_blocks_that_no_datagram_holds_are_refused_with_their_limit(identity: Bridge) -> None:
+    with Wire(identity.port, udp=True) as wire:
+        error = wire.hello(block=8192, channels=8)
+        assert error.address == "/error"
+        assert error.arguments[:2] == (1, Code.TOO_LARGE)
+        assert "2044 frames" in error.arguments[3]
+
+
+@pytest.mark.parametrize(("rate", "mix_channels"), [(44100, 0), (44100, 2), (48000, 2), (96000, 0)])
+def test_with_a_model_a_stream_equals_a_repaired_file(lively_bundle: Path, rate: int, mix_channels: int) -> None:
+    repairer = Repairer(bundle=lively_bundle)
+    stem, mix = sound(2.0, rate), sound(2.0, rate, seed=3)
+    song = mix if mix_channels else None
+    wanted = repairer.process(stem, rate, song)
+
+    def make(preset: object, **_: Any) -> Repairer:
+        return repairer
+
+    with running(make) as bridge, Client(rate, 2, mix_channels, port=bridge.port) as client:
+        found = stream_through(client, stem, [512, 100], song)
+    assert np.abs(wanted - stem).max() > 1e-2
+    assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def test_a_mono_song_beside_a_stereo_stem() -> None:
+    with running(FakeModelRepairer({}, mix_gain=1.0)) as bridge, Client(RATE, 2, 1, port=bridge.port) as client:
+        stem, song = noise(9000), noise(9000, 1, seed=2)
+        assert stream_through(client, stem, [512], song) == pytest.approx(stem + song, abs=1e-6)
+
+
+def test_wet_and_bypass_are_smoothed_and_exact_where_nothing_is_wet(doubling: Bridge) -> None:
+    stem = np.ones((2, 80000), np.float32)
+    with Client(RATE, 2, port=doubling.port) as client:
+        out, held = [], {}
+        for number, part in enumerate(cuts(stem.shape[1], [500])):
+            if number == 60:
+                held["off"] = client.set_bypass(True)
+            if number == 100:
+                held["half"] = client.set_wet(0.5)
+                client.set_bypass(False)
+            out.append(client.process(stem[:, part], offline=True))
+        sent = np.concatenate(out, axis=1)
+        latency = client.latency_samples
+    assert held == {"off": 60 * 500, "half": 100 * 500}
+    assert (sent[:, latency : 60 * 500] == 2.0).all()
+    assert (sent[:, 60 * 500 + 882 : 100 * 500] == 1.0).all()
+    assert (sent[:, 100 * 500 + 882 :] == 1.5).all()
+    assert np.abs(np.diff(sent[:, latency:])).max() <= 1.01 / 882, "a straight line over 20 ms"
+
+
+def test_a_preset_holds_from_the_position_that_was_said_without_a_click(doubling: Bridge) -> None:
+    stem = np.ones((2, 120000), np.float32)
+    with Client(RATE, 2, port=doubling.port) as client:
+        out, position = [], None
+        for number, part in enumerate(cuts(stem.shape[1], [512])):
+            if number == 60:
+                position = client.select("bleed")
+            out.append(client.process(stem[:, part], offline=True))
+        sent, latency = np.concatenate(out, axis=1), client.latency_samples
+    assert position is not None
+    assert 60 * 512 < position < 120 * 512
+    assert (sent[:, latency : position - 1] == 2.0).all()
+    assert (sent[:, position + 882 + 2048 :] == 1.5).all()
+    assert np.abs(np.diff(sent[:, latency:])).max() <= 0.51 / 882
+
+
+def test_a_model_that_is_too_slow_leaves_the_sound_as_it_is_without_a_click() -> None:
+    t = np.arange(3 * RATE) / RATE
+    stem = np.repeat((0.5 * np.sin(2 * np.pi * 100 * t))[None].astype(np.float32), 2, axis=0)
+    slow = FakeModelRepairer({"general": 1.0}, pause_s=0.2)  # a chunk is 46 ms long
+    with running(slow, threads=1) as bridge, Wire(bridge.port) as wire:
+        bridge.call(lambda: bridge.hub.models.__setattr__("cost_per_step", 0.01))
+        ready = wire.hello()
+        stream, latency = ready.arguments[2], ready.arguments[4]
+        out, states, longest = [], [], 0.0
+        begun = time.monotonic()
+        for number, part in enumerate(cuts(stem.shape[1], [512])):
+            count = part.stop - part.start
+            asked = time.monotonic()
+            reply = wire.ask("/block", "iihiib", stream, number, part.start, count, 0, to_blob(stem[:, part]))
+            longest = max(longest, time.monotonic() - asked)
+            states.append(reply.arguments[5])
+            out.append(from_blob(reply.arguments[8], 2, count))
+            time.sleep(max(0.0, begun + part.stop / RATE - time.monotonic()))
+        pong = wire.ask("/ping", "id", 4, 1.0)
+    sent = np.concatenate(out, axis=1)[:, latency:]
+    assert states.count(Status.LATE) > 100
+    assert pong.arguments[4] == states.count(Status.LATE)
+    assert longest < 0.1, "an answer never waits for the model"
+    ratio = np.abs(sent[:, 1000:]).max() / np.abs(stem).max()
+    assert 1.0 <= ratio <= 2.0, "never silence"
+    steps = np.abs(np.diff(stem)).max()
+    assert np.abs(np.diff(sent)).max() <= 2 * steps + 0.5 / 220
+
+
+def test_a_model_that_still_loads_lets_live_sound_through_and_offline_sound_wait() -> None:
+    stem = np.ones((2, 40000), np.float32)
+    with running(FakeModelRepairer({"general": 1.0}, load_s=1.0)) as bridge:
+        with Wire(bridge.port) as wire:
+            stream = wire.hello().arguments[2]
+            reply = wire.ask("/block", "iihiib", stream, 0, 0, 512, 0, to_blob(stem[:, :512]))
+            assert reply.address == "/block"
+        with Client(RATE, 2, port=bridge.port) as client:
+            assert (stream_through(client, stem, [512]) == 2.0).all()
+
+
+def test_what_got_lost_on_the_way_leaves_the_rest_in_its_place(identity: Bridge) -> None:
+    stem = noise(80 * 512)
+    with Wire(identity.port, udp=True) as wire:
+        ready = wire.hello()
+        stream, latency = ready.arguments[2], ready.arguments[4]
+        out = np.full(stem.shape, np.nan, np.float32)
+        for number, part in enumerate(cuts(stem.shape[1], [512])):
+            if number % 7 == 3:
+                continue
+            reply = wire.ask("/block", "iihiib", stream, number, part.start, 512, 1, to_blob(stem[:, part]))
+            assert reply.arguments[2] == part.start
+            out[:, part] = from_blob(reply.arguments[8], 2, 512)
+        pong = wire.ask("/ping", "id", 1, 0.0)
+    kept = np.arange(stem.shape[1]) // 512 % 7 != 3
+    wanted = np.pad(np.where(kept, stem, 0.0), ((0, 0), (latency, 0)))[:, : stem.shape[1]]
+    assert np.array_equal(out[:, kept], wanted[:, kept])
+    assert pong.arguments[5] == sum(number % 7 == 3 for number in range(79))
+
+
+def test_order(identity: Bridge) -> None:
+    block = to_blob(noise(64))
+
+    def ask(sequence: int, position: int, flags: int = 0) -> Message:
+        return wire.ask("/block", "iihiib", stream, sequence, position, 64, flags, block)
+
+    with Wire(identity.port) as wire:
+        stream = wire.hello().arguments[2]
+        assert ask(5, 1000).address == "/block"
+        for sequence, position in ((5, 1064), (6, 1000), (6, 10_000_000)):
+            error = ask(sequence, position)
+            assert (error.address, error.arguments[1]) == ("/error", Code.ORDER)
+        assert ask(6, 1064).address == "/block"
+        assert ask(1, 0, Flag.DISCONTINUITY).arguments[:3] == (stream, 1, 0)
+
+
+def test_flush_reset_and_the_last_block(doubling: Bridge) -> None:
+    stem = noise(30000)
+    with Client(RATE, 2, port=doubling.port) as client:
+        first = stream_through(client, stem, [512])
+        client.process(noise(7000, seed=4), offline=True)
+        client.reset()
+        assert np.array_equal(stream_through(client, stem, [333]), first)
+        assert np.array_equal(first, 2 * stem)
+    with Wire(doubling.port) as wire:
+        ready = wire.hello(block=8192)
+        stream, latency = ready.arguments[2], ready.arguments[4]
+        parts = []
+        wire.send("/block", "iihiib", stream, 0, 0, 8000, Flag.OFFLINE | Flag.LAST, to_blob(stem[:, :8000]))
+        while sum(part.shape[1] for part in parts) < 8000 + latency:
+            reply = wire.receive()
+            assert reply.address == "/block"
+            parts.append(from_blob(reply.arguments[8], 2, reply.arguments[3]))
+        assert np.array_equal(np.concatenate(parts, axis=1)[:, latency:], 2 * stem[:, :8000])
+        assert reply.arguments[4] & Flag.LAST
+
+
+def test_samples_that_are_no_numbers_pass_and_leave_no_trace(lively_bundle: Path) -> None:
+    repairer = Repairer(bundle=lively_bundle)
+    stem = sound(3.0)
+    broken = stem.copy()
+    broken[0, 5000], broken[1, 5001], broken[0, 5002] = np.nan, np.inf, 1e30
+    with (
+        running(lambda preset, **_: repairer) as bridge,
+        Client(RATE, 2, port=bridge.port) as client,
+    ):
+        found = stream_through(client, broken, [512])
+    assert np.isnan(found[0, 5000])
+    assert found[1, 5001] == np.inf
+    others = np.ones(stem.shape[1], bool)
+    others[5000:5003] = False
+    assert np.isfinite(found[:, others]).all()
+    late = slice(5000 + 2 * RATE, None)
+    assert found[:, late] == pytest.approx(repairer.process(stem, RATE)[:, late], abs=1e-4)
+
+
+def test_no_more_streams_than_the_machine_carries() -> None:
+    with running(most_streams=1) as bridge, Client(RATE, 2, port=bridge.port) as client:
+        with pytest.raises(BridgeError, match="1 streams are open") as caught:
+            Client(RATE, 2, port=bridge.port)
+        assert caught.value.code is Code.BUSY
+        client.close()
+        Client(RATE, 2, port=bridge.port).close()
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "mix", "block", "said"),
+    [
+        (7, 2, 0, 512, "sample rate 7"),
+        (44100, 9, 0, 512, "give 1 to 8"),
+        (44100, 2, 3, 512, "give 0, 1, 2 or 2"),
+        (44100, 2, 0, 0, "give 1 to 8192"),
+        (44100, 2, 0, 8193, "give 1 to 8192"),
+    ],
+)
+def test_streams_that_cannot_be(identity: Bridge, rate: int, channels: int, mix: int, block: int, said: str) -> None:
+    with Wire(identity.port) as wire:
+        error = wire.hello(rate, block, channels, mix)
+        assert (error.address, error.arguments[1]) == ("/error", Code.ARGUMENTS)
+        assert said in error.arguments[3]
+
+
+@pytest.mark.parametrize(
+    ("name", "tags", "values", "code"),
+    [
+        ("wet", "fi", (1.5, 7), Code.ARGUMENTS),
+        ("wet", "si", ("much", 7), Code.ARGUMENTS),
+        ("preset", "si", ("nonesuch", 7), Code.PRESET),
+        ("preset", "si", ("../../etc", 7), Code.PRESET),
+        ("quality", "si", ("splendid", 7), Code.ARGUMENTS),
+        ("blend", "sfi", ("bleed", 9.0, 7), Code.PRESET),
+        ("blend", "i", (7,), Code.ARGUMENTS),
+        ("colour", "si", ("red", 7), Code.UNKNOWN_ADDRESS),
+    ],
+)
+def test_settings_that_cannot_be(
+    doubling: Bridge, name: str, tags: str, values: tuple[Any, ...], code: Code
+) -> None:
+    with Wire(doubling.port) as wire:
+        stream = wire.hello().arguments[2]
+        error = wire.ask(f"/stream/{stream}/{name}", tags, *values)
+        assert error.address == "/error"
+        assert error.arguments[:2] == (7, code)
+        still = wire.ask("/block", "iihiib", stream, 0, 0, 64, 1, to_blob(noise(64)))
+        assert still.address == "/block"
+
+
+def test_settings_by_messages_from_elsewhere(doubling: Bridge) -> None:
+    """As tools do that found the parameters by discovery: another socket, no request, any order."""
+    with Wire(doubling.port) as wire, Wire(doubling.port, udp=True) as other:
+        stream = wire.hello().arguments[2]
+        assert other.ask(f"/stream/{stream}/wet", "f", 0.25).address == "/ack"
+        assert other.ask(f"/stream/{stream}/bypass", "T", True).address == "/ack"
+        assert other.ask(f"/stream/{stream}/preset", "s", "bleed").address == "/ack"
+        state = doubling.call(lambda: doubling.hub.streams[stream])
+        assert (state.wet, state.bypass, state.selected) == (0.25, True, "bleed")
+
+
+def test_auto_listens_and_goes_over_to_what_it_finds(lively_bundle: Path) -> None:
+    repairer = Repairer(bundle=lively_bundle)
+    rest = sound(9.0, seed=8)
+    stem = sound(9.0)
+    with (
+        running(lambda preset, **_: repairer) as bridge,
+        Client(RATE, 2, 2, port=bridge.port) as client,
+    ):
+        client.select("auto")
+        found = stream_through(client, stem + 0.3 * rest, [2048], stem + rest)
+        assert found.shape == stem.shape
+        stream = bridge.call(lambda: next(iter(bridge.hub.streams.values())))
+        assert stream.selected == "auto"
+        assert stream.preset.name != "general"
+
+
+def test_a_file_through_a_bridge(doubling: Bridge) -> None:
+    stem = noise(100_000)
+    for realtime in (False, True):
+        chunks = [stem[:, part] for part in cuts(30_000 if realtime else stem.shape[1], [7777])]
+        remote = RemoteRepairer(port=doubling.port, realtime=realtime)
+        found = np.concatenate(list(remote.process_chunks(iter(chunks), RATE, 2)), axis=1)
+        assert found.shape[1] == sum(chunk.shape[1] for chunk in chunks)
+        if not realtime:
+            assert np.array_equal(found, 2 * stem)

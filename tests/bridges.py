@@ -1,0 +1,89 @@
+"""A bridge on an event loop of its own, for tests that talk to it from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fakes import FakeModelRepairer
+from stemprover.bridge.hub import BridgeConfig
+from stemprover.bridge.protocol import FrameReader, Message, decode, encode, framed
+from stemprover.bridge.server import Bridge
+
+
+@contextmanager
+def running(make_repairer: Callable[..., Any] | None = None, **options: Any) -> Iterator[Bridge]:
+    """A bridge on free ports; `bridge.call(f)` runs f() on its loop."""
+    loop = asyncio.new_event_loop()
+    config = BridgeConfig(port=0, http_port=0, make_repairer=make_repairer or FakeModelRepairer(), **options)
+    bridge = Bridge(config)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def run(work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(30)
+
+    async def called(act: Callable[[], Any]) -> Any:
+        return act()
+
+    bridge.call = lambda act: run(called(act))  # type: ignore[attr-defined]
+    bridge.run = run  # type: ignore[attr-defined]
+    run(bridge.__aenter__())
+    try:
+        yield bridge
+    finally:
+        run(bridge.__aexit__(None, None, None))
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+
+
+class Wire:
+    """A bare connection, TCP or UDP, for what no proper client would send."""
+
+    def __init__(self, port: int, *, udp: bool = False, timeout: float = 10.0) -> None:
+        kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
+        self.udp, self.socket = udp, socket.socket(socket.AF_INET, kind)
+        self.socket.settimeout(timeout)
+        self.socket.connect(("127.0.0.1", port))
+        self.reader, self.waiting = FrameReader(), list[bytes]()
+
+    def send(self, address: str, tags: str, *values: Any) -> None:
+        self.send_raw(encode(address, tags, *values))
+
+    def send_raw(self, data: bytes) -> None:
+        self.socket.sendall(data if self.udp else framed(data))
+
+    def receive(self) -> Message:
+        while not self.waiting:
+            data = self.socket.recv(1 << 17)
+            if not data:
+                raise ConnectionResetError("closed by the bridge")
+            self.waiting += [data] if self.udp else list(self.reader.feed(data))
+        message = decode(self.waiting.pop(0))
+        return Message(message.address.removeprefix("/stemprover"), message.arguments)
+
+    def ask(self, address: str, tags: str, *values: Any) -> Message:
+        self.send(address, tags, *values)
+        return self.receive()
+
+    def hello(self, rate: int = 44100, block: int = 512, channels: int = 2, mix: int = 0, token: str = "") -> Message:
+        return self.ask("/hello", "isssiiii", 1, token, "test", "stream", rate, block, channels, mix)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def reset(self) -> None:
+        """Gone without a word."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
