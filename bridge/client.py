@@ -131,7 +131,8 @@ class AsyncClient:
         self.latency_samples = self.stream = self.session = 0
         self.latency: dict[str, int] = {}
         self.late = self.blocks = 0
-        self.connected = False
+        self.connected = False  # with the stream open and its settings told
+        self._linked = False
         self.on_message: Callable[[str, tuple[Any, ...]], None] = lambda address, arguments: None
         self._requests = itertools.count(1)
         self._asked: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
@@ -156,11 +157,9 @@ class AsyncClient:
 
     async def connect(self) -> None:
         """Reach the bridge and open the stream."""
-        before = self.latency_samples
         await self._open()
-        if not before:
-            self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
-        self._fresh = 0 if not before else self.latency_samples
+        self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
+        self._fresh = 0
 
     async def send(self, block: np.ndarray, mix: np.ndarray | None = None, flags: int = 0) -> Reply:
         """The next block (C, n) and its mixture (M, n); returns what comes back for it."""
@@ -279,13 +278,13 @@ class AsyncClient:
         def link_of() -> _Link:
             return link
 
-        self._transport, self._link, self.connected = transport, link, True
+        self._transport, self._link, self._linked = transport, link, True
         role = "stream" if self.channels else "control"
         shape = (self.sample_rate, self.max_block, self.channels, self.mix_channels) if self.channels else (0, 0, 0, 0)
         try:
             found = await self._ask("/hello", "sssiiiii", self.token, self.name, role, *shape, VERSION)
         except BridgeError:
-            self.connected = False
+            self._linked = False
             transport.close()
             raise
         _, self.session, self.stream, _, self.latency_samples, *parts, _ = found
@@ -293,6 +292,8 @@ class AsyncClient:
         self._position, self._sequence = 0, itertools.count()
         for address, (tags, values) in list(self._settings.items()):
             await self._ask_stream(address, tags, *values)
+        self._fresh = self.latency_samples
+        self.connected = True
 
     def _come_back(self) -> None:
         if self._closed or (self._again is not None and not self._again.done()):
@@ -307,7 +308,6 @@ class AsyncClient:
                 except (BridgeLostError, BridgeError):
                     wait = min(LONGEST_WAIT_S, 2 * wait)
                     continue
-                self._fresh = self.latency_samples
                 return
 
         self._again = asyncio.get_running_loop().create_task(tries())
@@ -315,7 +315,7 @@ class AsyncClient:
     def _lost(self, link: _Link) -> None:
         if link is not self._link:
             return
-        self.connected = False
+        self.connected = self._linked = False
         error = BridgeLostError(f"the bridge at {self.host}:{self.port} has gone")
         for future in [*self._asked.values(), *(future for _, future in self._blocks)]:
             if not future.done():
@@ -361,7 +361,7 @@ class AsyncClient:
         return await self._wait(request, address, "i" + tags, request, *values)
 
     async def _wait(self, request: int, address: str, tags: str, *values: Any) -> tuple[Any, ...]:
-        if not self.connected:
+        if not self._linked:
             raise BridgeLostError(f"no bridge at {self.host}:{self.port}")
         future: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
         self._asked[request] = future

@@ -42,7 +42,7 @@ class Peer:
     def __init__(self, hub: Hub, where: str, send: Callable[[bytes], None], *, datagrams: bool) -> None:
         self.hub, self.where, self._send, self.datagrams = hub, where, send, datagrams
         self.session = hub.new_session()
-        self.greeted = False
+        self.greeted = self.known = False  # said hello; said anything of use
         self.streams: dict[int, Stream] = {}
         self.faults = 0  # messages that were no use
         self.last_heard = time.monotonic()
@@ -102,6 +102,7 @@ class Peer:
             return
         if not self.greeted and self.hub.config.token:
             raise ProtocolError(Code.TOKEN, "say /hello with the token first")
+        self.known = True
         if path == "/ping":
             self._ping(arguments, arrived)
         elif path in _REQUESTS:
@@ -122,7 +123,7 @@ class Peer:
             self.hub.check_token(token)
             if role not in ("stream", "control"):
                 raise ProtocolError(Code.ARGUMENTS, f"role {role[:40]!r}: say stream or control")
-            self.greeted = True
+            self.greeted = self.known = True
             engine_rate = 44100
             if role == "control":
                 self.send("/ready", "iiiiiiiiis", request, self.session, 0, engine_rate, 0, 0, 0, 0, 0, str(VERSION))

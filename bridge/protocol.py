@@ -107,8 +107,8 @@ SPECS = (
          "Answers /block: as many frames, `latency` samples late, without mixture channels. Status: 0 wet, 1 dry "
          "because late, 2 warming up (dry)"),
     Spec("/flush", "ii", "request, stream", "client",
-         "The last `latency` samples come as /block messages of sequence -1 and up to 1024 frames, then /ack; the stream "
-         "is as new"),
+         "The last `latency` samples come as /block messages of sequence -1, up to 1024 frames each, then /ack; the "
+         "stream is as new"),
     Spec("/reset", "ii", "request, stream", "client", "Back to the state before the first block, with its settings"),
     Spec("/close", "ii", "request, stream", "client", "Ends the stream"),
     Spec("/stream/<n>/preset", "s?i", "name, request", "client",
@@ -157,9 +157,37 @@ def decode(data: bytes) -> Message:
         raise ProtocolError(Code.UNKNOWN_ADDRESS, "address patterns are not understood; name one address")
     try:
         message = OscMessage(data)
-        return Message(message.address, tuple(message.params))
+        found = Message(message.address, tuple(message.params))
+        whole = _size(data, found) == len(data)
     except Exception as error:  # python-osc raises what the bytes lead it to
         raise ProtocolError(Code.MALFORMED, f"{len(data)} bytes that are no OSC message ({error})") from None
+    if not whole:
+        raise ProtocolError(Code.MALFORMED, f"{len(data)} bytes are more or less than the type tags ask for")
+    return found
+
+
+_SIZES = {**dict.fromkeys("ifcrm", 4), **dict.fromkeys("hdt", 8)}
+
+
+def _size(data: bytes, message: Message) -> int:
+    """Bytes that a message with these type tags and values has: python-osc reads on where a size is negative, and does
+    not miss what is not there."""
+    tags_at = (data.index(0) + 4) & ~3
+    tags_end = data.index(0, tags_at)
+    tags = data[tags_at:tags_end].decode("ascii")
+    size = (tags_end + 4) & ~3
+    values = iter(message.arguments)
+    for tag in tags.removeprefix(",").replace("[", "").replace("]", ""):
+        value = next(values) if tag not in "NI" else None
+        if tag in "sS":
+            size += (len(value.encode()) + 4) & ~3
+        elif tag == "b":
+            if len(value) != struct.unpack_from(">i", data, size)[0]:
+                return -1
+            size += 4 + ((len(value) + 3) & ~3)
+        else:
+            size += _SIZES.get(tag, 0)
+    return size if tags[:1] == "," else -1
 
 
 def framed(data: bytes) -> bytes:

@@ -118,9 +118,9 @@ class _Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Closes what only takes up room."""
-        greeted = self.peer is not None and self.peer.greeted
+        known = self.peer is not None and self.peer.known
         slow = self.begun is not None and now - self.begun > FRAME_S
-        mute = not greeted and now - self.opened > HELLO_S
+        mute = not known and now - self.opened > HELLO_S
         if slow or mute:
             self.transport.close()
         if self.stuck is not None and now - self.stuck > WRITE_S:

@@ -147,6 +147,10 @@ class _Job:
     then: Callable[[Any], None] = lambda _: None
 
 
+class _SupersededError(ProtocolError):
+    """A choice that another one has taken the place of."""
+
+
 class Scope:
     """The last sound that came in and went out, for the monitor: peaks since they were last asked for, and spectra."""
 
@@ -242,7 +246,7 @@ class Stream:
         return sum(w.frames for w in self._waiting) > OFFLINE_S * self.format.sample_rate
 
     def _first_loaded(self, found: int | BaseException) -> None:
-        if isinstance(found, BaseException):
+        if isinstance(found, BaseException) and not isinstance(found, _SupersededError):
             self.trouble = str(found)
             _LOG.error("event=model-error stream=%d text=%s", self.number, found)
 
@@ -309,7 +313,7 @@ class Stream:
 
         def loaded() -> None:
             if self.closed or ticket != self._chosen:
-                then(ProtocolError(Code.PRESET, f"{preset.name}: another choice was made before it was loaded"))
+                then(_SupersededError(Code.PRESET, f"{preset.name}: another choice was made before it was loaded"))
                 return
             if (error := future.exception()) is not None:
                 self._held = False

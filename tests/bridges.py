@@ -17,10 +17,12 @@ from stemprover.bridge.server import Bridge
 
 
 @contextmanager
-def running(make_repairer: Callable[..., Any] | None = None, **options: Any) -> Iterator[Bridge]:
-    """A bridge on free ports; `bridge.call(f)` runs f() on its loop."""
+def running(
+    make_repairer: Callable[..., Any] | None = None, *, port: int = 0, **options: Any
+) -> Iterator[Bridge]:
+    """A bridge on free ports; `bridge.call(f)` runs f() on its loop, `bridge.run(c)` a coroutine."""
     loop = asyncio.new_event_loop()
-    config = BridgeConfig(port=0, http_port=0, make_repairer=make_repairer or FakeModelRepairer(), **options)
+    config = BridgeConfig(port=port, http_port=0, make_repairer=make_repairer or FakeModelRepairer(), **options)
     bridge = Bridge(config)
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

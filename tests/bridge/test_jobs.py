@@ -1,0 +1,186 @@
+"""Files rendered by the bridge: in their folders only, never over an input, and none is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from bridges import Wire, running
+from stemprover.bridge.jobs import Job, Store
+from stemprover.bridge.protocol import Code, Message
+from stemprover.bridge.server import Bridge
+from stemprover.engine.errors import StemProverError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
+
+
+@contextlib.contextmanager
+def bridge_with(root: Path) -> Iterator[Bridge]:
+    with running(roots=(root,), jobs_file=root.parent / "state" / "jobs.sqlite", device="cpu") as bridge:
+        yield bridge
+
+
+def render(wire: Wire, source: Path | str, output: Path | str, mix: str = "", preset: str = "general") -> Message:
+    return wire.ask("/job/render", "isssss", 5, str(source), mix, str(output), preset, "draft")
+
+
+def wait(wire: Wire, number: str, wanted: Callable[[Message], bool], seconds: float = 90.0) -> Message:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        message = wire.receive()
+        if message.address == "/job" and message.arguments[1] == number and wanted(message):
+            return message
+    raise AssertionError("nothing came")
+
+
+def is_ended(message: Message) -> bool:
+    return message.arguments[2] in ("done", "failed", "cancelled")
+
+
+def make(path: Path, seconds: float = 1.0, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sound = 0.2 * np.random.default_rng(seed).standard_normal((round(seconds * 44100), 2))
+    soundfile.write(path, sound, 44100, subtype="PCM_16")
+    return path
+
+
+def test_a_folder_is_rendered_and_progress_told(root: Path) -> None:
+    for name in ("a.wav", "deep/b.wav"):
+        make(root / "stems" / name)
+    with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
+        queued = render(wire, root / "stems", root / "out")
+        assert queued.address == "/job"
+        assert queued.arguments[0] == 5
+        number = queued.arguments[1]
+        shares = []
+
+        def note(message: Message) -> bool:
+            shares.append(message.arguments[3])
+            return is_ended(message)
+
+        ended = wait(wire, number, note)
+        assert ended.arguments[2:4] == ("done", 1.0)
+        assert shares == sorted(shares)
+        wire.send("/job/list", "i", 6)
+        assert wire.receive().arguments[:3] == (6, number, "done")
+    assert soundfile.info(root / "out" / "a.wav").frames == 44100
+    assert soundfile.info(root / "out" / "deep" / "b.wav").frames == 44100
+    assert not list(root.rglob("*.part"))
+
+
+def test_paths_outside_the_roots(root: Path, tmp_path: Path) -> None:
+    inside = make(root / "a.wav")
+    outside = make(tmp_path / "other" / "b.wav")
+    (root / "link").symlink_to(tmp_path / "other")
+    with bridge_with(root) as bridge, Wire(bridge.port) as wire:
+        for source, output, mix in (
+            (outside, root / "x.wav", ""),
+            (inside, tmp_path / "x.wav", ""),
+            (root / "link" / "b.wav", root / "x.wav", ""),
+            (inside, root / "link" / "x.wav", ""),
+            (inside, root / "x.wav", str(outside)),
+            (root / ".." / "other" / "b.wav", root / "x.wav", ""),
+            ("a.wav", root / "x.wav", ""),
+            (root / "missing.wav", root / "x.wav", ""),
+        ):
+            error = render(wire, source, output, mix)
+            assert error.address == "/error", (source, output)
+            assert error.arguments[:2] == (5, Code.PATH)
+        assert render(wire, inside, root / "x.wav", preset="nonesuch").arguments[1] == Code.ARGUMENTS
+    assert not (tmp_path / "other" / "x.wav").exists()
+
+
+def test_a_link_inside_a_folder_leads_nowhere(root: Path, tmp_path: Path) -> None:
+    make(root / "stems" / "a.wav")
+    secret = make(tmp_path / "other" / "b.wav")
+    (root / "stems" / "b.wav").symlink_to(secret)
+    with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
+        number = render(wire, root / "stems", root / "out").arguments[1]
+        ended = wait(wire, number, is_ended)
+        assert ended.arguments[2] == "failed"
+        assert "outside the allowed folders" in ended.arguments[6]
+    assert (root / "out" / "a.wav").exists()
+    assert not (root / "out" / "b.wav").exists()
+
+
+def test_never_over_an_input(root: Path) -> None:
+    source = make(root / "a.wav")
+    before = source.read_bytes()
+    with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
+        number = render(wire, source, source).arguments[1]
+        ended = wait(wire, number, is_ended)
+        assert ended.arguments[2] == "failed"
+        assert "a.wav" in ended.arguments[6]
+    assert source.read_bytes() == before
+
+
+def test_cancelled(root: Path) -> None:
+    make(root / "long.wav", 240.0)
+    with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
+        number = render(wire, root / "long.wav", root / "out.wav").arguments[1]
+        wait(wire, number, lambda message: message.arguments[2] == "running" and message.arguments[3] > 0.0)
+        wire.send("/job/cancel", "is", 8, number)
+        assert wait(wire, number, is_ended).arguments[2] == "cancelled"
+        assert wire.ask("/job/cancel", "is", 8, "nonesuch").arguments[:2] == (8, Code.JOB)
+        time.sleep(0.5)
+    assert not (root / "out.wav").exists()
+    assert not list(root.glob(".*.part"))
+
+
+def test_taken_up_again_after_the_bridge_was_killed(root: Path) -> None:
+    """What the file says when a bridge has gone in the middle of a job: one file done, and one not."""
+    for name in ("a.wav", "b.wav"):
+        make(root / "stems" / name)
+    make(root / "out" / "a.wav", 0.1)
+    finished = (root / "out" / "a.wav").read_bytes()
+    store = Store(root.parent / "state" / "jobs.sqlite")
+    store.save(
+        Job(
+            "cafe", str(root / "stems"), "", str(root / "out"), "general", "draft", state="running", fraction=0.5,
+            created=1.0, attempts=1, done=(str(root / "out" / "a.wav"),),
+        )
+    )  # fmt: skip
+    store.close()
+    with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
+        wire.send("/job/list", "i", 6)
+        assert wait(wire, "cafe", is_ended).arguments[2] == "done"
+    assert (root / "out" / "a.wav").read_bytes() == finished, "a file that is done is not made again"
+    assert (root / "out" / "b.wav").exists()
+    assert [job.state for job in Store(root.parent / "state" / "jobs.sqlite").load()] == ["done"]
+
+
+def test_a_worker_that_dies(root: Path) -> None:
+    make(root / "long.wav", 240.0)
+    with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
+        number = render(wire, root / "long.wav", root / "out.wav").arguments[1]
+        wait(wire, number, lambda message: message.arguments[2] == "running" and message.arguments[3] > 0.0)
+        os.kill(bridge.call(lambda: bridge.hub.jobs._process.pid), signal.SIGKILL)
+        assert wait(wire, number, is_ended).arguments[2] == "failed"
+        make(root / "short.wav")
+        number = render(wire, root / "short.wav", root / "next.wav").arguments[1]
+        assert wait(wire, number, is_ended).arguments[2] == "done"
+
+
+def test_without_roots_there_are_no_jobs(root: Path) -> None:
+    with running() as bridge, Wire(bridge.port) as wire:
+        error = render(wire, root, root)
+        assert error.arguments[:2] == (5, Code.JOB)
+        assert "--root" in error.arguments[3]
+
+
+def test_a_file_for_jobs_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database, but long enough to be taken for one" * 50)
+    with pytest.raises(StemProverError, match="--jobs-file"):
+        Store(tmp_path / "text")

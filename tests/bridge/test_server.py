@@ -1,0 +1,362 @@
+"""What clients may not do to a bridge: slow it, stall it, end it, or come in without the token."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bridges import Wire, running
+from fakes import FakeModelRepairer
+from stemprover.bridge import server
+from stemprover.bridge.client import AsyncClient, BridgeError, BridgeLostError, Client
+from stemprover.bridge.hub import BridgeConfig
+from stemprover.bridge.protocol import Code, encode, framed, to_blob
+from stemprover.bridge.server import Bridge
+from stemprover.bridge.serving import read_token
+from stemprover.engine.errors import OptionError, StemProverError
+
+RATE = 44100
+BLOCK = to_blob(np.zeros((2, 512), np.float32))
+
+
+@pytest.fixture(scope="module")
+def bridge() -> Iterator[Bridge]:
+    with running() as bridge:
+        yield bridge
+
+
+@contextlib.contextmanager
+def honest_stream(bridge: Bridge, seconds: float = 0.0) -> Iterator[dict[str, Any]]:
+    """A client that plays in real time meanwhile; what it met is there afterwards."""
+    met: dict[str, Any] = {"blocks": 0, "late": 0, "longest_s": 0.0}
+    ended = threading.Event()
+
+    def play() -> None:
+        with Wire(bridge.port) as wire:
+            stream = wire.hello().arguments[2]
+            begun = time.monotonic()
+            while not ended.is_set():
+                asked, number = time.monotonic(), met["blocks"]
+                reply = wire.ask("/block", "iihiib", stream, number, number * 512, 512, 0, BLOCK)
+                assert reply.address == "/block", reply
+                met["longest_s"] = max(met["longest_s"], time.monotonic() - asked)
+                met["blocks"] += 1
+                met["late"] += reply.arguments[5] == 1
+                time.sleep(max(0.0, begun + met["blocks"] * 512 / RATE - time.monotonic()))
+
+    player = threading.Thread(target=play)
+    player.start()
+    try:
+        yield met
+        time.sleep(seconds)
+    finally:
+        ended.set()
+        player.join(10)
+    assert met["blocks"] > 0
+    assert not player.is_alive()
+
+
+def mutated(rng: random.Random) -> bytes:
+    """A message of a session with a few bytes changed, cut off, repeated or put in."""
+    known = [
+        encode("/hello", "isssiiii", 1, "", "fuzz", "stream", 44100, 512, 2, 0),
+        encode("/block", "iihiib", 1, 0, 0, 8, 0, bytes(64)),
+        encode("/ping", "id", 1, 0.5),
+        encode("/stream/1/wet", "fi", 0.5, 3),
+        encode("/stream/1/preset", "si", "bleed", 3),
+        encode("/stream/1/blend", "sfsfi", "bleed", 0.5, "dull-highs", 0.4, 3),
+        encode("/flush", "ii", 4, 1),
+        encode("/reset", "ii", 4, 1),
+        encode("/presets", "i", 5),
+        encode("/status", "i", 6),
+        encode("/job/list", "i", 6),
+        encode("/job/render", "isssss", 1, "/etc/passwd", "", "/tmp/x", "general", "draft"),
+        b"#bundle\0" + bytes(8) + struct.pack(">i", -4),
+    ]
+    data = bytearray(rng.choice(known))
+    for _ in range(rng.randrange(4)):
+        place = rng.randrange(len(data) + 1)
+        match rng.randrange(4):
+            case 0:
+                data[place : place + 1] = rng.randbytes(1)
+            case 1:
+                del data[place:]
+            case 2:
+                data[place:place] = data[: rng.randrange(40)]
+            case _:
+                data[place : place + 4] = rng.choice([b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", bytes(4)])
+        if not data:
+            data = bytearray(4)
+    return bytes(data)
+
+
+def fuzz(port: int, count: int, seed: int) -> int:
+    """`count` mutated messages over TCP and UDP; returns how many were sent."""
+    rng, sent = random.Random(seed), 0
+    datagrams = Wire(port, udp=True)
+    while sent < count:
+        with contextlib.suppress(OSError), Wire(port) as wire:
+            wire.socket.setblocking(False)
+            for _ in range(60):
+                data = mutated(rng)
+                if rng.random() < 0.5 and len(data) < 60000:
+                    datagrams.socket.send(data)
+                elif rng.random() < 0.05:
+                    wire.socket.send(data)  # without a size, or with a wrong one
+                else:
+                    wire.socket.send(framed(data))
+                sent += 1
+                with contextlib.suppress(BlockingIOError):
+                    wire.socket.recv(1 << 16)
+        if rng.random() < 0.1:
+            datagrams.close()
+            datagrams = Wire(port, udp=True)
+    datagrams.close()
+    return sent
+
+
+def test_mutated_messages_harm_nobody(bridge: Bridge) -> None:
+    with honest_stream(bridge) as met:
+        assert fuzz(bridge.port, 3000, seed=1) >= 3000
+    assert met["longest_s"] < 1.0
+    with Client(RATE, 2, port=bridge.port) as client:
+        assert client.process(np.zeros((2, 64), np.float32)).shape == (2, 64)
+
+
+def test_a_flood_of_small_messages_leaves_others_their_turn(bridge: Bridge) -> None:
+    message = framed(encode("/ping", "id", 1, 0.0))
+    with honest_stream(bridge, 0.5) as met, Wire(bridge.port) as flood:
+        flood.hello()
+        ended = time.monotonic() + 1.0
+        flood.socket.setblocking(False)
+        while time.monotonic() < ended:
+            with contextlib.suppress(BlockingIOError):
+                flood.socket.send(message * 500)
+            with contextlib.suppress(BlockingIOError):
+                flood.socket.recv(1 << 18)
+    assert met["blocks"] > 60
+    assert met["longest_s"] < 0.5
+
+
+def test_a_client_that_reads_nothing_is_let_go(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "WRITE_S", 0.5)
+    with Wire(bridge.port) as deaf:
+        deaf.hello()
+        deaf.socket.setblocking(False)
+        message, ended = framed(encode("/status", "i", 1)), time.monotonic() + 8.0
+        closed = False
+        while time.monotonic() < ended and not closed:
+            try:
+                deaf.socket.send(message * 50)
+            except BlockingIOError:
+                time.sleep(0.01)
+            except OSError:
+                closed = True
+        assert closed
+
+
+def test_slow_silent_and_half_open_connections_are_closed(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HELLO_S", 0.3)
+    monkeypatch.setattr(server, "FRAME_S", 0.3)
+    with Wire(bridge.port) as silent, Wire(bridge.port) as slow:
+        slow.hello()
+        slow.socket.sendall(struct.pack(">i", 1000) + b"/st")
+        for wire in (silent, slow):
+            assert wire.socket.recv(100) == b""
+
+
+def test_gone_in_the_middle_of_a_message(bridge: Bridge) -> None:
+    wire = Wire(bridge.port)
+    stream = wire.hello().arguments[2]
+    wire.socket.sendall(framed(encode("/block", "iihiib", stream, 0, 0, 512, 0, BLOCK))[:900])
+    wire.reset()
+    deadline = time.monotonic() + 5.0
+    while bridge.call(lambda: stream in bridge.hub.streams) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not bridge.call(lambda: stream in bridge.hub.streams)
+
+
+def test_five_hundred_connections(bridge: Bridge) -> None:
+    with honest_stream(bridge) as met:
+        crowd = []
+        for _ in range(500):
+            with contextlib.suppress(OSError):
+                crowd.append(socket.create_connection(("127.0.0.1", bridge.port), timeout=5.0))
+        time.sleep(0.2)
+        for one in crowd:
+            one.close()
+    assert met["longest_s"] < 0.5
+    deadline = time.monotonic() + 5.0
+    while bridge.call(lambda: len(bridge.connections)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    Client(RATE, 2, port=bridge.port).close()
+
+
+def test_nonsense_for_long_ends_the_connection(bridge: Bridge) -> None:
+    with Wire(bridge.port) as wire, pytest.raises((ConnectionResetError, BrokenPipeError)):
+        for _ in range(400):
+            wire.ask("/nothing", "i", 1)
+
+
+def test_no_stream_of_somebody_else(bridge: Bridge) -> None:
+    with Wire(bridge.port) as mine, Wire(bridge.port) as other:
+        stream = mine.hello().arguments[2]
+        other.hello()
+        for address, tags, values in (
+            ("/block", "iihiib", (stream, 0, 0, 512, 0, BLOCK)),
+            ("/close", "ii", (3, stream)),
+            ("/flush", "ii", (3, stream)),
+        ):
+            error = other.ask(address, tags, *values)
+            assert (error.address, error.arguments[1]) == ("/error", Code.NO_STREAM)
+
+
+def test_the_token() -> None:
+    with running(token="secret") as bridge:
+        for udp in (False, True):
+            with Wire(bridge.port, udp=udp) as wire:
+                for ask in (
+                    lambda wire=wire: wire.ask("/ping", "id", 1, 0.0),
+                    lambda wire=wire: wire.ask("/stream/1/wet", "f", 0.0),
+                    lambda wire=wire: wire.hello(token="secre"),
+                    lambda wire=wire: wire.hello(token="s\u00e9cret"),
+                ):
+                    error = ask()
+                    assert (error.address, error.arguments[1]) == ("/error", Code.TOKEN)
+                assert wire.hello(token="secret").address == "/ready"
+                assert wire.ask("/ping", "id", 1, 0.0).address == "/pong"
+        with pytest.raises(BridgeError, match="token"):
+            Client(RATE, 2, port=bridge.port, token="")
+        Client(RATE, 2, port=bridge.port, token="secret").close()
+
+
+def test_another_version_of_the_protocol(bridge: Bridge) -> None:
+    with Wire(bridge.port) as wire:
+        error = wire.ask("/hello", "isssiiiii", 4, "", "", "stream", 44100, 512, 2, 0, 99)
+        assert error.arguments[:2] == (4, Code.VERSION)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"host": "0.0.0.0"}, "every network"),
+        ({"host": ""}, "every network"),
+        ({"host": "::"}, "every network"),
+        ({"host": "192.168.1.5"}, "give a token"),
+        ({"port": 70000}, "0 .any. to 65535"),
+        ({"port": 5000, "http_port": 5000}, "give two"),
+        ({"roots": (Path("/nowhere/at/all"),)}, "is no folder"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        BridgeConfig(**options)
+
+
+def test_a_port_that_is_taken(bridge: Bridge) -> None:
+    async def second() -> None:
+        async with Bridge(BridgeConfig(port=bridge.port, http_port=0)):
+            pass
+
+    with pytest.raises(StemProverError, match="is a bridge running already"):
+        bridge.run(second())
+
+
+def test_the_file_of_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STEMPROVER_TOKEN", raising=False)
+    assert read_token(None) is None
+    file = tmp_path / "new" / "token"
+    token = read_token(file)
+    assert token is not None
+    assert len(token) >= 32
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert read_token(file) == token
+    file.chmod(0o644)
+    with pytest.raises(OptionError, match="chmod 600"):
+        read_token(file)
+    file.chmod(0o600)
+    file.write_text("\n")
+    with pytest.raises(OptionError, match="is empty"):
+        read_token(file)
+    monkeypatch.setenv("STEMPROVER_TOKEN", "of-the-environment")
+    assert read_token(None) == "of-the-environment"
+
+
+def test_a_client_outlives_its_bridge() -> None:
+    """The sound as it came, as late as before, while the bridge is gone; repaired again when it is back."""
+    make = FakeModelRepairer({"general": 0.0, "bleed": 1.0})
+    stem = (0.1 * np.random.default_rng(0).standard_normal((2, 200 * 512))).astype(np.float32)
+    out = []
+    with running(make) as first:
+        port = first.port
+        client = Client(RATE, 2, port=port)
+        client.select("bleed")
+        for n in range(60):
+            out.append(client.process(stem[:, n * 512 : n * 512 + 512], offline=True))
+    for n in range(60, 100):
+        out.append(client.process(stem[:, n * 512 : n * 512 + 512], offline=True))
+    assert not client.connected
+    with running(make, port=port):
+        deadline = time.monotonic() + 8.0
+        n = 100
+        while not client.connected and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert client.connected
+        for n in range(100, 200):
+            out.append(client.process(stem[:, n * 512 : n * 512 + 512], offline=True))
+        client.close()
+    found, latency = np.concatenate(out, axis=1), client.latency_samples
+    aligned = np.pad(stem, ((0, 0), (latency, 0)))[:, : found.shape[1]]
+    ratio = found[0, latency:] / aligned[0, latency:]
+    assert set(np.unique(np.round(ratio, 3))) == {1.0, 2.0}
+    assert (ratio[-20 * 512 :] == 2.0).all()
+    assert (ratio[61 * 512 - latency : 99 * 512 - latency] == 1.0).all()
+
+
+def test_no_bridge() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(BridgeLostError, match="stemprover serve"):
+        Client(RATE, 2, port=port)
+
+
+def test_clients_on_an_event_loop(bridge: Bridge) -> None:
+    async def both() -> list[np.ndarray]:
+        async def one(level: float) -> np.ndarray:
+            stem = np.full((2, 20000), level, np.float32)
+            async with AsyncClient(RATE, 2, port=bridge.port) as client:
+                parts = [await client.process(stem[:, i : i + 1000], offline=True) for i in range(0, 20000, 1000)]
+                return np.concatenate([*parts, await client.flush()], axis=1)[:, client.latency_samples :]
+
+        return await asyncio.gather(one(0.25), one(-0.5))
+
+    first, second = asyncio.run(both())
+    assert (first == 0.25).all()
+    assert (second == -0.5).all()
+
+
+def test_what_the_bridge_keeps_in_memory_does_not_grow() -> None:
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    with running() as bridge:
+        for _ in range(20):
+            Client(RATE, 2, port=bridge.port).close()
+        before = resident_mb()
+        for _ in range(60):
+            with Client(RATE, 2, port=bridge.port) as client:
+                client.process(np.zeros((2, 4096), np.float32), offline=True)
+        assert resident_mb() - before < 20.0
+        assert not bridge.call(lambda: bridge.hub.streams)
