@@ -14,7 +14,7 @@ DEMO_VENV := .venv-demo
 READY := $(VENV)/.ready
 DEMO_READY := $(DEMO_VENV)/.ready
 
-.PHONY: help demo test lint browser pytest peers bench train venv clean distclean
+.PHONY: help demo test lint programs pytest peers bench train venv clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -52,12 +52,15 @@ lint: $(READY) .types/stemprover
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-# The listening page is tried in a real browser. Where apt may install one, that is done; else that test is skipped.
-browser:
-	command -v chromium >/dev/null || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -q \
-		&& apt-get install -q -y --no-install-recommends chromium; } || echo "no Chromium: its tests are skipped"
+# What tests use beside Python: a browser for the pages, and two OSC programs that are not ours for the bridge. Where apt
+# may install them, that is done; else their tests are skipped.
+programs:
+	command -v chromium >/dev/null && command -v oscsend >/dev/null && command -v sclang >/dev/null \
+		|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -q \
+		&& apt-get install -q -y --no-install-recommends chromium liblo-tools supercollider-language; } \
+		|| echo "no Chromium, liblo or SuperCollider: their tests are skipped"
 
-pytest: $(READY) browser
+pytest: $(READY) programs
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
 
 test: lint pytest

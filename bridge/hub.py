@@ -117,7 +117,8 @@ class Hub:
         loads = {number: stream.load(self.cost_per_step) for number, stream in self.streams.items()}
         more = load_of(pair_count(form.channels), "standard", self.cost_per_step)
         most = self.config.most_streams
-        if len(loads) >= (MOST_STREAMS if most is None else most) or not fits(loads, more, self.processors):
+        full = len(loads) >= (MOST_STREAMS if most is None else most)
+        if full or (most is None and not fits(loads, more, self.processors)):
             raise ProtocolError(
                 Code.BUSY,
                 f"{len(loads)} streams are open, as many as {self.processors} processors carry; close one first",
@@ -154,8 +155,9 @@ class Hub:
 
     def carries(self) -> int:
         """Stereo streams of standard quality that this machine carries at once."""
-        most = MOST_STREAMS if self.config.most_streams is None else self.config.most_streams
-        return max(1, min(most, int(RESERVE * self.processors / max(self.cost_per_step, 1e-6))))
+        if self.config.most_streams is not None:
+            return self.config.most_streams
+        return max(1, min(MOST_STREAMS, int(RESERVE * self.processors / max(self.cost_per_step, 1e-6))))
 
     def status(self) -> dict[str, Any]:
         """The state of the bridge, for JSON."""

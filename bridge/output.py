@@ -8,7 +8,6 @@ import numpy as np
 
 from ..engine.channels import add_change
 from ..engine.fifo import Fifo
-from ..engine.silence import SilenceGate
 from .protocol import Status
 
 LATE_FADE_S = 0.005
@@ -21,8 +20,10 @@ class _Ramp:
     def __init__(self, samples: int, value: float) -> None:
         self.samples, self.value, self.target = samples, value, value
 
-    def take(self, count: int) -> np.ndarray:
-        """The next `count` gains (n,)."""
+    def take(self, count: int) -> np.ndarray | float:
+        """The next `count` gains (n,), or the one that they all are."""
+        if self.value == self.target:
+            return self.value
         way = self.target - self.value
         steps = np.arange(1, count + 1, dtype=np.float32) / np.float32(self.samples)
         gains = self.value + np.sign(way) * np.minimum(steps, abs(way))
@@ -44,8 +45,7 @@ class Output:
     def __init__(self, sample_rate: int, channels: int, latency_samples: int) -> None:
         self.channels, self.latency_samples = channels, latency_samples
         self.reserve_samples = reserve_samples(sample_rate)
-        self._gate = SilenceGate(sample_rate, channels)
-        self._dry, self._gains, self._change = Fifo(), Fifo(), Fifo()
+        self._dry, self._change = Fifo(), Fifo()
         self._dry.push(np.zeros((channels, latency_samples), np.float32))
         self._lead = latency_samples
         self._ready = 0  # samples in _change
@@ -60,7 +60,6 @@ class Output:
     def push(self, block: np.ndarray) -> None:
         """The next sound (C, n)."""
         self._dry.push(block)
-        self._gains.push(self._gate.process(block))
 
     def push_change(self, change: np.ndarray, spoken: bool) -> None:
         """The next change (C, n); spoken: a model made it, and not the lack of one."""
@@ -74,7 +73,6 @@ class Output:
 
     def end(self) -> None:
         """No sound follows: what is still inside can be pulled."""
-        self._gains.push(self._gate.process(np.zeros((self.channels, 0), np.float32), last=True))
         self._ended = True
 
     def set(self, *, wet: float | None = None, bypass: bool | None = None, at_once: bool = False) -> None:
@@ -111,19 +109,23 @@ class Output:
         self._heard = True
         self._share.target = float(in_time)
         there = min(wanted, self._ready)
-        change = np.zeros((self.channels, wanted), np.float32)
-        spoken = True
+        mute, spoken = self.mute, True
+        share = self._share.take(wanted)
+        late = isinstance(share, np.ndarray) or share < 1.0
+        gains = share * self._setting.take(wanted)
+        out = dry.copy()
         if there:
-            change[:, :there] = self._change.pop(there)
+            change = self._change.pop(there)
             spoken = self._spoken(there)
             self._ready -= there
+            if isinstance(gains, np.ndarray):
+                change = change * gains[:there]
+            elif gains != 1.0:
+                change = change * np.float32(gains)
+            part = slice(lead, lead + there)
+            out[:, part] = add_change(dry[:, part], change, 1.0)
         self._owed += wanted - there
-        share = self._share.take(wanted)
-        mute = self.mute
-        change *= share * self._setting.take(wanted) * self._gains.pop(wanted)
-        out = dry.copy()
-        out[:, lead:] = add_change(dry[:, lead:], change, 1.0)
-        if share.min() < 1.0 and not mute:
+        if late and not mute:
             return out, Status.LATE
         return out, Status.WET if spoken else Status.WARMING_UP
 

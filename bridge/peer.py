@@ -23,6 +23,7 @@ from .protocol import (
     ProtocolError,
     decode,
     encode,
+    encode_reply,
     from_blob,
     largest_block,
     to_blob,
@@ -46,6 +47,7 @@ class Peer:
         self.streams: dict[int, Stream] = {}
         self.faults = 0  # messages that were no use
         self.last_heard = time.monotonic()
+        self._long = "h"  # type tag of positions: that which the client uses, since some know no int64
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -95,6 +97,7 @@ class Peer:
             raise ProtocolError(Code.UNKNOWN_ADDRESS, f"there is no {address[:80]!r}; see docs/osc.md")
         path = address[len(ROOT) :]
         if path == "/block":
+            self._long = "i" if message.tags[2:3] == "i" else "h"
             self._block(arguments)
             return
         if path == "/hello":
@@ -167,11 +170,14 @@ class Peer:
         return any(stream.crowded for stream in self.streams.values())
 
     def _answer(self, stream: Stream, answer: Answer) -> None:
-        self.send(
-            "/block", "iihiiiiib", stream.number, answer.sequence, answer.position, answer.sound.shape[1], answer.flags,
-            int(answer.status), min(int(answer.seconds * 1e6), (1 << 31) - 1), stream.latency.total,
-            to_blob(answer.sound),
+        if self._closed:
+            return
+        values = (
+            stream.number, answer.sequence, answer.position, answer.sound.shape[1], answer.flags, int(answer.status),
+            min(int(answer.seconds * 1e6), (1 << 31) - 1), stream.latency.total, to_blob(answer.sound),
         )  # fmt: skip
+        tag = self._tag(answer.position)
+        self._send(encode_reply(*values) if tag == "h" else encode("/block", "iiiiiiiib", *values))
 
     def _ping(self, arguments: tuple[Any, ...], arrived: float) -> None:
         request, theirs = _checked(arguments, "id")
@@ -213,7 +219,10 @@ class Peer:
         self._acknowledge(request, address, stream.number, position)
 
     def _acknowledge(self, request: int, address: str, number: int, position: int) -> None:
-        self.send("/ack", "isih", request, address, number, position)
+        self.send("/ack", f"isi{self._tag(position)}", request, address, number, position)
+
+    def _tag(self, position: int) -> str:
+        return self._long if abs(position) < 1 << 31 else "h"
 
     async def _on_flush(self, request: int, number: int) -> None:
         stream = self._own(number)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any
 
@@ -73,10 +73,11 @@ class ProtocolError(StemProverError):
 
 @dataclass(frozen=True)
 class Message:
-    """An address and its arguments."""
+    """An address and its arguments, with their type tags."""
 
     address: str
     arguments: tuple[Any, ...] = ()
+    tags: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,10 @@ def encode(address: str, tags: str, *values: Any) -> bytes:
 
 def decode(data: bytes) -> Message:
     """An OSC message. Raises ProtocolError for what is none, for a bundle, and for an address pattern."""
+    if data.startswith(_BLOCK_HEAD) and len(data) >= _BLOCK_SOUND:
+        *numbers, size = _BLOCK_NUMBERS.unpack_from(data, len(_BLOCK_HEAD))
+        if len(data) == _BLOCK_SOUND + size and size % 4 == 0:
+            return Message(_BLOCK, (*numbers, data[_BLOCK_SOUND:]), "iihiib")
     if len(data) % 4 or data[:1] != b"/":
         kind = "a bundle" if data.startswith(b"#bundle") else "no OSC message"
         raise ProtocolError(Code.MALFORMED, f"{len(data)} bytes that are {kind}; send one OSC message at a time")
@@ -157,7 +162,8 @@ def decode(data: bytes) -> Message:
         raise ProtocolError(Code.UNKNOWN_ADDRESS, "address patterns are not understood; name one address")
     try:
         message = OscMessage(data)
-        found = Message(message.address, tuple(message.params))
+        tags = _tags(data)
+        found = Message(message.address, tuple(message.params), tags)
         whole = _size(data, found) == len(data)
     except Exception as error:  # python-osc raises what the bytes lead it to
         raise ProtocolError(Code.MALFORMED, f"{len(data)} bytes that are no OSC message ({error})") from None
@@ -166,18 +172,38 @@ def decode(data: bytes) -> Message:
     return found
 
 
+# Most messages are blocks. They are read and written by struct: the same bytes as python-osc's, in a tenth of the time.
+_BLOCK = f"{ROOT}/block"
+_BLOCK_HEAD = _BLOCK.encode() + b"\0\0\0,iihiib\0"
+_BLOCK_NUMBERS = struct.Struct(">iiqiii")
+_BLOCK_SOUND = len(_BLOCK_HEAD) + _BLOCK_NUMBERS.size
+_REPLY_HEAD = _BLOCK.encode() + b"\0\0\0,iihiiiiib\0\0"
+_REPLY_NUMBERS = struct.Struct(">iiqiiiiii")
+
+
+def encode_reply(*values: Any) -> bytes:
+    """As encode("/block", "iihiiiiib", *values)."""
+    *numbers, blob = values
+    return b"".join((_REPLY_HEAD, _REPLY_NUMBERS.pack(*numbers, len(blob)), blob))
+
+
 _SIZES = {**dict.fromkeys("ifcrm", 4), **dict.fromkeys("hdt", 8)}
+
+
+def _tags(data: bytes) -> str:
+    """The type tags of a message, without their comma."""
+    start = (data.index(0) + 4) & ~3
+    if data[start : start + 1] != b",":
+        raise ValueError("it has no type tags")
+    return data[start + 1 : data.index(0, start)].decode("ascii")
 
 
 def _size(data: bytes, message: Message) -> int:
     """Bytes that a message with these type tags and values has: python-osc reads on where a size is negative, and does
     not miss what is not there."""
-    tags_at = (data.index(0) + 4) & ~3
-    tags_end = data.index(0, tags_at)
-    tags = data[tags_at:tags_end].decode("ascii")
-    size = (tags_end + 4) & ~3
+    size = (data.index(0, (data.index(0) + 4) & ~3) + 4) & ~3
     values = iter(message.arguments)
-    for tag in tags.removeprefix(",").replace("[", "").replace("]", ""):
+    for tag in message.tags.replace("[", "").replace("]", ""):
         value = next(values) if tag not in "NI" else None
         if tag in "sS":
             size += (len(value.encode()) + 4) & ~3
@@ -187,7 +213,7 @@ def _size(data: bytes, message: Message) -> int:
             size += 4 + ((len(value) + 3) & ~3)
         else:
             size += _SIZES.get(tag, 0)
-    return size if tags[:1] == "," else -1
+    return size
 
 
 def framed(data: bytes) -> bytes:
@@ -229,7 +255,7 @@ class FrameReader:
 
 def to_blob(sound: np.ndarray) -> bytes:
     """Sound (C, n) to interleaved little-endian float32."""
-    return sound.T.astype("<f4").tobytes()
+    return sound.T.astype("<f4", copy=False).tobytes()
 
 
 def from_blob(blob: bytes, channels: int, frames: int) -> np.ndarray:

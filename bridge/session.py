@@ -16,8 +16,10 @@ import numpy as np
 from ..engine.channels import pair_count
 from ..engine.detect.choice import LiveChoice
 from ..engine.errors import StemProverError
+from ..engine.fifo import Fifo
 from ..engine.live import ChangeStream
 from ..engine.resample import check_rate
+from ..engine.silence import SilenceGate
 from ..engine.stream import MODEL_RATE, DeltaStream
 from .auto import AUTO, preset_for_weights
 from .models import Models, load_of
@@ -32,6 +34,7 @@ OFFLINE_S = 2.0  # sound that may wait for its answer before no more is read
 MOST_BACKLOG_S = 6.0  # sound that is kept for the model; of what comes beyond it only the length counts
 LOUDEST = 1e4
 FLUSH_FRAMES = 1024  # of the blocks that a flush is answered with: fit for a datagram
+_OFFLINE, _DISCONTINUITY, _LAST = int(Flag.OFFLINE), int(Flag.DISCONTINUITY), int(Flag.LAST)
 _FLUSHED, _LOST = -1, -2  # sequence numbers of blocks that no client has sent
 MOST_WAITING = 4096  # blocks
 DEADLINE = 0.5  # of a live block's own duration, how long its answer may wait
@@ -124,6 +127,7 @@ class _Piece:
     live: bool
     stem: np.ndarray | None = None
     mix: np.ndarray | None = None
+    after_end: bool = False
 
     def cut(self, samples: int) -> _Piece:
         """Its first samples, which it loses."""
@@ -132,6 +136,7 @@ class _Piece:
             self.live,
             None if self.stem is None else self.stem[:, :samples],
             None if self.mix is None else self.mix[:, :samples],
+            self.after_end,
         )
         self.samples -= samples
         self.stem = None if self.stem is None else self.stem[:, samples:]
@@ -211,6 +216,7 @@ class Stream:
         self.counters, self.scope = Counters(), Scope()
         self.watched = self.closed = False
         self.trouble = ""  # why there is no model
+        self._begin(self._changes)
         self._output = self._new_output()
         self._lock = threading.Lock()  # for what both threads write
         self._inbox: deque[_Piece] = deque()
@@ -374,7 +380,7 @@ class Stream:
         if self._flush_done is not None:
             raise ProtocolError(Code.ORDER, "the stream is being flushed; wait for its /ack")
         self._follow(sequence, position, flags)
-        live = not flags & Flag.OFFLINE
+        live = not flags & _OFFLINE
         if live and self._held:
             self._held = False
         deadline = self._loop.time() + DEADLINE * frames / form.sample_rate if live else None
@@ -384,7 +390,7 @@ class Stream:
         if self.watched:
             self.scope.add("dry", sound[: form.channels])
         self._give()
-        if flags & Flag.LAST:
+        if flags & _LAST:
             self._ending = self._loop.create_task(self.flush())
 
     async def flush(self) -> None:
@@ -395,11 +401,11 @@ class Stream:
         self._flush_done = self._loop.create_future()
         while rest:
             count = min(rest, FLUSH_FRAMES)
-            flags = Flag.OFFLINE | (Flag.LAST if count == rest else Flag(0))
+            flags = _OFFLINE | (_LAST if count == rest else 0)
             self._waiting.append(_Waiting(_FLUSHED, position, count, flags, time.perf_counter(), None))
             rest, position = rest - count, position + count
         self._output.end()
-        self._feed(_Piece(self.latency.total, False))
+        self._feed(_Piece(self.latency.total, False, after_end=True))
         if not self._held:
             self._wake(self)
         self._give()
@@ -421,7 +427,7 @@ class Stream:
         self._waiting.clear()
         self._position, self._sequence, self._pushed = None, -1, 0
         self._output = self._new_output()
-        self._do(ChangeStream.reset, lambda found: _settle(done, found))
+        self._do(self._begin, lambda found: _settle(done, found))
         await done
 
     def close(self) -> None:
@@ -429,6 +435,8 @@ class Stream:
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._ending is not None:
+            self._ending.cancel()
         with self._lock:
             self._inbox.clear()
             self._jobs.clear()
@@ -441,7 +449,7 @@ class Stream:
 
     def _follow(self, sequence: int, position: int, flags: int) -> None:
         """Keeps step with the client: what was lost on the way is silence here, so that the rest stays in its place."""
-        if self._position is not None and not flags & Flag.DISCONTINUITY:
+        if self._position is not None and not flags & _DISCONTINUITY:
             gap = position - self._position
             if sequence <= self._sequence or gap < 0:
                 raise ProtocolError(
@@ -468,13 +476,12 @@ class Stream:
         if self._inbox_samples > MOST_BACKLOG_S * form.sample_rate:
             self._feed(_Piece(count, live))  # no time for it: only its length counts
             return
-        song = form.mix_for_stem(_finite(mix)) if len(mix) else None
-        self._feed(_Piece(count, live, _finite(stem), song))
+        self._feed(_Piece(count, live, stem, mix if len(mix) else None))
 
     def _feed(self, piece: _Piece) -> None:
         with self._lock:
             last = self._inbox[-1] if self._inbox else None
-            if last is not None and last.stem is None and piece.stem is None:
+            if last is not None and last.stem is None and piece.stem is None and not piece.after_end:
                 last.samples += piece.samples
             else:
                 self._inbox.append(piece)
@@ -501,7 +508,7 @@ class Stream:
             self._answer(
                 Answer(head.sequence, head.position, head.flags, status, time.perf_counter() - head.arrived, sound)
             )
-            if head.sequence == _FLUSHED and head.flags & Flag.LAST and self._flush_done is not None:
+            if head.sequence == _FLUSHED and head.flags & _LAST and self._flush_done is not None:
                 _settle(self._flush_done, None)
         if self._timer is not None:
             self._timer.cancel()
@@ -535,7 +542,7 @@ class Stream:
         with self._lock:
             jobs = list(self._jobs)
             self._jobs.clear()
-            epoch, choice = self._epoch, self._choice
+            epoch = self._epoch
         for job in jobs:
             try:
                 found = job.act(self._changes)
@@ -551,27 +558,45 @@ class Stream:
             return False
         begun, count = time.perf_counter(), sum(piece.samples for piece in pieces)
         given_up = waiting > BACKLOG_S * self.format.sample_rate and all(piece.live for piece in pieces)
-        parts = []
-        for piece in pieces:
-            change = self._changed(piece, given_up)
-            if choice is not None and piece.stem is not None and not given_up:
-                self._listen(choice, piece)
-            parts.append(change)
+        parts = [self._changed(piece, given_up) for piece in pieces]
         share = (time.perf_counter() - begun) / (count / self.format.sample_rate)
         self._call(self._arrived, epoch, np.concatenate(parts, axis=1), self._changes.speaks, share)
         return waiting - count >= self._turn_samples
 
     def _changed(self, piece: _Piece, given_up: bool) -> np.ndarray:
+        """The change (C, n) that is ready after a piece, let through where there is sound."""
+        form = self.format
         if piece.stem is None:
-            silence = np.zeros((self.format.channels, piece.samples), np.float32)
-            song = silence if self._changes.has_mix else None
-            return (self._changes.miss if piece.live else self._changes.process)(silence, song)
-        return (self._changes.miss if given_up else self._changes.process)(piece.stem, piece.mix)
+            stem = np.zeros((form.channels, piece.samples), np.float32)
+            song = stem if form.mix_channels else None
+            given_up = piece.live
+        else:
+            stem = _finite(piece.stem)
+            song = None if piece.mix is None else form.mix_for_stem(_finite(piece.mix))
+            if self._choice is not None and not given_up:
+                self._listen(self._choice, stem, song)
+        if piece.after_end:
+            self._gains.push(self._gate.process(stem[:, :0], last=True))
+        else:
+            self._gains.push(self._gate.process(stem))
+            self._sounded += stem.shape[1]
+        change = (self._changes.miss if given_up else self._changes.process)(stem, song)
+        change = change[:, : self._sounded - self._made]
+        if count := change.shape[1]:
+            self._made += count
+            change = change * self._gains.pop(count)
+        return change
 
-    def _listen(self, choice: LiveChoice, piece: _Piece) -> None:
+    def _begin(self, changes: ChangeStream) -> None:
+        """The worker's part, as new."""
+        changes.reset()
+        self._gate = SilenceGate(self.format.sample_rate, self.format.channels)
+        self._gains = Fifo()
+        self._sounded = self._made = 0  # samples of sound that came, and of change that was made
+
+    def _listen(self, choice: LiveChoice, stem: np.ndarray, song: np.ndarray | None) -> None:
         before = dict(choice.weights)
-        assert piece.stem is not None
-        after = dict(choice.process(piece.stem, piece.mix))
+        after = dict(choice.process(stem, song))
         if choice.made and (after != before or not self._choice_told):
             self._choice_told = True
             self._call(self._choose, after)

@@ -19,6 +19,7 @@ from stemprover.bridge.protocol import (
     ProtocolError,
     decode,
     encode,
+    encode_reply,
     framed,
     from_blob,
     largest_block,
@@ -38,6 +39,20 @@ def test_a_message_as_bytes() -> None:
     )  # fmt: skip
     assert decode(data).arguments == (1, 2, 3, 1, 4, b"abcdefgh")
     assert decode(data).address == "/stemprover/block"
+
+
+@given(
+    st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 2), st.integers(-(2**63), 2**63 - 1), st.binary(max_size=64),
+)  # fmt: skip
+def test_blocks_are_the_bytes_of_python_osc(ints: tuple[int, int], position: int, sound: bytes) -> None:
+    sound = sound[: len(sound) // 4 * 4]
+    values = (*ints, position, *ints, sound)
+    data = encode("/block", "iihiib", *values)
+    assert decode(data).arguments == values
+    assert decode(data).tags == "iihiib"
+    reply = (*ints, position, *ints, *ints, 5, sound)
+    assert encode_reply(*reply) == encode("/block", "iihiiiiib", *reply)
+    assert decode(encode_reply(*reply)).arguments == reply
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=20), st.lists(st.integers(1, 400), min_size=1))

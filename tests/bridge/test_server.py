@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import socket
 import struct
 import threading
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from bridges import Wire, running
 from fakes import FakeModelRepairer
+from stemprover.benchmarks.bridge import fuzz
 from stemprover.bridge import server
 from stemprover.bridge.client import AsyncClient, BridgeError, BridgeLostError, Client
 from stemprover.bridge.hub import BridgeConfig
@@ -65,65 +65,6 @@ def honest_stream(bridge: Bridge, seconds: float = 0.0) -> Iterator[dict[str, An
         player.join(10)
     assert met["blocks"] > 0
     assert not player.is_alive()
-
-
-def mutated(rng: random.Random) -> bytes:
-    """A message of a session with a few bytes changed, cut off, repeated or put in."""
-    known = [
-        encode("/hello", "isssiiii", 1, "", "fuzz", "stream", 44100, 512, 2, 0),
-        encode("/block", "iihiib", 1, 0, 0, 8, 0, bytes(64)),
-        encode("/ping", "id", 1, 0.5),
-        encode("/stream/1/wet", "fi", 0.5, 3),
-        encode("/stream/1/preset", "si", "bleed", 3),
-        encode("/stream/1/blend", "sfsfi", "bleed", 0.5, "dull-highs", 0.4, 3),
-        encode("/flush", "ii", 4, 1),
-        encode("/reset", "ii", 4, 1),
-        encode("/presets", "i", 5),
-        encode("/status", "i", 6),
-        encode("/job/list", "i", 6),
-        encode("/job/render", "isssss", 1, "/etc/passwd", "", "/tmp/x", "general", "draft"),
-        b"#bundle\0" + bytes(8) + struct.pack(">i", -4),
-    ]
-    data = bytearray(rng.choice(known))
-    for _ in range(rng.randrange(4)):
-        place = rng.randrange(len(data) + 1)
-        match rng.randrange(4):
-            case 0:
-                data[place : place + 1] = rng.randbytes(1)
-            case 1:
-                del data[place:]
-            case 2:
-                data[place:place] = data[: rng.randrange(40)]
-            case _:
-                data[place : place + 4] = rng.choice([b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", bytes(4)])
-        if not data:
-            data = bytearray(4)
-    return bytes(data)
-
-
-def fuzz(port: int, count: int, seed: int) -> int:
-    """`count` mutated messages over TCP and UDP; returns how many were sent."""
-    rng, sent = random.Random(seed), 0
-    datagrams = Wire(port, udp=True)
-    while sent < count:
-        with contextlib.suppress(OSError), Wire(port) as wire:
-            wire.socket.setblocking(False)
-            for _ in range(60):
-                data = mutated(rng)
-                if rng.random() < 0.5 and len(data) < 60000:
-                    datagrams.socket.send(data)
-                elif rng.random() < 0.05:
-                    wire.socket.send(data)  # without a size, or with a wrong one
-                else:
-                    wire.socket.send(framed(data))
-                sent += 1
-                with contextlib.suppress(BlockingIOError):
-                    wire.socket.recv(1 << 16)
-        if rng.random() < 0.1:
-            datagrams.close()
-            datagrams = Wire(port, udp=True)
-    datagrams.close()
-    return sent
 
 
 def test_mutated_messages_harm_nobody(bridge: Bridge) -> None:
