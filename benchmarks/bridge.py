@@ -189,7 +189,8 @@ def round_trips(count: int) -> list[tuple[str, float, float, float]]:
     ):
         with process(code) as port:
             micros = 1e6 * times_of(port, count, udp=udp, hello=hello)
-        found.append((name, *(float(q) for q in np.quantile(micros, (0.5, 0.99, 0.999)))))
+        median, high, highest = (float(q) for q in np.quantile(micros, (0.5, 0.99, 0.999)))
+        found.append((name, median, high, highest))
     return found
 
 

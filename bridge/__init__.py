@@ -1,1 +1,22 @@
-"""What people and hosts talk to: presets, files in and out, the demo. Imports engine, never export."""
+"""What people and hosts talk to: presets, files in and out, the demo, and the live bridge with its clients. Imports
+engine, never export.
+
+    from stemprover.bridge import Client
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client import AsyncClient, Client
+
+__all__ = ["AsyncClient", "Client"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import client  # here: files need no OSC
+
+    return getattr(client, name)

@@ -317,7 +317,8 @@ class AsyncClient:
             return
         self.connected = self._linked = False
         error = BridgeLostError(f"the bridge at {self.host}:{self.port} has gone")
-        for future in [*self._asked.values(), *(future for _, future in self._blocks)]:
+        waiting: list[asyncio.Future[Any]] = [*self._asked.values(), *(future for _, future in self._blocks)]
+        for future in waiting:
             if not future.done():
                 future.set_exception(error)
         self._asked.clear()

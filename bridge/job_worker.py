@@ -71,7 +71,7 @@ def run(order: dict[str, Any]) -> int:
             if plan.makes_folders:
                 make_folder(job.target.parent)
             using, preset = (repairer, chosen) if repairer is not None else choose(job.source, mix)
-            render_file(job.source, job.target, using, mix=mix, preset=preset, progress=progress)  # type: ignore[arg-type]
+            render_file(job.source, job.target, using, mix=mix, preset=preset, progress=progress)
         except StemProverError as error:
             failed.append(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
             tell(text="; ".join(failed)[:1000])

@@ -62,7 +62,7 @@ def measure_cost(delta: DeltaStream, chunk_frames: int = 4, seconds: float = 0.4
     """Processor time that the model takes for a channel pair, as a share of the sound's own time: the median chunk."""
     rng = np.random.default_rng(0)
     sound = 0.05 * rng.standard_normal((1, 2, chunk_frames * delta.hop)).astype(np.float32)
-    state, times = delta.start(), []
+    state, times = delta.start(), list[float]()
     begun = time.perf_counter()
     while time.perf_counter() - begun < seconds or len(times) < 8:
         start = time.perf_counter()

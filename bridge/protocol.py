@@ -204,7 +204,7 @@ def _size(data: bytes, message: Message) -> int:
     size = (data.index(0, (data.index(0) + 4) & ~3) + 4) & ~3
     values = iter(message.arguments)
     for tag in message.tags.replace("[", "").replace("]", ""):
-        value = next(values) if tag not in "NI" else None
+        value: Any = next(values) if tag not in "NI" else None
         if tag in "sS":
             size += (len(value.encode()) + 4) & ~3
         elif tag == "b":

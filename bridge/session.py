@@ -83,8 +83,9 @@ class Latency:
         rate = changes.sample_rate
         slack = -(-changes.chunk_samples * rate // MODEL_RATE)
         total = changes.latency_samples + slack + reserve_samples(rate)
-        parts = [part * rate // MODEL_RATE for part in (window, lookahead, changes.chunk_samples)]
-        return cls(total, *parts, total - sum(parts))
+        parts = (window, lookahead, changes.chunk_samples)
+        window, lookahead, chunk = (part * rate // MODEL_RATE for part in parts)
+        return cls(total, window, lookahead, chunk, total - window - lookahead - chunk)
 
 
 @dataclass(frozen=True)

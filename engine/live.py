@@ -65,6 +65,8 @@ class ChangeStream:
         self.sample_rate, self.channels, self.has_mix = sample_rate, channels, has_mix
         self._hop, self._delay, self._chunk = hop, delay_samples, chunk_frames * hop
         self._model: tuple[DeltaStream | None, float] = (None, 0.0)
+        self._next: _Voice | None = None
+        self._later: _Voice | None = None  # what a fade that has begun must wait for
         self.latency_samples = round_trip_latency(sample_rate, self._chunk, self._delay)
         self.reset()
 
@@ -94,8 +96,7 @@ class ChangeStream:
         self._check(delta, wet)
         self._model = (delta, wet)
         self._voice = _Voice.of(delta, wet, self.channels)
-        self._next = self._later = None
-        self._faded = 0
+        self._next, self._later, self._faded = None, None, 0
 
     def reset(self) -> None:
         """Back to the state before the first block, with the last model chosen."""
@@ -107,9 +108,7 @@ class ChangeStream:
         self._heard_samples = 0  # in chunks, at the model's rate
         self._skip = self._delay
         self._voice = _Voice.of(*self._model, self.channels)
-        self._next: _Voice | None = None
-        self._later: _Voice | None = None  # what a fade that has begun must wait for
-        self._faded = 0
+        self._next, self._later, self._faded = None, None, 0
 
     def swap(self, delta: DeltaStream | None, wet: float) -> int:
         """Go over to another model of the same look-ahead, or to no change at all (None), with a cross-fade of 20 ms

@@ -42,8 +42,10 @@ def test_a_message_as_bytes() -> None:
 
 
 @given(
-    st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 2), st.integers(-(2**63), 2**63 - 1), st.binary(max_size=64),
-)  # fmt: skip
+    st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 2),
+    st.integers(-(2**63), 2**63 - 1),
+    st.binary(min_size=4, max_size=64),
+)
 def test_blocks_are_the_bytes_of_python_osc(ints: tuple[int, int], position: int, sound: bytes) -> None:
     sound = sound[: len(sound) // 4 * 4]
     values = (*ints, position, *ints, sound)
