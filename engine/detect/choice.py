@@ -9,8 +9,8 @@ import numpy as np
 
 from ..errors import OptionError
 from ..stream import MODEL_RATE
-from .analysis import FRAMES_A_COLUMN, NEEDS_SONG, Listener, weight_of
-from .bank import TYPES, Detectors
+from .analysis import FRAMES_A_COLUMN, Listener, weight_of
+from .bank import NEEDS_SONG, TYPES, Detectors
 from .score import raised
 
 
@@ -96,9 +96,11 @@ class LiveChoice:
             self._weights, self._stands_s = wanted, 0.0
 
     def _wanted(self) -> dict[str, float]:
-        thresholds, typical = self.detectors.thresholds(self.has_mix), self.detectors.typical(self.has_mix)
+        scores, typical = self.scores, self.detectors.typical(self.has_mix)
+        held = self.config.release if self._weights else 1.0
+        limits = self.detectors.limits(scores / held, self.has_mix)
         wanted = {}
-        for kind, score, threshold, usual in zip(TYPES, self.scores, thresholds, typical, strict=True):
+        for kind, score, threshold, usual in zip(TYPES, scores, limits, typical, strict=True):
             if kind in NEEDS_SONG and not self.has_mix:
                 continue
             limit = threshold * (self.config.release if kind in self._weights else 1.0)

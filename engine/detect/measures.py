@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import numpy as np
 
@@ -51,17 +52,23 @@ MEASURES = (
 INDEX = {measure.name: i for i, measure in enumerate(MEASURES)}
 TRACKS = ("stem", "song", "left", "right", "cross_re", "cross_im", "slow_stem", "slow_song")
 TRACK_FRAMES = (64, 64, 64, 64, 64, 64, 128, 128)
+WIDTHS = tuple(2**i for i in range(LONGEST.bit_length()))  # frames of the sums that are made, each of the one before
+MEASURE_ROWS, TRACK_ROWS = (
+    [np.flatnonzero(np.array(frames) == width) for width in WIDTHS]
+    for frames in ([measure.frames for measure in MEASURES], TRACK_FRAMES)
+)
 LITTLE = 0.05
 NAMES = (
     *(measure.name for measure in MEASURES),
     "channel_coherence",
     "cliff",
+    "edge",
     "level",
     "level_in_song",
     "height",
     "height_squared",
 )
-NEEDS_MIX = (*(measure.needs_mix for measure in MEASURES), False, False, False, True, False, False)
+NEEDS_MIX = (*(measure.needs_mix for measure in MEASURES), False, False, False, False, True, False, False)
 
 
 @dataclass(frozen=True)
@@ -71,8 +78,8 @@ class MeasureState:
     stem: np.ndarray
     mix: np.ndarray
     levels: np.ndarray
-    pairs: np.ndarray
-    instant: np.ndarray
+    pairs: tuple[np.ndarray, ...]
+    instant: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,8 @@ class Measures:
             zeros,
             zeros,
             np.zeros((2, k, HISTORY), np.float32),
-            np.zeros((2, len(MEASURES), k, LONGEST - 1), np.float32),
-            np.zeros((len(TRACKS), k, LONGEST - 1), np.float32),
+            _no_sums((2, len(MEASURES), k)),
+            _no_sums((1, len(TRACKS), k)),
         )
 
     def __call__(
@@ -117,13 +124,10 @@ class Measures:
         cross = self.bands.sum((y[0] * y[1].conj())[:, LAG:])
         side = [self.bands.sum(p[:, LAG:]) for p in power]
         instant = np.stack([energy, song, side[0], side[1], cross.real, cross.imag, energy, song])
-        pairs = np.concatenate([state.pairs, pairs], axis=-1)
-        instant = np.concatenate([state.instant, instant], axis=-1)
-        sums, tracks = _window_sums(pairs, [m.frames for m in MEASURES]), _window_sums(instant[None], TRACK_FRAMES)[0]
+        sums, pair_sums = _window_sums(pairs, MEASURE_ROWS, state.pairs)
+        (tracks,), track_sums = _window_sums(instant[None], TRACK_ROWS, state.instant)
         found = self._derive(sums, tracks)
-        after = MeasureState(
-            y[..., frames:], m[..., frames:], levels[..., frames:], pairs[..., frames:], instant[..., frames:]
-        )
+        after = MeasureState(y[..., frames:], m[..., frames:], levels[..., frames:], pair_sums, track_sums)
         return found, _activity(tracks), after
 
     def _alone(self, pairs: np.ndarray, y: np.ndarray, total: np.ndarray, energy: np.ndarray) -> None:
@@ -238,34 +242,53 @@ class Measures:
         widths = self.bands.widths[:, None]
         level = 10 * np.log10(slow_stem / widths + np.float32(1e-12))
         of_song = 10 * np.log10(slow_song / widths + np.float32(1e-12))
-        top = level.max(axis=0)
-        level = np.maximum(level - top, -90.0)
-        above = np.maximum.accumulate(level[::-1], axis=0)[::-1]  # the loudest of this band and those above it
-        drop = np.zeros_like(level)
-        drop[3:] = np.minimum(level[1:-2], level[:-3] + 6.0) - above[3:]  # from two bands under it
-        drop[:8] = 0.0
-        found[row + 1] = np.maximum.accumulate(drop, axis=0) / 10
-        found[row + 2] = level / 10
+        level = np.maximum(level - level.max(axis=0), -90.0)
+        cliff, edge = _cliff(level)
         relative = level - np.maximum(of_song - of_song.max(axis=0), -90.0)
-        found[row + 3] = np.where(slow_song.max(axis=0) > 0.0, np.clip(relative, -40.0, 20.0), 0.0) / 10
+        in_song = np.where(slow_song.max(axis=0) > 0.0, np.clip(relative, -40.0, 20.0), 0.0)
+        found[row + 1 : row + 5] = np.stack([cliff, edge, level, in_song]) / 10
         height = np.linspace(0.0, 1.0, len(self.bands), dtype=np.float32)[:, None]
-        found[row + 4], found[row + 5] = height, np.square(height)
+        found[row + 5], found[row + 6] = height, np.square(height)
         return found
 
 
-def _window_sums(values: np.ndarray, frames: Sequence[int]) -> np.ndarray:
-    """Sums over the last `frames[j]` frames of values (A, J, K, LONGEST - 1 + N): (A, J, K, N). Pairs of pairs are
-    added, so the rounding at a place does not depend on where the values begin."""
-    count = values.shape[-1] - LONGEST + 1
-    out = np.empty((*values.shape[:-1], count), np.float32)
-    total, width = values, 1
-    while True:
-        for j in np.flatnonzero(np.array(frames) == width):
-            out[:, j] = total[:, j, :, total.shape[-1] - count :]
-        if width == LONGEST:
-            return out
-        total = total[..., width:] + total[..., :-width]
-        width *= 2
+def _cliff(level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of a mean spectrum (K, N) in dB: its steepest fall at or below each band, from two bands under it to the loudest
+    of it and all above; and the level at the edge of that fall, 0 where there is none. A cut falls from where the sound
+    still is, a dark sound from where it has long faded."""
+    above = np.maximum.accumulate(level[::-1], axis=0)[::-1]
+    drop = np.zeros_like(level)
+    drop[3:] = np.minimum(level[1:-2], level[:-3] + 6.0) - above[3:]
+    drop[:8] = 0.0
+    steepest = np.maximum.accumulate(drop, axis=0)
+    place = np.arange(len(level))[:, None]
+    at = np.maximum.accumulate(np.where((drop >= steepest) & (drop > 0.0), place, 0), axis=0)
+    edge = np.take_along_axis(level, np.maximum(at - 2, 0), axis=0)
+    return steepest, np.where(at > 0, edge, 0.0)
+
+
+def _no_sums(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """What `_window_sums` remembers before the first frame."""
+    return tuple(np.zeros((*shape, width), np.float32) for width in WIDTHS[:-1])
+
+
+def _window_sums(
+    values: np.ndarray, rows: Sequence[np.ndarray], before: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Sums of values (A, J, K, N) over the last WIDTHS[i] frames for the rows rows[i] of J: (A, J, K, N), and the state
+    after them. Each width adds two sums of half of it, of which the last are remembered: the work is that of the new
+    frames alone, and the rounding does not depend on how they come."""
+    count = values.shape[-1]
+    out = np.empty_like(values)
+    total, after = values, []
+    for width, wanted, kept in zip_longest(WIDTHS, rows, before):
+        if len(wanted):
+            out[:, wanted] = total[:, wanted]
+        if width < LONGEST:
+            joined = np.concatenate([kept, total], axis=-1)
+            after.append(joined[..., count:])
+            total = total + joined[..., :count]
+    return out, tuple(after)
 
 
 def _activity(tracks: np.ndarray) -> np.ndarray:

@@ -34,19 +34,23 @@ from .pool import FULL_SCALE, open_shard, shards_of
 CLIP_SAMPLES = 6 * 44100
 FIRST, EVERY = 40, 20  # of the frames, those that become examples
 HIDDEN = 24
-QUIET = {"song": 0.96, "alone": 0.97}  # of the true stems, those that no detector may flag
+QUIET = 0.95  # of the true stems of each class, those that a detector may not flag
+DARK = 0.33  # of the clips of instruments that are fitted on, those under a low-pass
 FLOORS = np.array([1 / 4, 1 / 4, 1 / 4, 1 / 3, 1 / 3])  # of a typical case: less is not worth a word
 TRAIN_BANK = "fluid-soundfont-gm"
+MUSIC = "music"
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A true stem, its song, what a real separator made of it, and the simulated faults by type; (2, T) each."""
+    """A true stem, its song, what a real separator made of it, and the simulated faults by type; (2, T) each. kind:
+    its class of instrument, or MUSIC."""
 
     stem: np.ndarray
     mix: np.ndarray
     separated: np.ndarray | None
     faults: dict[str, np.ndarray]
+    kind: str
 
 
 def clips(pool: Path, split: str, count: int, seed: int, *, faulty: bool = True) -> Iterator[Clip]:
@@ -66,17 +70,19 @@ def clips(pool: Path, split: str, count: int, seed: int, *, faulty: bool = True)
         kinds = TYPES if faulty else ()
         faults = {name: SIMULATORS[name](stem, rest, float(rng.uniform(0.35, 1.0)), rng) for name in kinds}
         made += 1
-        yield Clip(stem, stem + rest, tracks[2 + which], faults)
+        yield Clip(stem, stem + rest, tracks[2 + which], faults, MUSIC)
 
 
-def instrument_clips(count: int, seed: int, *, faulty: bool = True) -> Iterator[Clip]:
-    """Single instruments by a sound bank of the training split, `count` of each class; no separator has heard them."""
+def instrument_clips(count: int, seed: int, *, faulty: bool = True, dark: float = DARK) -> Iterator[Clip]:
+    """Single instruments by a sound bank of the training split, `count` of each class; no separator has heard them.
+    `dark` as in instruments.clips; where all of them are, they are one class."""
     rng = np.random.default_rng([seed, 1])
-    for _, stem, song in instruments.clips(count, seed, bank=TRAIN_BANK):
+    for name, stem, song in instruments.clips(count, seed, bank=TRAIN_BANK, dark=dark):
+        kind = name if dark < 1.0 else "dark"
         kinds = TYPES if faulty else ()
         rest = song - stem
         faults = {name: SIMULATORS[name](stem, rest, float(rng.uniform(0.35, 1.0)), rng) for name in kinds}
-        yield Clip(stem, song, None, faults)
+        yield Clip(stem, song, None, faults, kind)
 
 
 def spectrum(audio: np.ndarray) -> np.ndarray:
@@ -154,24 +160,30 @@ def fit(rows: np.ndarray, targets: np.ndarray, weights: np.ndarray, kind: str, s
 
 
 def levels(source: Iterable[Clip], weights_file: Path) -> dict[str, np.ndarray]:
-    """Of each type (5,), with and without the song: the score that QUIET of the true stems stay under, but at least
-    FLOORS of a typical case; and that, the median score of its own simulated faults."""
+    """Of each type (5,), with and without the song: `typical`, the median score of its own simulated faults in music;
+    `beside`, FLOORS of that; `threshold`, the score that QUIET of the true stems of every class stay under, but at
+    least that."""
     detectors = Detectors(weights_file)
-    clean: dict[str, list[np.ndarray]] = {"song": [], "alone": []}
+    clean: dict[tuple[str, str], list[np.ndarray]] = {}
     own: dict[str, list[list[float]]] = {"song": [], "alone": []}
     for clip in source:
         true, song = spectrum(clip.stem), spectrum(clip.mix)
         faults = {name: spectrum(audio) for name, audio in clip.faults.items()}
-        for kind, mix in (("song", song), ("alone", None)):
-            clean[kind].append(file_scores(detectors(true, mix, detectors.start())[0]))
+        for given, mix in (("song", song), ("alone", None)):
+            clean.setdefault((given, clip.kind), []).append(file_scores(detectors(true, mix, detectors.start())[0]))
             if faults:
                 scores = {name: file_scores(detectors(x, mix, detectors.start())[0]) for name, x in faults.items()}
-                own[kind].append([scores[name][i] for i, name in enumerate(TYPES)])
+                own[given].append([scores[name][i] for i, name in enumerate(TYPES)])
     found: dict[str, np.ndarray] = {}
-    for kind in clean:
-        typical = np.median(np.array(own[kind]), axis=0)
-        over = np.maximum(np.quantile(np.array(clean[kind]), QUIET[kind], axis=0), typical * FLOORS)
-        found |= {f"{kind}_threshold": over.astype(np.float32), f"{kind}_typical": typical.astype(np.float32)}
+    for given, rows in own.items():
+        typical = np.median(np.array(rows), axis=0)
+        quiet = [np.quantile(np.array(scores), QUIET, axis=0) for (how, _), scores in clean.items() if how == given]
+        for name, value in (
+            ("typical", typical),
+            ("beside", typical * FLOORS),
+            ("threshold", np.max([typical * FLOORS, *quiet], axis=0)),
+        ):
+            found[f"{given}_{name}"] = value.astype(np.float32)
     return found
 
 
@@ -240,13 +252,13 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("pool", type=Path)
-    parser.add_argument("--clips", type=int, default=150)
+    parser.add_argument("--clips", type=int, default=120)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
     parser.add_argument("--report", action="store_true", help="measure those in --output, fit nothing")
     parser.add_argument("--levels", action="store_true", help="keep the detectors, set their thresholds anew")
     parser.add_argument("--split", nargs="+", default=["valid-other", "test"])
-    parser.add_argument("--instruments", type=int, default=8, help="clips of each class of instrument to fit on")
+    parser.add_argument("--instruments", type=int, default=25, help="clips of each class of instrument to fit on")
     parser.add_argument("--classes", type=int, default=20, help="clips of each class to count false alarms on")
     given = parser.parse_args()
     try:
@@ -273,7 +285,8 @@ def _run(given: argparse.Namespace) -> None:
         others = chain(
             clips(given.pool, "train", given.clips // 3, given.seed + 1),
             clips(given.pool, "train", given.clips, given.seed + 2, faulty=False),
-            instrument_clips(given.instruments, given.seed + 1, faulty=False),
+            instrument_clips(given.instruments, given.seed + 1, faulty=False, dark=0.0),
+            instrument_clips(max(instruments.FEWEST, given.instruments // 4), given.seed + 3, faulty=False, dark=1.0),
         )
         found |= levels(others, part)
         np.savez(part, **found)

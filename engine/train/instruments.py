@@ -105,10 +105,13 @@ def synth_without_highs(rng: np.random.Generator) -> np.ndarray:
     return filtered * np.exp(-2.0 * (t * 4 % 1.0) * rng.uniform(0, 1))
 
 
-def clips(count: int, seed: int, bank: str = VALID_BANK) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def clips(
+    count: int, seed: int, bank: str = VALID_BANK, dark: float = 0.0
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Class, stem and song (2, T) of `count` clips of each class, at one level; the song holds two clips of other
-    classes besides. `bank`: a package of corpus.BANKS. With another bank than the held-out one the synthetic classes
-    are left out, and a third of the clips goes through a musician's low-pass. Raises CorpusError without fluidsynth."""
+    classes besides. `bank`: a package of corpus.BANKS; with another than the held-out one the synthetic classes are
+    left out. `dark`: the share of the played clips that goes through a musician's low-pass. Raises CorpusError without
+    fluidsynth."""
     if count < FEWEST:
         raise CorpusError(f"{count} clips of a class are too few; give {FEWEST} or more")
     held_out = bank == VALID_BANK
@@ -127,8 +130,8 @@ def clips(count: int, seed: int, bank: str = VALID_BANK) -> Iterator[tuple[str, 
             sound, size = read_stereo(played), CLIP_S * SAMPLE_RATE
             sound = np.pad(sound, ((0, 0), (0, max(0, count * size - sound.shape[1]))))
             stems[name] = [sound[:, i * size : (i + 1) * size] for i in range(count)]
-            if not held_out:
-                stems[name] = [_low_pass(stem, rng) if rng.random() < 0.33 else stem for stem in stems[name]]
+            if dark:
+                stems[name] = [_low_pass(stem, rng) if rng.random() < dark else stem for stem in stems[name]]
         elif held_out:
             make = breathy_voice if name == "breathy voice" else synth_without_highs
             stems[name] = [make(rng) for _ in range(count)]
