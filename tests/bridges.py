@@ -40,8 +40,10 @@ def running(
         yield bridge
     finally:
         run(bridge.__aexit__(None, None, None))
+        run(asyncio.sleep(0.05))  # the pipes of a job's process are closed by the loop
         loop.call_soon_threadsafe(loop.stop)
         thread.join(5)
+        loop.close()
 
 
 class Wire:

@@ -129,7 +129,8 @@ def test_what_is_optional_is_in_its_extra(module: str) -> None:
 
 
 def test_files_need_nothing_of_the_bridge() -> None:
-    declared = {re.split(r"[^a-z0-9-]", text.lower())[0] for text in PROJECT["project"]["optional-dependencies"]["live"]}
+    extra = PROJECT["project"]["optional-dependencies"]["live"]
+    declared = {re.split(r"[^a-z0-9-]", text.lower())[0] for text in extra}
     assert {PACKAGE_OF.get(name, name) for name in LIVE.values()} == declared
     own = {name for name, _ in modules()}
     reached = {"stemprover.cli", "stemprover.bridge.terminal", "stemprover.bridge.auto"}

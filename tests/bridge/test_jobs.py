@@ -184,3 +184,25 @@ def test_a_file_for_jobs_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database, but long enough to be taken for one" * 50)
     with pytest.raises(StemProverError, match="--jobs-file"):
         Store(tmp_path / "text")
+
+
+def test_a_disk_that_is_full(root: Path) -> None:
+    """As a limit on the size of files, which the job's process inherits: the job fails, and leaves nothing behind."""
+    resource = pytest.importorskip("resource")
+    make(root / "a.wav", 8.0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
+            number = render(wire, root / "a.wav", root / "out.wav").arguments[1]
+            ended = wait(wire, number, is_ended)
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            assert ended.arguments[2] == "failed"
+            assert "out.wav" in ended.arguments[6]
+            number = render(wire, root / "a.wav", root / "out.wav").arguments[1]
+            assert wait(wire, number, is_ended).arguments[2] == "done"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert {path.name for path in root.iterdir()} == {"a.wav", "out.wav"}

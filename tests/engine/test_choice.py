@@ -71,5 +71,5 @@ def test_it_lets_go_later_than_it_takes_hold(sounds: dict[str, np.ndarray]) -> N
     listen(choice, np.zeros((2, 5 * RATE), np.float32), np.zeros((2, 5 * RATE), np.float32), 4096)
     kept = dict(choice.weights)
     listen(choice, sounds["truth"], sounds["song"], 4096)
-    assert kept.keys() == before.keys()
+    assert before.keys() <= kept.keys(), "the last sound before the pause may add to it"
     assert choice.weights == {}

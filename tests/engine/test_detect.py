@@ -138,3 +138,38 @@ def test_detecting_loads_no_torch(tmp_path: Path) -> None:
         "d(np.ones((2, 1024, 3), np.complex64), None, d.start()); assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+
+
+def test_an_edge_tells_a_cut_from_a_sound_that_fades() -> None:
+    """White noise under a wall at 5.5 kHz falls from where it still is; noise that has faded by 60 dB before it stops
+    falls from there."""
+    rng = np.random.default_rng(2)
+    noise = np.fft.rfft(0.1 * rng.standard_normal((2, 4 * 44100)))
+    kilohertz = np.fft.rfftfreq(4 * 44100, 1 / 44.1)
+    fading = 10 ** (-np.minimum(12.0 * kilohertz, 60.0) / 20)
+    measures = Measures()
+    found = []
+    for gain in (np.ones_like(kilohertz), fading):
+        sound = np.fft.irfft(noise * gain * (kilohertz < 5.5)).astype(np.float32)
+        measured, _, _ = measures(spectrum(sound), None, measures.start())
+        found.append(10 * np.median(measured[NAMES.index("edge")][-1, 140:]))
+    assert found[0] > -6.0
+    assert found[1] == pytest.approx(-60.0, abs=6.0)
+    steady, _, _ = measures(spectrum(np.fft.irfft(noise).astype(np.float32)), None, measures.start())
+    assert steady[NAMES.index("edge")][-1, 140:] == pytest.approx(0.0, abs=0.6), "no fall, no edge"
+
+
+def test_beside_a_sure_fault_less_is_enough_for_another() -> None:
+    detectors = Detectors()
+    strict = detectors.thresholds(True)
+    nearly = strict * 0.99
+    assert np.array_equal(detectors.limits(nearly, True), strict)
+    one = nearly.copy()
+    one[0] = 2 * strict[0]
+    relaxed = detectors.limits(one, True)
+    assert (relaxed <= strict).all()
+    assert (relaxed < strict).any()
+    assert (relaxed >= 0.24 * detectors.typical(True)).all()
+    bleeding = np.zeros(5)
+    bleeding[TYPES.index("bleed")] = 1.0
+    assert np.array_equal(detectors.limits(bleeding, False), detectors.thresholds(False)), "not known without the song"
