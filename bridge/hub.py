@@ -124,7 +124,9 @@ class Hub:
                 f"{len(loads)} streams are open, as many as {self.processors} processors carry; close one first",
             )
         number = next(self._numbers)
-        stream = Stream(number, name, form, self.window, self.models, self.workers.wake, answer, self.changed)
+        stream = Stream(
+            number, name, form, self.window, self.general, self.models, self.workers.wake, answer, self.changed
+        )
         self.streams[number] = stream
         log(
             "open", stream=number, name=name, rate=form.sample_rate, channels=form.channels,

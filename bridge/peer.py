@@ -98,7 +98,7 @@ class Peer:
         path = address[len(ROOT) :]
         if path == "/block":
             self._long = "i" if message.tags[2:3] == "i" else "h"
-            self._block(arguments)
+            self._block(*(arguments if message.tags == "iihiib" else _checked(arguments, "iihiib")))
             return
         if path == "/hello":
             self._hello(arguments)
@@ -148,8 +148,7 @@ class Peer:
                 parts.lookahead, parts.chunk, parts.adaptation, str(VERSION),
             )  # fmt: skip
 
-    def _block(self, arguments: tuple[Any, ...]) -> None:
-        number, sequence, position, frames, flags, blob = _checked(arguments, "iihiib")
+    def _block(self, number: int, sequence: int, position: int, frames: int, flags: int, blob: bytes) -> None:
         stream = self.streams.get(number)
         if stream is None:
             raise ProtocolError(Code.NO_STREAM, f"stream {number} is not one of this session's")

@@ -195,12 +195,13 @@ class Stream:
         name: str,
         form: Format,
         window: tuple[int, int, int],
+        preset: Preset,
         models: Models,
         wake: Callable[[Stream], None],
         answer: Callable[[Answer], None],
         settled: Callable[[], None] = lambda: None,
     ) -> None:
-        """window: hop, STFT window and look-ahead of the model, in samples of its rate."""
+        """window: hop, STFT window and look-ahead of the model, in samples of its rate. preset: to begin with."""
         self.number, self.name, self.format = number, name, form
         self._loop = asyncio.get_running_loop()
         self._models, self._wake, self._answer, self._settled = models, wake, answer, settled
@@ -212,8 +213,7 @@ class Stream:
         self.latency = Latency.of(self._changes, stft - hop, lookahead)
         self._turn_samples = max(1, self._changes.chunk_samples * form.sample_rate // MODEL_RATE)
         self.wet, self.bypass, self.quality = 1.0, False, "standard"
-        self.preset: Preset = load_preset("general")
-        self.selected = self.preset.name
+        self.preset, self.selected = preset, preset.name
         self.counters, self.scope = Counters(), Scope()
         self.watched = self.closed = False
         self.trouble = ""  # why there is no model
@@ -234,6 +234,7 @@ class Stream:
         self._pushed = 0  # samples since the first
         self._flush_done: asyncio.Future[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._choosing: asyncio.Task[None] | None = None
         self._chosen = 0
         self._use(self.preset, self._first_loaded)
 
@@ -279,7 +280,7 @@ class Stream:
         """A preset by its name, or auto; returns the position from which it holds. Raises PresetError."""
         if "/" in name or "\\" in name or name.endswith(".toml"):
             raise ProtocolError(Code.PRESET, f"{name!r} is no preset's name; /presets lists them")
-        preset = load_preset("general" if name == AUTO else name)
+        preset = await self._read(load_preset, "general" if name == AUTO else name)
         position = await self._select(preset, name)
         with self._lock:
             form = self.format
@@ -289,7 +290,7 @@ class Stream:
 
     async def blend(self, weights: dict[str, float]) -> int:
         """Several presets; as `select`."""
-        preset = blend_presets(weights)
+        preset = await self._read(blend_presets, weights)
         with self._lock:
             self._choice = None
         return await self._select(preset, preset.name)
@@ -299,6 +300,10 @@ class Stream:
         load_of(1, quality, 1.0)
         self.quality = quality
         return await self._select(self.preset, self.selected)
+
+    async def _read(self, act: Callable[..., Preset], *args: Any) -> Preset:
+        """Presets are files: the loop does not wait for the disk."""
+        return await self._loop.run_in_executor(None, act, *args)
 
     async def _select(self, preset: Preset, name: str) -> int:
         if preset.before or preset.after:
@@ -436,8 +441,9 @@ class Stream:
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._ending is not None:
-            self._ending.cancel()
+        for task in (self._ending, self._choosing):
+            if task is not None:
+                task.cancel()
         with self._lock:
             self._inbox.clear()
             self._jobs.clear()
@@ -525,9 +531,12 @@ class Stream:
 
     def _choose(self, weights: dict[str, float]) -> None:
         """What a live choice asks for."""
+        self._choosing = self._loop.create_task(self._go_over(weights))
+
+    async def _go_over(self, weights: dict[str, float]) -> None:
+        preset = await self._read(preset_for_weights, weights)
         if self.selected != AUTO or self.closed:
             return
-        preset = preset_for_weights(weights)
 
         def then(found: int | BaseException) -> None:
             if not isinstance(found, BaseException):

@@ -53,6 +53,7 @@ class Wire:
         kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
         self.udp, self.socket = udp, socket.socket(socket.AF_INET, kind)
         self.socket.settimeout(timeout)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # for all of a flush
         self.socket.connect(("127.0.0.1", port))
         self.reader, self.waiting = FrameReader(), list[bytes]()
 
