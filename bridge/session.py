@@ -211,7 +211,10 @@ class Stream:
             hop, delay, form.sample_rate, form.channels, form.mix_channels > 0, CHUNK_FRAMES
         )
         self.latency = Latency.of(self._changes, stft - hop, lookahead)
-        self._turn_samples = max(1, self._changes.chunk_samples * form.sample_rate // MODEL_RATE)
+        # At the model's rate a turn is a chunk. At others the two drift apart, so that a chunk may have to wait for the
+        # next turn: a short one.
+        chunk = self._changes.chunk_samples
+        self._turn_samples = chunk if form.sample_rate == MODEL_RATE else chunk * form.sample_rate // MODEL_RATE // 4
         self.wet, self.bypass, self.quality = 1.0, False, "standard"
         self.preset, self.selected = preset, preset.name
         self.counters, self.scope = Counters(), Scope()
@@ -469,7 +472,8 @@ class Stream:
             if gap:
                 self.counters.lost += max(1, sequence - self._sequence - 1)
                 channels = self.format.channels + self.format.mix_channels
-                self._waiting.append(_Waiting(_LOST, self._position, gap, flags, time.perf_counter(), 0.0))
+                at_once = None if flags & _OFFLINE else 0.0
+                self._waiting.append(_Waiting(_LOST, self._position, gap, flags, time.perf_counter(), at_once))
                 self._take(np.zeros((channels, gap), np.float32), live=True)
         self._sequence, self._position = sequence, position
 

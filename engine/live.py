@@ -65,6 +65,7 @@ class ChangeStream:
         self.sample_rate, self.channels, self.has_mix = sample_rate, channels, has_mix
         self._hop, self._delay, self._chunk = hop, delay_samples, chunk_frames * hop
         self._model: tuple[DeltaStream | None, float] = (None, 0.0)
+        self._chosen = False
         self._next: _Voice | None = None
         self._later: _Voice | None = None  # what a fade that has begun must wait for
         self.latency_samples = round_trip_latency(sample_rate, self._chunk, self._delay)
@@ -87,14 +88,14 @@ class ChangeStream:
 
     @property
     def speaks(self) -> bool:
-        """Whether what is heard is what was chosen, be it no change at all, and not the silence before it."""
-        return self._voice.delta is not None or self._model[0] is None
+        """Whether what is heard is what was chosen, be it no change at all, and not the lack of it."""
+        return self._chosen and (self._voice.delta is not None or self._model[0] is None)
 
     def begin(self, delta: DeltaStream | None, wet: float) -> None:
         """The model from the first sample on (or, in a stream that runs, from the next chunk on, abruptly and without
         what it should have heard before). Raises OptionError as `swap`."""
         self._check(delta, wet)
-        self._model = (delta, wet)
+        self._model, self._chosen = (delta, wet), True
         self._voice = _Voice.of(delta, wet, self.channels)
         self._next, self._later, self._faded = None, None, 0
 
@@ -117,7 +118,7 @@ class ChangeStream:
         first. Returns the sample of the sound, counted from the first, from which the change begins to be the new one.
         Raises OptionError for a model or a share that does not fit."""
         self._check(delta, wet)
-        self._model = (delta, wet)
+        self._model, self._chosen = (delta, wet), True
         voice = _Voice.of(delta, wet, self.channels, late=True)
         if self._faded:
             self._later = voice

@@ -200,11 +200,30 @@ def test_a_model_that_still_loads_lets_live_sound_through_and_offline_sound_wait
     stem = np.ones((2, 40000), np.float32)
     with running(FakeModelRepairer({"general": 1.0}, load_s=1.0)) as bridge:
         with Wire(bridge.port) as wire:
-            stream = wire.hello().arguments[2]
-            reply = wire.ask("/block", "iihiib", stream, 0, 0, 512, 0, to_blob(stem[:, :512]))
-            assert reply.address == "/block"
+            stream, states = wire.hello().arguments[2], []
+            for number in range(60):
+                reply = wire.ask("/block", "iihiib", stream, number, 512 * number, 512, 0, to_blob(stem[:, :512]))
+                states.append(reply.arguments[5])
+            assert Status.WARMING_UP in states
+            assert bridge.call(lambda: bridge.hub.models.cost_per_step) is None, "it still loads"
         with Client(RATE, 2, port=bridge.port) as client:
             assert (stream_through(client, stem, [512]) == 2.0).all()
+
+
+@pytest.mark.parametrize("rate", [44100, 48000, 96000])
+def test_live_blocks_of_any_rate_are_in_time(rate: int) -> None:
+    """A model that takes a quarter of a chunk's time leaves no block untouched."""
+    stem = noise(int(1.5 * rate))
+    with running(FakeModelRepairer({"general": 1.0}, pause_s=0.012)) as bridge, Wire(bridge.port) as wire:
+        bridge.call(lambda: bridge.hub.models.get(bridge.hub.general, "standard").result(5))
+        stream, states = wire.hello(rate).arguments[2], []
+        begun = time.monotonic()
+        for number, part in enumerate(cuts(stem.shape[1], [480])):
+            count = part.stop - part.start
+            reply = wire.ask("/block", "iihiib", stream, number, part.start, count, 0, to_blob(stem[:, part]))
+            states.append(reply.arguments[5])
+            time.sleep(max(0.0, begun + part.stop / rate - time.monotonic()))
+    assert states.count(Status.LATE) <= len(states) // 20, "of a machine that has other things to do"
 
 
 def test_what_got_lost_on_the_way_leaves_the_rest_in_its_place(identity: Bridge) -> None:
