@@ -87,11 +87,10 @@ class Hub:
         about = json.loads((base_bundle() / "bundle.json").read_text())
         hop = about["stft"]["hop"]
         self.window = (hop, about["stft"]["n_fft"], hop * about["lookahead"])
-        self.models = Models(self._make)
+        self.models = Models(self._make, self.processors)
         self.workers = Workers(self.processors)
         self.streams: dict[int, Stream] = {}
         self.jobs: Jobs | None = None
-        self.watchers: list[Callable[[], None]] = []
         self._numbers = itertools.count(1)
         self._sessions = itertools.count(1)
         self.general = load_preset("general")
@@ -124,15 +123,12 @@ class Hub:
                 f"{len(loads)} streams are open, as many as {self.processors} processors carry; close one first",
             )
         number = next(self._numbers)
-        stream = Stream(
-            number, name, form, self.window, self.general, self.models, self.workers.wake, answer, self.changed
-        )
+        stream = Stream(number, name, form, self.window, self.general, self.models, self.workers.wake, answer)
         self.streams[number] = stream
         log(
             "open", stream=number, name=name, rate=form.sample_rate, channels=form.channels,
             mix=form.mix_channels, latency=stream.latency.total,
         )  # fmt: skip
-        self.changed()
         return stream
 
     def close(self, stream: Stream) -> None:
@@ -142,18 +138,12 @@ class Hub:
         stream.close()
         counters = stream.counters
         log("close", stream=stream.number, blocks=counters.blocks, late=counters.late, lost=counters.lost)
-        self.changed()
 
     def stream(self, number: int) -> Stream:
         """An open stream. Raises ProtocolError."""
         if number not in self.streams:
             raise ProtocolError(Code.NO_STREAM, f"stream {number} is not open")
         return self.streams[number]
-
-    def changed(self) -> None:
-        """Tells the monitor."""
-        for watcher in self.watchers:
-            watcher()
 
     def carries(self) -> int:
         """Stereo streams of standard quality that this machine carries at once."""

@@ -28,10 +28,10 @@ def shared_key(preset: Preset, quality: str) -> Key:
 
 class Models:
     """`get` a model as a future; the same one for the same adapters and quality. `make`: called in the loading thread
-    with a preset and its quality."""
+    with a preset and its quality. processors: that will be at work at once."""
 
-    def __init__(self, make: Callable[[Preset, str], Repairer]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[Preset, str], Repairer], processors: int = 1) -> None:
+        self._make, self._processors = make, processors
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="stemprover-loader")
         self._found: OrderedDict[Key, Future[DeltaStream]] = OrderedDict()
         self.cost_per_step: float | None = None  # seconds of processor a second of a channel pair
@@ -54,21 +54,28 @@ class Models:
     def _load(self, preset: Preset, quality: str) -> DeltaStream:
         delta = self._make(preset, quality).delta_stream()
         if self.cost_per_step is None:
-            self.cost_per_step = measure_cost(delta) / delta.steps
+            self.cost_per_step = measure_cost(delta, self._processors) / delta.steps
         return delta
 
 
-def measure_cost(delta: DeltaStream, chunk_frames: int = 4, seconds: float = 0.4) -> float:
-    """Processor time that the model takes for a channel pair, as a share of the sound's own time: the median chunk."""
+def measure_cost(delta: DeltaStream, processors: int, chunk_frames: int = 4, seconds: float = 0.4) -> float:
+    """Processor time that the model takes for a channel pair, as a share of the sound's own time: the median chunk, with
+    all processors at work, since two that share a core take longer than each by itself."""
     rng = np.random.default_rng(0)
     sound = 0.05 * rng.standard_normal((1, 2, chunk_frames * delta.hop)).astype(np.float32)
-    state, times = delta.start(), list[float]()
-    begun = time.perf_counter()
-    while time.perf_counter() - begun < seconds or len(times) < 8:
-        start = time.perf_counter()
-        _, state = delta.process(sound, sound, state)
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[4:])) / (sound.shape[2] / MODEL_RATE)
+    ends = time.perf_counter() + seconds
+
+    def work(_: int) -> list[float]:
+        state, times = delta.start(), list[float]()
+        while time.perf_counter() < ends or len(times) < 8:
+            start = time.perf_counter()
+            _, state = delta.process(sound, sound, state)
+            times.append(time.perf_counter() - start)
+        return times[4:]
+
+    with ThreadPoolExecutor(processors) as pool:
+        times = [taken for found in pool.map(work, range(processors)) for taken in found]
+    return float(np.median(times)) / (sound.shape[2] / MODEL_RATE)
 
 
 def steps_of(quality: str) -> int:

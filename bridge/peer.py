@@ -209,7 +209,6 @@ class Peer:
         else:
             with self._answering(request, address):
                 position = stream.set_wet(value) if name == "wet" else stream.set_bypass(bool(value))
-                self.hub.changed()
                 self._acknowledge(request, address, stream.number, position)
 
     async def _set(self, request: int, address: str, stream: Stream, change: Coroutine[Any, Any, int]) -> None:

@@ -24,6 +24,7 @@ SENDER_S = 60.0  # after which an address that has fallen silent is forgotten
 WRITE_S = 10.0  # that a client may leave what it is sent
 TURN_MESSAGES, TURN_S = 64, 0.002  # of one connection, before the others have their turn
 MOST_FAULTS = 100  # messages of no use, after which a connection is closed
+MOST_UNSENT = 1 << 22  # bytes of datagrams that may wait to be sent
 ERRORS_A_SECOND = 200  # to addresses that datagrams come from
 
 
@@ -170,7 +171,7 @@ class _Datagrams(asyncio.DatagramProtocol):
             if self._allowance < 1.0:
                 return  # whoever sends nonsense need not be told each time
             self._allowance -= 1.0
-        if not self.transport.is_closing():
+        if not self.transport.is_closing() and self.transport.get_write_buffer_size() < MOST_UNSENT:
             self.transport.sendto(data, where)
 
     def check(self, now: float) -> None:

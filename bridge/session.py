@@ -199,12 +199,11 @@ class Stream:
         models: Models,
         wake: Callable[[Stream], None],
         answer: Callable[[Answer], None],
-        settled: Callable[[], None] = lambda: None,
     ) -> None:
         """window: hop, STFT window and look-ahead of the model, in samples of its rate. preset: to begin with."""
         self.number, self.name, self.format = number, name, form
         self._loop = asyncio.get_running_loop()
-        self._models, self._wake, self._answer, self._settled = models, wake, answer, settled
+        self._models, self._wake, self._answer = models, wake, answer
         hop, stft, lookahead = window
         delay = lookahead + stft - hop
         self._changes = ChangeStream(
@@ -317,7 +316,6 @@ class Stream:
         self._use(preset, lambda found: _settle(done, found))
         position = await done
         self.preset, self.selected = preset, name
-        self._settled()
         return position
 
     def _use(self, preset: Preset, then: Callable[[int | BaseException], None]) -> None:
@@ -545,7 +543,6 @@ class Stream:
         def then(found: int | BaseException) -> None:
             if not isinstance(found, BaseException):
                 self.preset = preset
-                self._settled()
 
         self._use(preset, then)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import soundfile
 from stemprover.bridge.auto import AutoStream
 from stemprover.bridge.presets import Preset
-from stemprover.engine.errors import ModelError
+from stemprover.engine.errors import ModelError, OptionError
 from stemprover.engine.repair import Repairer
 
 DEMO = Path(__file__).parents[2] / "presets" / "demo"
@@ -96,3 +98,30 @@ def test_a_preset_that_cannot_be_had_leaves_the_present_one() -> None:
         stream.process(stem[:, at : at + 8192], song[:, at : at + 8192])
     assert isinstance(stream.error, ModelError)
     assert stream.preset.name == "general"
+
+
+def test_no_block_waits_for_a_live_choice() -> None:
+    """A model that takes its time to load is let in later; what goes in comes out all the same, block by block."""
+    stem, song = (
+        soundfile.read(DEMO / f"{n}.flac", dtype="float32")[0].T[:, : 8 * 44100] for n in ("separated", "song")
+    )
+    may_load, asked = threading.Event(), threading.Event()
+
+    def make(chosen: Preset) -> Repairer:
+        if chosen.name != "general":
+            asked.set()
+            may_load.wait(60)
+        return Repairer(chosen, jobs=1)
+
+    with AutoStream(44100, 2, has_mix=True, chunk_frames=32, make_repairer=make) as stream:
+        for at in range(0, 6 * 44100, 8192):
+            assert stream.process(stem[:, at : at + 8192], song[:, at : at + 8192]).shape == (2, 8192)
+        assert asked.is_set()
+        assert stream.preset.name == "general"
+        may_load.set()
+        deadline = time.monotonic() + 30.0
+        while stream.preset.name == "general" and time.monotonic() < deadline:
+            stream.process(stem[:, at : at + 512], song[:, at : at + 512])
+        assert "dull-highs" in stream.preset.name
+    with pytest.raises(OptionError, match="was closed"):
+        stream.process(stem[:, :512], song[:, :512])
