@@ -59,8 +59,8 @@ class Models:
 
 
 def measure_cost(delta: DeltaStream, processors: int, chunk_frames: int = 4, seconds: float = 0.4) -> float:
-    """Processor time that the model takes for a channel pair, as a share of the sound's own time: the median chunk, with
-    all processors at work, since two that share a core take longer than each by itself."""
+    """Processor time that the model takes for a channel pair, as a share of the sound's own time: the median chunk,
+    with all processors at work, since two that share a core take longer than each by itself."""
     rng = np.random.default_rng(0)
     sound = 0.05 * rng.standard_normal((1, 2, chunk_frames * delta.hop)).astype(np.float32)
     ends = time.perf_counter() + seconds
