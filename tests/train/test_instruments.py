@@ -113,5 +113,8 @@ def test_clips_of_every_class_at_one_level(bank: str, tmp_path: Path, monkeypatc
         assert stem.shape == song.shape == (2, CLIP_S * SAMPLE_RATE)
         assert np.sqrt(np.mean(stem**2)) == pytest.approx(0.1, rel=1e-4)
         assert np.sqrt(np.mean((song - stem) ** 2)) > 0.04
+    for (name, bright, _), (_, dark, _) in zip(found, instruments.clips(4, 0, bank, dark=1.0), strict=True):
+        steps = [np.abs(np.diff(sound)).mean() for sound in (bright, dark)]
+        assert steps[1] < steps[0] or name in instruments.SYNTHETIC, "under a low-pass the samples change slower"
     with pytest.raises(CorpusError, match="3 clips of a class are too few"):
         next(instruments.clips(3, 0, bank))
