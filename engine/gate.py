@@ -17,8 +17,8 @@ class Gate:
     """A share 0..1 of the change for each band and frame, by the worst severity of any type there within the
     look-ahead: none up to `closed`, all from `opened` on, and linear between."""
 
-    closed: float = 0.05
-    opened: float = 0.15
+    closed: float = 0.12
+    opened: float = 0.35
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.closed < self.opened <= 1.0:
