@@ -65,7 +65,7 @@ def measure_cost(delta: DeltaStream, processors: int, chunk_frames: int = 4, sec
     sound = 0.05 * rng.standard_normal((1, 2, chunk_frames * delta.hop)).astype(np.float32)
     ends = time.perf_counter() + seconds
 
-    def work(_: int) -> list[float]:
+    def work(number: int) -> list[float]:
         state, times = delta.start(), list[float]()
         while time.perf_counter() < ends or len(times) < 8:
             start = time.perf_counter()

@@ -137,7 +137,7 @@ class _Connection(asyncio.Protocol):
 class _Datagrams(asyncio.DatagramProtocol):
     """The UDP socket: a peer for each address."""
 
-    transport: asyncio.DatagramTransport
+    transport: Any  # asyncio's own selector transport: its base class does not name the size of its buffer
 
     def __init__(self, bridge: Bridge) -> None:
         self.bridge = bridge
@@ -145,7 +145,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._allowance, self._counted = float(ERRORS_A_SECOND), time.monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = transport
         sock = transport.get_extra_info("socket")
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, 1 << 21)
