@@ -184,12 +184,13 @@ class Jobs:
         return await asyncio.get_running_loop().run_in_executor(self._disk, act, *args)
 
     async def _put(self, job: Job, *, keep: bool = True) -> None:
-        """Remember and tell; on disk unless not `keep`."""
+        """Remember and tell; on disk first, unless not `keep`."""
         self._jobs[job.number] = job
+        if keep:
+            await self._on_disk(self.store.save, job)
         for listener in list(self.listeners):
             listener(job)
         if keep:
-            await self._on_disk(self.store.save, job)
             ended = [number for number, other in self._jobs.items() if other.ended]
             for number in ended[: max(0, len(ended) - KEPT)]:
                 del self._jobs[number]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
 
 import numpy as np
@@ -88,6 +89,12 @@ class Measures:
 
     bands: PerceptualBands = field(default_factory=PerceptualBands)
     stft: StftConfig = field(default_factory=StftConfig)
+
+    @cached_property
+    def _heights(self) -> np.ndarray:
+        """Where a band is, 0 to 1, and the square of it: (2, K, 1)."""
+        height = np.linspace(0.0, 1.0, len(self.bands), dtype=np.float32)[:, None]
+        return np.stack([height, np.square(height)])
 
     def start(self) -> MeasureState:
         """State before the first frame: silence."""
@@ -247,8 +254,7 @@ class Measures:
         relative = level - np.maximum(of_song - of_song.max(axis=0), -90.0)
         in_song = np.where(slow_song.max(axis=0) > 0.0, np.clip(relative, -40.0, 20.0), 0.0)
         found[row + 1 : row + 5] = np.stack([cliff, edge, level, in_song]) / 10
-        height = np.linspace(0.0, 1.0, len(self.bands), dtype=np.float32)[:, None]
-        found[row + 5], found[row + 6] = height, np.square(height)
+        found[row + 5 : row + 7] = self._heights
         return found
 
 
