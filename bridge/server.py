@@ -175,8 +175,9 @@ class _Datagrams(asyncio.DatagramProtocol):
             self.transport.sendto(data, where)
 
     def check(self, now: float) -> None:
-        """Forgets who has fallen silent."""
+        """Forgets who has fallen silent, and streams that nobody uses."""
         for where, peer in list(self.peers.items()):
+            peer.drop_unused(now - HELLO_S)
             if now - peer.last_heard > SENDER_S:
                 self.peers.pop(where).close()
 

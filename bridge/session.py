@@ -218,6 +218,7 @@ class Stream:
         self.preset, self.selected = preset, preset.name
         self.counters, self.scope = Counters(), Scope()
         self.watched = self.closed = False
+        self.opened = time.monotonic()
         self.trouble = ""  # why there is no model
         self._begin(self._changes)
         self._output = self._new_output()

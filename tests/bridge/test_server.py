@@ -117,6 +117,18 @@ def test_slow_silent_and_half_open_connections_are_closed(bridge: Bridge, monkey
             assert wire.socket.recv(100) == b""
 
 
+def test_a_stream_over_udp_that_nobody_uses_is_closed(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HELLO_S", 0.3)
+    with Wire(bridge.port, udp=True) as idle, Wire(bridge.port, udp=True) as busy:
+        unused, used = idle.hello().arguments[2], busy.hello().arguments[2]
+        assert busy.ask("/block", "iihiib", used, 0, 0, 512, 0, BLOCK).address == "/block"
+        deadline = time.monotonic() + 5.0
+        while bridge.call(lambda: unused in bridge.hub.streams) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not bridge.call(lambda: unused in bridge.hub.streams)
+        assert busy.ask("/block", "iihiib", used, 1, 512, 512, 0, BLOCK).address == "/block"
+
+
 def test_gone_in_the_middle_of_a_message(bridge: Bridge) -> None:
     wire = Wire(bridge.port)
     stream = wire.hello().arguments[2]
