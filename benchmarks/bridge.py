@@ -277,7 +277,7 @@ def mutated(rng: random.Random) -> bytes:
         encode("/presets", "i", 5),
         encode("/status", "i", 6),
         encode("/job/list", "i", 6),
-        encode("/job/render", "isssss", 1, "/etc/passwd", "", "/tmp/x", "general", "draft"),
+        encode("/job/render", "isssss", 1, "/nowhere/in.wav", "", "/nowhere/out.wav", "general", "draft"),
         b"#bundle\0" + bytes(8) + struct.pack(">i", -4),
     ]
     data = bytearray(rng.choice(known))

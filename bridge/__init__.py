@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .client import AsyncClient, Client
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["PORT", "AsyncClient", "Client"]
+
+PORT = 9140  # the bridge's, for OSC over TCP and UDP; HTTP is on the next
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in ("AsyncClient", "Client"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import client  # here: files need no OSC
 

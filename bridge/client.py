@@ -25,10 +25,10 @@ import numpy as np
 
 from ..engine.errors import OptionError, StemProverError
 from ..engine.fifo import Fifo
+from . import PORT
 from .protocol import (
     MAX_BLOCK,
     MAX_CHANNELS,
-    PORT,
     ROOT,
     VERSION,
     Code,

@@ -18,6 +18,7 @@ from ..engine.bundle import base_bundle
 from ..engine.channels import pair_count
 from ..engine.errors import OptionError
 from ..engine.repair import Repairer, available_cores
+from . import PORT
 from .models import RESERVE, Models, fits, load_of
 from .presets import Preset, find_presets, load_preset
 from .protocol import Code, ProtocolError
@@ -45,8 +46,8 @@ class BridgeConfig:
     read and write. threads: workers; None for as many as there are processors."""
 
     host: str = "127.0.0.1"
-    port: int = 9140
-    http_port: int = 9141
+    port: int = PORT
+    http_port: int = PORT + 1
     token: str | None = None
     roots: tuple[Path, ...] = ()
     device: str = "auto"

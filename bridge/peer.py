@@ -38,7 +38,7 @@ _KINDS = {"i": int, "h": int, "f": float, "d": float, "s": str, "b": bytes}
 
 class Peer:
     """`handle` takes a message, `send` is called with each answer. `datagrams`: it speaks UDP, so that blocks have to
-    fit. `trusted`: it needs no token."""
+    fit."""
 
     def __init__(self, hub: Hub, where: str, send: Callable[[bytes], None], *, datagrams: bool) -> None:
         self.hub, self.where, self._send, self.datagrams = hub, where, send, datagrams

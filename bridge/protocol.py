@@ -20,7 +20,6 @@ from ..engine.errors import StemProverError
 
 VERSION = 1
 ROOT = "/stemprover"
-PORT = 9140  # OSC over TCP and UDP; HTTP is on the next
 MAX_FRAME = 1 << 20  # bytes of a message on TCP
 MAX_DATAGRAM = 65507  # bytes of a message over UDP (IPv4)
 MAX_CHANNELS = 8

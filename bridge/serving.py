@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ..engine.errors import OptionError, StemProverError
+from ..engine.errors import OptionError
 from .client import TOKEN_VARIABLE
 from .hub import BridgeConfig
 from .server import Bridge, quicken_threads
@@ -93,6 +93,3 @@ async def _serve(config: BridgeConfig) -> None:
             flush=True,
         )
         await ended.wait()
-
-
-__all__ = ["StemProverError", "default_jobs_file", "read_token", "serve"]

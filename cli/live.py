@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
+from ..bridge import PORT
 from ..engine.errors import OptionError, StemProverError
-from . import options
 from .options import Device, DeviceOption, OverwriteOption, PresetOption, check_range, needs_extra
 
-PORT, HTTP_PORT = 9140, 9141
+HTTP_PORT = PORT + 1
 PortOption = Annotated[int, typer.Option(metavar="N", help="Port of the bridge: OSC over TCP and UDP.")]
 HttpPortOption = Annotated[int, typer.Option(metavar="N", help="Port of the monitor page and of discovery.")]
 TokenOption = Annotated[
@@ -130,6 +130,3 @@ def send(
                 f"{remote.late} of {remote.blocks} blocks came too late and are unrepaired in {output}; "
                 "send without --realtime"
             )
-
-
-__all__ = ["options", "send", "serve", "status"]
