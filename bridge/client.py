@@ -411,7 +411,7 @@ class AsyncClient:
 
     def _take(self, arguments: tuple[Any, ...]) -> None:
         _, sequence, position, frames, _, status, microseconds, _, blob = arguments
-        sound = from_blob(blob, self.channels, frames)
+        sound = from_blob(blob, self.channels, frames).copy()
         if sequence < 0:
             self._tail.append(sound)
             return

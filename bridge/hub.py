@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,14 @@ from ..engine.bundle import base_bundle
 from ..engine.channels import pair_count
 from ..engine.errors import OptionError
 from ..engine.repair import Repairer, available_cores
+from ..engine.resample import round_trip_latency
+from ..engine.stream import MODEL_RATE
 from . import PORT
+from .contract import Answer, Format
 from .models import RESERVE, Models, fits, load_of
 from .presets import Preset, find_presets, load_preset
 from .protocol import Code, ProtocolError
-from .session import Answer, Format, Stream
+from .session import CHUNK_FRAMES, Stream
 from .work import Workers
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("stemprover.bridge")
 ASSUMED_COST = 0.15  # of a model step, until it has been measured
+USUAL_RATES = (MODEL_RATE, 48000, 88200, 96000)
 MOST_STREAMS = 128
 
 
@@ -91,11 +96,15 @@ class Hub:
         self.models = Models(self._make, self.processors)
         self.workers = Workers(self.processors)
         self.streams: dict[int, Stream] = {}
+        self._measurer = ThreadPoolExecutor(1, thread_name_prefix="stemprover-measurer")
+        self._measured: set[int] = set()  # sample rates
         self.jobs: Jobs | None = None
         self._numbers = itertools.count(1)
         self._sessions = itertools.count(1)
         self.general = load_preset("general")
         self.models.get(self.general, "standard")  # loads while the sockets open
+        for rate in USUAL_RATES:
+            self._measurer.submit(self._measure, rate)
 
     @property
     def cost_per_step(self) -> float:
@@ -112,8 +121,18 @@ class Hub:
         if wanted and not hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode()):
             raise ProtocolError(Code.TOKEN, "the token is missing or wrong; it is in the file that `serve` names")
 
+    async def measure(self, sample_rate: int) -> None:
+        """Have a rate's latency at hand: it is measured once, and the event loop does not wait for that."""
+        if sample_rate not in self._measured:
+            await asyncio.get_running_loop().run_in_executor(self._measurer, self._measure, sample_rate)
+
+    def _measure(self, sample_rate: int) -> None:
+        hop, window, lookahead = self.window
+        round_trip_latency(sample_rate, CHUNK_FRAMES * hop, lookahead + window - hop)
+        self._measured.add(sample_rate)
+
     def open(self, name: str, form: Format, answer: Callable[[Answer], None]) -> Stream:
-        """A new stream. Raises ProtocolError (BUSY) where this machine carries no more."""
+        """A new stream, whose rate `measure` knows. Raises ProtocolError (BUSY) where this machine carries no more."""
         loads = {number: stream.load(self.cost_per_step) for number, stream in self.streams.items()}
         more = load_of(pair_count(form.channels), "standard", self.cost_per_step)
         most = self.config.most_streams
@@ -176,6 +195,7 @@ class Hub:
         for stream in streams:
             self.close(stream)
         self.models.close()
+        self._measurer.shutdown(wait=False, cancel_futures=True)
         await asyncio.get_running_loop().run_in_executor(None, self.workers.close)
 
     def _make(self, preset: Preset, quality: str) -> Repairer:

@@ -46,8 +46,7 @@ class Output:
         self.channels, self.latency_samples = channels, latency_samples
         self.reserve_samples = reserve_samples(sample_rate)
         self._dry, self._change = Fifo(), Fifo()
-        self._dry.push(np.zeros((channels, latency_samples), np.float32))
-        self._lead = latency_samples
+        self._lead = latency_samples  # silence that goes out before the first sound
         self._ready = 0  # samples in _change
         self._owed = 0  # samples whose change was not there in time: it is dropped when it comes
         self._runs: deque[list[int]] = deque()  # [samples, 1 where a model spoke], of those in _change
@@ -58,7 +57,7 @@ class Output:
         self._wet, self._bypass = 1.0, False
 
     def push(self, block: np.ndarray) -> None:
-        """The next sound (C, n)."""
+        """The next sound (C, n), which must not change afterwards."""
         self._dry.push(block)
 
     def push_change(self, change: np.ndarray, spoken: bool) -> None:
@@ -96,14 +95,16 @@ class Output:
         return max(0, wanted + (0 if self._ended else self.reserve_samples) + self._owed - self._ready)
 
     def pull(self, count: int) -> tuple[np.ndarray, Status]:
-        """The next `count` samples (C, n), which must have been pushed, and what they are."""
-        dry = self._dry.pop(count) if count else np.zeros((self.channels, 0), np.float32)
+        """The next `count` samples (C, n), which must have been pushed, and what they are. Not to be written to."""
         lead = min(count, self._lead)
         wanted = count - lead
         in_time = self.missing(count) == 0
         self._lead -= lead
         if wanted == 0:
-            return dry.copy(), Status.WET
+            return np.zeros((self.channels, count), np.float32), Status.WET
+        out = self._dry.pop(wanted)
+        if lead:
+            out = np.concatenate([np.zeros((self.channels, lead), np.float32), out], axis=1)
         if not self._heard and not in_time:
             self._share.value = 0.0  # nothing was heard yet that would have to fade
         self._heard = True
@@ -113,7 +114,6 @@ class Output:
         share = self._share.take(wanted)
         late = isinstance(share, np.ndarray) or share < 1.0
         gains = share * self._setting.take(wanted)
-        out = dry.copy()
         if there:
             change = self._change.pop(there)
             spoken = self._spoken(there)
@@ -123,7 +123,12 @@ class Output:
             elif gains != 1.0:
                 change = change * np.float32(gains)
             part = slice(lead, lead + there)
-            out[:, part] = add_change(dry[:, part], change, 1.0)
+            repaired = add_change(out[:, part], change, 1.0)
+            if there == count:
+                out = repaired
+            else:
+                out = out.copy(order="K")
+                out[:, part] = repaired
         self._owed += wanted - there
         if late and not mute:
             return out, Status.LATE

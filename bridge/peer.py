@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..engine.errors import StemProverError
+from ..engine.stream import MODEL_RATE
+from .contract import Answer, Format
 from .hub import Hub, log, preset_titles
 from .jobs import Job
 from .protocol import (
@@ -28,7 +30,7 @@ from .protocol import (
     largest_block,
     to_blob,
 )
-from .session import Answer, Format, Stream
+from .session import Stream
 
 _LOG = logging.getLogger("stemprover.bridge")
 MOST_TASKS = 64  # requests of one session that may be under way
@@ -49,7 +51,7 @@ class Peer:
         self.last_heard = time.monotonic()
         self._long = "h"  # type tag of positions: that which the client uses, since some know no int64
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._closed = self._opening = False
 
     def handle(self, data: bytes) -> None:
         """One message; what is wrong with it is answered, and harms nothing."""
@@ -134,12 +136,9 @@ class Peer:
             if role not in ("stream", "control"):
                 raise ProtocolError(Code.ARGUMENTS, f"role {role[:40]!r}: say stream or control")
             self.greeted = self.known = True
-            engine_rate = 44100
             if role == "control":
-                self.send("/ready", "iiiiiiiiis", request, self.session, 0, engine_rate, 0, 0, 0, 0, 0, str(VERSION))
+                self.send("/ready", "iiiiiiiiis", request, self.session, 0, MODEL_RATE, 0, 0, 0, 0, 0, str(VERSION))
                 return
-            if len(self.streams) >= (MOST_STREAMS if self.datagrams else 1):
-                raise ProtocolError(Code.BUSY, "one stream for each connection; open another connection")
             form = Format(rate, max_block, channels, mix_channels)
             if self.datagrams and max_block > (most := largest_block(channels, mix_channels)):
                 raise ProtocolError(
@@ -147,13 +146,28 @@ class Peer:
                     f"blocks of {max_block} frames do not fit into a datagram ({MAX_DATAGRAM} bytes); "
                     f"split them into {most} frames or less, or use TCP",
                 )
-            stream = self.hub.open(name[:80], form, lambda answer: self._answer(stream, answer))
-            self.streams[stream.number] = stream
-            parts = stream.latency
-            self.send(
-                "/ready", "iiiiiiiiis", request, self.session, stream.number, engine_rate, parts.total, parts.window,
-                parts.lookahead, parts.chunk, parts.adaptation, str(VERSION),
-            )  # fmt: skip
+            if self._opening:
+                raise ProtocolError(Code.QUEUE, "a /hello is under way; wait for its /ready")
+            self._check_room()
+            self._opening = True
+            self._start(request, ROOT + "/hello", self._open(request, name[:80], form))
+
+    def _check_room(self) -> None:
+        if len(self.streams) >= (MOST_STREAMS if self.datagrams else 1):
+            raise ProtocolError(Code.BUSY, "one stream for each connection; open another connection")
+
+    async def _open(self, request: int, name: str, form: Format) -> None:
+        try:
+            await self.hub.measure(form.sample_rate)
+        finally:
+            self._opening = False
+        stream = self.hub.open(name, form, lambda answer: self._answer(stream, answer))
+        self.streams[stream.number] = stream
+        parts = stream.latency
+        self.send(
+            "/ready", "iiiiiiiiis", request, self.session, stream.number, MODEL_RATE, parts.total, parts.window,
+            parts.lookahead, parts.chunk, parts.adaptation, str(VERSION),
+        )  # fmt: skip
 
     def _block(self, number: int, sequence: int, position: int, frames: int, flags: int, blob: bytes) -> None:
         stream = self.streams.get(number)

@@ -30,4 +30,5 @@ def from_pairs(pairs: np.ndarray, channels: int) -> np.ndarray:
 
 def add_change(dry: np.ndarray, change: np.ndarray, wet: float) -> np.ndarray:
     """dry + wet * change; where the change is zero the dry sample itself, bit for bit (a negative zero too)."""
-    return np.where(change == 0.0, dry, dry + np.float32(wet) * change)
+    added = change if wet == 1.0 else np.float32(wet) * change
+    return np.where(change == 0.0, dry, dry + added)

@@ -18,27 +18,28 @@ FADE_S = 0.02
 
 @dataclass
 class _Voice:
-    """A model in a stream (None: no change), the share of its change that is added, its states, and the samples it
-    still has to hear before it may sound."""
+    """A model in a stream (None: no change), the share of its change that is added, the samples it still has to hear
+    before it may sound, and its states: megabytes, made with the first sound."""
 
     delta: DeltaStream | None
     wet: float
-    states: list[DeltaState]
     unready: int = 0
+    states: list[DeltaState] | None = None
 
     @classmethod
-    def of(cls, delta: DeltaStream | None, wet: float, channels: int, *, late: bool = False) -> _Voice:
+    def of(cls, delta: DeltaStream | None, wet: float, *, late: bool = False) -> _Voice:
         """`late`: it joins a stream that runs."""
         if delta is None or wet == 0.0:
-            return cls(None, 0.0, [])
-        states = [delta.start() for _ in range(pair_count(channels))]
+            return cls(None, 0.0)
         needed = delta.memory_samples + delta.warmup_samples + delta.delay_samples if late else 0
-        return cls(delta, wet, states, needed)
+        return cls(delta, wet, needed)
 
     def change(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
         """The wet change (C, n) of a chunk."""
         if self.delta is None:
             return np.zeros_like(stem)
+        if self.states is None:
+            self.states = [self.delta.start() for _ in range(pair_count(len(stem)))]
         # What it has to hear first is longer than what the model sees: that part is only listened to.
         listen_only = self.unready > self.delta.warmup_samples + self.delta.delay_samples
         change, self.states = self.delta.process_channels(stem, mix, self.states, listen_only=listen_only)
@@ -96,7 +97,7 @@ class ChangeStream:
         what it should have heard before). Raises OptionError as `swap`."""
         self._check(delta, wet)
         self._model, self._chosen = (delta, wet), True
-        self._voice = _Voice.of(delta, wet, self.channels)
+        self._voice = _Voice.of(delta, wet)
         self._next, self._later, self._faded = None, None, 0
 
     def reset(self) -> None:
@@ -108,7 +109,7 @@ class ChangeStream:
         self._waiting = 0  # samples in _model_in
         self._heard_samples = 0  # in chunks, at the model's rate
         self._skip = self._delay
-        self._voice = _Voice.of(*self._model, self.channels)
+        self._voice = _Voice.of(*self._model)
         self._next, self._later, self._faded = None, None, 0
 
     def swap(self, delta: DeltaStream | None, wet: float) -> int:
@@ -119,7 +120,7 @@ class ChangeStream:
         Raises OptionError for a model or a share that does not fit."""
         self._check(delta, wet)
         self._model, self._chosen = (delta, wet), True
-        voice = _Voice.of(delta, wet, self.channels, late=True)
+        voice = _Voice.of(delta, wet, late=True)
         if self._faded:
             self._later = voice
         else:
@@ -130,10 +131,10 @@ class ChangeStream:
     def miss(self, stem: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
         """As `process`, for a sound that there is no time to repair: no model runs, the change is zero, and the model
         listens anew from what follows."""
-        self._voice, self._next, self._later, self._faded = _Voice.of(None, 0.0, self.channels), None, None, 0
+        self._voice, self._next, self._later, self._faded = _Voice.of(None, 0.0), None, None, 0
         change = self.process(stem, mix)
         if self._model[0] is not None:
-            self._next = _Voice.of(*self._model, self.channels, late=True)
+            self._next = _Voice.of(*self._model, late=True)
         return change
 
     def process(self, stem: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:

@@ -31,26 +31,25 @@ class Resampler:
     """
 
     def __init__(self, rate_in: int, rate_out: int, channels: int) -> None:
-        self._soxr = (
-            None
-            if rate_in == rate_out
-            else soxr.ResampleStream(rate_in, rate_out, channels, dtype="float32", quality="HQ")
-        )
+        self._rates, self._channels = (rate_in, rate_out), channels
+        self._soxr: soxr.ResampleStream | None = None  # made with the first block: it may take a megabyte
 
     def process(self, block: np.ndarray, last: bool = False) -> np.ndarray:
         """The samples (C, m) that are ready after this block (C, n)."""
-        if self._soxr is None:
+        if self._rates[0] == self._rates[1]:
             return block
+        if self._soxr is None:
+            self._soxr = soxr.ResampleStream(*self._rates, self._channels, dtype="float32", quality="HQ")
         return np.ascontiguousarray(self._soxr.resample_chunk(np.ascontiguousarray(block.T), last=last).T)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def round_trip_latency(sample_rate: int, chunk: int, delay: int) -> int:
     """Samples at the host's rate from a sample's arrival until its change is ready: both resamplers, the chunk, the
     delay.
 
-    chunk and delay in samples of the model's rate. A bound: the sum of each stage's own worst case, so it holds however
-    the resamplers' bursts and the chunks fall together.
+    chunk and delay in samples of the model's rate. Takes some 70 ms for a new rate. A bound: the sum of
+    each stage's own worst case, so it holds however the resamplers' bursts and the chunks fall together.
     """
     if sample_rate == MODEL_RATE:
         return chunk - 1 + delay
