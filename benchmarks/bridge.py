@@ -297,10 +297,10 @@ def mutated(rng: random.Random) -> bytes:
     return bytes(data)
 
 
-def fuzz(port: int, count: int, seed: int) -> int:
+def fuzz(port: int, count: int, seed: int, rate: float = 0.0) -> int:
     """`count` mutated messages, over TCP and UDP by halves, some without a proper size before them; connections that
-    end in the middle. Returns how many were sent."""
-    rng, sent = random.Random(seed), 0
+    end in the middle. rate: messages a second, 0 for as many as this process can. Returns how many were sent."""
+    rng, sent, begun = random.Random(seed), 0, time.monotonic()
 
     def connect(kind: socket.SocketKind) -> socket.socket:
         link = socket.socket(socket.AF_INET, kind)
@@ -321,6 +321,8 @@ def fuzz(port: int, count: int, seed: int) -> int:
                 else:
                     link.send(framed(data))
                 sent += 1
+                if rate and sent % 10 == 0:
+                    time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
                 for wire in (link, datagrams):
                     with contextlib.suppress(BlockingIOError):
                         wire.recv(1 << 16)
@@ -331,7 +333,7 @@ def fuzz(port: int, count: int, seed: int) -> int:
     return sent
 
 
-def fuzz_beside_a_stream(messages: int) -> tuple[Played, Played, float, float]:
+def fuzz_beside_a_stream(messages: int, rate: float) -> tuple[Played, Played, float, float]:
     """(a stream alone, the same beside `messages` mutated messages, memory before and after in MB)."""
     with bridge("--max-streams", "64") as (port, number):
         fuzz(port, 3000, seed=0)  # what grows once
@@ -347,7 +349,7 @@ def fuzz_beside_a_stream(messages: int) -> tuple[Played, Played, float, float]:
 
         player = threading.Thread(target=honest)
         player.start()
-        fuzz(port, messages, seed=1)
+        fuzz(port, messages, seed=1, rate=rate)
         ended.set()
         player.join()
         return alone, met, before, resident_mb(number)
@@ -411,6 +413,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long streams play at once")
     parser.add_argument("--most", type=int, default=24, help="streams that are tried at once")
     parser.add_argument("--messages", type=int, default=200_000, help="mutated messages")
+    parser.add_argument("--rate", type=float, default=3000.0, help="of them a second; 0: as many as can be made")
     parser.add_argument("--minutes", type=float, default=30.0, help="sound of each of four streams in the soak")
     given = parser.parse_args()
     console = Console(width=110)
@@ -432,13 +435,14 @@ def main() -> None:
         console.print(f"Memory: {first:.0f} MB with the model and one stream, {more:.1f} MB for each other stream")
 
     def show_fuzz() -> None:
-        alone, beside, before, after = fuzz_beside_a_stream(given.messages)
+        alone, beside, before, after = fuzz_beside_a_stream(given.messages, given.rate)
         rows = [
             [name, str(met.blocks), str(met.late), f"{1000 * met.worst_s:.1f}"]
             for name, met in (("alone", alone), ("beside them", beside))
         ]
         head = ["a stream", "blocks", "late", "longest answer, ms"]
-        _print(console, f"{given.messages} mutated messages; memory {before:.0f} -> {after:.0f} MB", head, rows)
+        pace = f"{given.rate:g} a second" if given.rate else "as fast as they can be made"
+        _print(console, f"{given.messages} mutated messages, {pace}; memory {before:.0f} -> {after:.0f} MB", head, rows)
 
     def show_soak() -> None:
         streams, blocks, sizes = soak(given.minutes)

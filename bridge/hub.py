@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("stemprover.bridge")
 ASSUMED_COST = 0.15  # of a model step, until it has been measured
+UNUSED_S = 0.25  # that a stream over UDP without a block keeps its place where there is no other
+STATUS_S, TITLES_S = 0.1, 1.0  # how old an answer may be
 USUAL_RATES = (MODEL_RATE, 48000, 88200, 96000)
 MOST_STREAMS = 128
 
@@ -96,9 +98,13 @@ class Hub:
         self.models = Models(self._make, self.processors)
         self.workers = Workers(self.processors)
         self.streams: dict[int, Stream] = {}
+        self._unsure: set[int] = set()  # streams over UDP
         self._measurer = ThreadPoolExecutor(1, thread_name_prefix="stemprover-measurer")
         self._measured: set[int] = set()  # sample rates
         self.jobs: Jobs | None = None
+        self._told, self._told_at = "", -1.0
+        self._titles: asyncio.Future[list[tuple[str, str]]] | None = None
+        self._titles_at = 0.0
         self._numbers = itertools.count(1)
         self._sessions = itertools.count(1)
         self.general = load_preset("general")
@@ -131,30 +137,48 @@ class Hub:
         round_trip_latency(sample_rate, CHUNK_FRAMES * hop, lookahead + window - hop)
         self._measured.add(sample_rate)
 
-    def open(self, name: str, form: Format, answer: Callable[[Answer], None]) -> Stream:
-        """A new stream, whose rate `measure` knows. Raises ProtocolError (BUSY) where this machine carries no more."""
-        loads = {number: stream.load(self.cost_per_step) for number, stream in self.streams.items()}
+    def open(self, name: str, form: Format, answer: Callable[[Answer], None], *, datagrams: bool = False) -> Stream:
+        """A new stream, whose rate `measure` knows. Raises ProtocolError (BUSY) where this machine carries no more.
+        datagrams: nobody is told when its client has gone."""
         more = load_of(pair_count(form.channels), "standard", self.cost_per_step)
-        most = self.config.most_streams
-        full = len(loads) >= (MOST_STREAMS if most is None else most)
-        if full or (most is None and not fits(loads, more, self.processors)):
+        if not self._has_room(more):
+            self._drop_unused()
+        if not self._has_room(more):
             raise ProtocolError(
                 Code.BUSY,
-                f"{len(loads)} streams are open, as many as {self.processors} processors carry; close one first",
+                f"{len(self.streams)} streams are open, as many as {self.processors} processors carry; close one first",
             )
         number = next(self._numbers)
         stream = Stream(number, name, form, self.window, self.general, self.models, self.workers.wake, answer)
         self.streams[number] = stream
+        if datagrams:
+            self._unsure.add(number)
         log(
             "open", stream=number, name=name, rate=form.sample_rate, channels=form.channels,
             mix=form.mix_channels, latency=stream.latency.total,
         )  # fmt: skip
         return stream
 
+    def _has_room(self, more: float) -> bool:
+        most = self.config.most_streams
+        if len(self.streams) >= (MOST_STREAMS if most is None else most):
+            return False
+        loads = {number: stream.load(self.cost_per_step) for number, stream in self.streams.items()}
+        return most is not None or fits(loads, more, self.processors)
+
+    def _drop_unused(self) -> None:
+        """Close the oldest stream over UDP that has had no block since it was opened: it takes another's place."""
+        before = time.monotonic() - UNUSED_S
+        for number, stream in self.streams.items():
+            if number in self._unsure and stream.counters.blocks == 0 and stream.opened < before:
+                self.close(stream)
+                return
+
     def close(self, stream: Stream) -> None:
         """End a stream."""
         if self.streams.pop(stream.number, None) is None:
             return
+        self._unsure.discard(stream.number)
         stream.close()
         counters = stream.counters
         log("close", stream=stream.number, blocks=counters.blocks, late=counters.late, lost=counters.lost)
@@ -184,6 +208,21 @@ class Hub:
             "streams": [stream_status(stream) for stream in self.streams.values()],
             "jobs": [] if self.jobs is None else [job.as_dict() for job in self.jobs.list()],
         }
+
+    def status_json(self) -> str:
+        """`status` as JSON, of the last tenth of a second."""
+        now = time.monotonic()
+        if now - self._told_at > STATUS_S:
+            self._told, self._told_at = json.dumps(self.status()), now
+        return self._told
+
+    async def titles(self) -> list[tuple[str, str]]:
+        """Name and title of all presets that can be chosen, of the last second."""
+        now = time.monotonic()
+        if self._titles is None or now - self._titles_at > TITLES_S:
+            loop = asyncio.get_running_loop()
+            self._titles, self._titles_at = loop.run_in_executor(None, lambda: list(preset_titles())), now
+        return await asyncio.shield(self._titles)
 
     async def shut(self) -> None:
         """Let what is under way come to its end, then stop the threads."""

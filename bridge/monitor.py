@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import WSMsgType, web
 
 from ..engine.errors import StemProverError
-from .hub import Hub, preset_titles, stream_status
+from .hub import Hub, stream_status
+from .parameters import PARAMETERS
 from .protocol import ROOT
 from .session import Stream
 
@@ -59,10 +60,8 @@ class Monitor:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
-        server = site._server
-        assert isinstance(server, asyncio.Server)
-        self.port: int = server.sockets[0].getsockname()[1]
-        self._titles = await asyncio.get_running_loop().run_in_executor(None, lambda: list(preset_titles()))
+        self.port: int = self._runner.addresses[0][1]
+        self._titles = await self.hub.titles()
         self._news = asyncio.get_running_loop().create_task(self._tell())
         return self.port
 
@@ -133,18 +132,13 @@ class Monitor:
     def _node(self, stream: Stream) -> dict[str, Any]:
         path = f"{ROOT}/stream/{stream.number}"
         names = [name for name, _ in self._titles]
-        parameters: dict[str, tuple[str, Any, Any, str]] = {
-            "preset": ("s", stream.selected, {"VALS": names}, "What to repair"),
-            "wet": ("f", stream.wet, {"MIN": 0.0, "MAX": 1.0}, "Share of the repair"),
-            "bypass": ("i", int(stream.bypass), {"VALS": [0, 1]}, "The sound as it came, equally late"),
-            "quality": ("s", stream.quality, {"VALS": ["draft", "standard", "best"]}, "How careful to be"),
-        }
         contents = {
             name: {
-                "FULL_PATH": f"{path}/{name}", "TYPE": tag, "ACCESS": _READ_WRITE, "VALUE": [value], "RANGE": [limits],
-                "DESCRIPTION": about,
+                "FULL_PATH": f"{path}/{name}", "TYPE": parameter.tag, "ACCESS": _READ_WRITE,
+                "VALUE": [parameter.read(stream)], "RANGE": [parameter.limits or {"VALS": names}],
+                "DESCRIPTION": parameter.about,
             }
-            for name, (tag, value, limits, about) in parameters.items()
+            for name, parameter in PARAMETERS.items()
         }  # fmt: skip
         return {"FULL_PATH": path, "ACCESS": 0, "DESCRIPTION": stream.name, "CONTENTS": contents}
 
@@ -184,18 +178,13 @@ class Monitor:
         try:
             wish = json.loads(text)
             stream, name, value = self.hub.stream(int(wish["stream"])), wish["name"], wish["value"]
-            if name == "wet":
-                stream.set_wet(float(value))
-            elif name == "bypass":
-                stream.set_bypass(bool(value))
-            elif name == "preset":
-                await stream.select(str(value))
-            elif name == "quality":
-                await stream.set_quality(str(value))
-            elif name == "blend":
+            if name == "blend":
                 await stream.blend({str(preset): float(weight) for preset, weight in value.items()})
-            else:
-                raise ValueError(f"no parameter {name!r}")
+                return
+            parameter = PARAMETERS[name]
+            held = parameter.set(stream, str(value) if parameter.tag == "s" else float(value))
+            if not isinstance(held, int):
+                await held
         except StemProverError as error:
             await live.send_json({"error": str(error)})
         except (ValueError, TypeError, KeyError, AttributeError) as error:

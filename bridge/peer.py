@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -13,8 +12,9 @@ from typing import Any
 from ..engine.errors import StemProverError
 from ..engine.stream import MODEL_RATE
 from .contract import Answer, Format
-from .hub import Hub, log, preset_titles
+from .hub import Hub, log
 from .jobs import Job
+from .parameters import PARAMETERS
 from .protocol import (
     MAX_DATAGRAM,
     REPLY_OVERHEAD,
@@ -153,6 +153,7 @@ class Peer:
             self._start(request, ROOT + "/hello", self._open(request, name[:80], form))
 
     def _check_room(self) -> None:
+        self.streams = {number: stream for number, stream in self.streams.items() if not stream.closed}
         if len(self.streams) >= (MOST_STREAMS if self.datagrams else 1):
             raise ProtocolError(Code.BUSY, "one stream for each connection; open another connection")
 
@@ -161,7 +162,9 @@ class Peer:
             await self.hub.measure(form.sample_rate)
         finally:
             self._opening = False
-        stream = self.hub.open(name, form, lambda answer: self._answer(stream, answer))
+        stream = self.hub.open(
+            name, form, lambda answer: self._answer(stream, answer), datagrams=self.datagrams
+        )
         self.streams[stream.number] = stream
         parts = stream.latency
         self.send(
@@ -171,7 +174,7 @@ class Peer:
 
     def _block(self, number: int, sequence: int, position: int, frames: int, flags: int, blob: bytes) -> None:
         stream = self.streams.get(number)
-        if stream is None:
+        if stream is None or stream.closed:
             raise ProtocolError(Code.NO_STREAM, f"stream {number} is not one of this session's")
         if not 1 <= frames <= stream.format.max_block:
             raise ProtocolError(
@@ -211,26 +214,25 @@ class Peer:
 
     def _parameter(self, path: str, address: str, arguments: tuple[Any, ...]) -> None:
         parts = path.split("/")  # "", "stream", number, name
-        if len(parts) != 4 or not parts[2].isdecimal() or len(parts[2]) > 9 or parts[3] not in _PARAMETERS:
+        known = len(parts) == 4 and (parts[3] in PARAMETERS or parts[3] == "blend")
+        if not known or not parts[2].isdecimal() or len(parts[2]) > 9:
             raise ProtocolError(Code.UNKNOWN_ADDRESS, f"there is no {address[:80]!r}; see docs/osc.md")
         stream, name = self.hub.stream(int(parts[2])), parts[3]
         if name == "blend":
             request, weights = _blend(arguments)
             self._start(request, address, self._set(request, address, stream, stream.blend(weights)))
             return
-        tag = _PARAMETERS[name]
+        parameter = PARAMETERS[name]
         if arguments and isinstance(arguments[0], bool):
             arguments = (int(arguments[0]), *arguments[1:])
-        value, *rest = _checked(arguments, tag + "i" * (len(arguments) - 1))
+        value, *rest = _checked(arguments, parameter.tag + "i" * (len(arguments) - 1))
         request = rest[0] if rest else 0
-        if name == "preset":
-            self._start(request, address, self._set(request, address, stream, stream.select(value)))
-        elif name == "quality":
-            self._start(request, address, self._set(request, address, stream, stream.set_quality(value)))
-        else:
-            with self._answering(request, address):
-                position = stream.set_wet(value) if name == "wet" else stream.set_bypass(bool(value))
-                self._acknowledge(request, address, stream.number, position)
+        with self._answering(request, address):
+            held = parameter.set(stream, value)
+            if isinstance(held, int):
+                self._acknowledge(request, address, stream.number, held)
+            else:
+                self._start(request, address, self._set(request, address, stream, held))
 
     async def _set(self, request: int, address: str, stream: Stream, change: Coroutine[Any, Any, int]) -> None:
         position = await change
@@ -260,12 +262,11 @@ class Peer:
         self._acknowledge(request, ROOT + "/close", number, position)
 
     async def _on_presets(self, request: int) -> None:
-        loop = asyncio.get_running_loop()
-        titles = await loop.run_in_executor(None, lambda: list(preset_titles()))
+        titles = await self.hub.titles()
         self.send("/presets", "i" + "ss" * len(titles), request, *(_plain(text) for pair in titles for text in pair))
 
     async def _on_status(self, request: int) -> None:
-        self.send("/status", "is", request, json.dumps(self.hub.status()))
+        self.send("/status", "is", request, self.hub.status_json())
 
     async def _on_job_render(
         self, request: int, source: str, mix: str, output: str, preset: str, quality: str
@@ -299,9 +300,10 @@ class Peer:
         return self.hub.jobs
 
     def _own(self, number: int) -> Stream:
-        if number not in self.streams:
+        stream = self.streams.get(number)
+        if stream is None or stream.closed:
             raise ProtocolError(Code.NO_STREAM, f"stream {number} is not one of this session's")
-        return self.streams[number]
+        return stream
 
     def _start(self, request: int, address: str, work: Coroutine[Any, Any, None]) -> None:
         if len(self._tasks) >= MOST_TASKS:
@@ -346,7 +348,6 @@ _REQUESTS = {
     "/flush": "ii", "/reset": "ii", "/close": "ii", "/presets": "i", "/status": "i",
     "/job/render": "isssss", "/job/cancel": "is", "/job/list": "i",
 }  # fmt: skip
-_PARAMETERS = {"preset": "s", "wet": "f", "bypass": "i", "quality": "s", "blend": ""}
 
 
 def _request_of(message: Message) -> int:

@@ -7,14 +7,14 @@ is a datagram. Addresses are compared letter by letter: patterns are refused.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any
 
 import numpy as np
 from pythonosc.osc_message import OscMessage
-from pythonosc.osc_message_builder import OscMessageBuilder
+from pythonosc.parsing import osc_types
 
 from ..engine.errors import StemProverError
 
@@ -139,12 +139,17 @@ SPECS = (
 )  # fmt: skip
 
 
+# python-osc's builder reads each message that it has built, as a check; a bridge that is flooded has no time for that.
+_WRITERS: dict[str, Callable[[Any], bytes]] = {
+    "i": osc_types.write_int, "h": osc_types.write_int64, "f": osc_types.write_float, "d": osc_types.write_double,
+    "s": osc_types.write_string, "b": osc_types.write_blob, "T": lambda _: b"", "F": lambda _: b"",
+}  # fmt: skip
+
+
 def encode(address: str, tags: str, *values: Any) -> bytes:
-    """An OSC message; one value for each type tag of OSC 1.0."""
-    builder = OscMessageBuilder(ROOT + address)
-    for tag, value in zip(tags, values, strict=True):
-        builder.add_arg(value, tag)
-    return builder.build().dgram
+    """An OSC message; one value for each type tag, which are i, h, f, d, s, b, T and F."""
+    parts = [_WRITERS[tag](value) for tag, value in zip(tags, values, strict=True)]
+    return b"".join((osc_types.write_string(ROOT + address), osc_types.write_string("," + tags), *parts))
 
 
 def decode(data: bytes) -> Message:
@@ -160,8 +165,10 @@ def decode(data: bytes) -> Message:
     if any(mark in head for mark in b"*?[]{}"):
         raise ProtocolError(Code.UNKNOWN_ADDRESS, "address patterns are not understood; name one address")
     try:
-        message = OscMessage(data)
         tags = _tags(data)
+        if strange := set(tags) - _KNOWN_TAGS:
+            raise ValueError(f"type tag {min(strange)!r}")  # python-osc would skip it, and write a line of log for each
+        message = OscMessage(data)
         found = Message(message.address, tuple(message.params), tags)
         whole = _size(data, found) == len(data)
     except Exception as error:  # python-osc raises what the bytes lead it to
@@ -186,6 +193,7 @@ def encode_reply(*values: Any) -> bytes:
     return b"".join((_REPLY_HEAD, _REPLY_NUMBERS.pack(*numbers, len(blob)), blob))
 
 
+_KNOWN_TAGS = frozenset("ihfdsbrmtTFN[]")
 _SIZES = {**dict.fromkeys("ifcrm", 4), **dict.fromkeys("hdt", 8)}
 
 

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections import OrderedDict, deque
-from typing import Any
+from typing import Any, cast
 
 from ..engine.errors import StemProverError
 from .hub import BridgeConfig, Hub, log
@@ -43,12 +43,11 @@ class _Connection(asyncio.Protocol):
         self.paused = self.pumping = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self.opened = time.monotonic()
         if len(self.bridge.connections) >= MOST_CONNECTIONS:
             text = f"{MOST_CONNECTIONS} connections are open; close one"
-            transport.write(framed(encode("/error", "iiss", 0, int(Code.BUSY), "", text)))
+            self.transport.write(framed(encode("/error", "iiss", 0, int(Code.BUSY), "", text)))
             transport.close()
             return
         sock = transport.get_extra_info("socket")
@@ -260,5 +259,5 @@ class Bridge:
 
 
 def quicken_threads() -> None:
-    """Let threads take turns more often: the event loop must not wait for a worker's Python for five milliseconds."""
-    sys.setswitchinterval(0.0005)
+    """Let threads take turns more often: the event loop must not wait five milliseconds for a worker's Python."""
+    sys.setswitchinterval(0.0001)

@@ -44,6 +44,26 @@ def default_jobs_file() -> Path:
     return Path(platformdirs.user_state_dir("stemprover", appauthor=False)) / "jobs.sqlite"
 
 
+class CalmFilter(logging.Filter):
+    """Lets `most` lines a second through, and says how many it kept back: what clients do must not fill a disk."""
+
+    def __init__(self, most: int = 50) -> None:
+        super().__init__()
+        self.most = most
+        self._second, self._count = 0, 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this line is written."""
+        second = int(record.created)
+        if second != self._second:
+            kept = max(0, self._count - self.most)
+            self._second, self._count = second, 0
+            if kept:
+                record.msg, record.args = f"{record.getMessage()} lines-kept-back={kept}", None
+        self._count += 1
+        return self._count <= self.most
+
+
 def serve(
     *,
     host: str,
@@ -64,6 +84,7 @@ def serve(
         stream=sys.stderr,
         force=True,
     )
+    logging.getLogger().handlers[0].addFilter(CalmFilter())
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     config = BridgeConfig(
         host=host,

@@ -84,13 +84,10 @@ class Turns:
         self.held = True  # whether sound waits for what is still to come
         self.eager = False
         self._changes, self._call, self._ready, self._choose = changes, call, ready, choose
-        # At the model's rate a turn is a chunk. At others the two drift apart, so that a chunk may have to wait for the
-        # next turn: a short one.
-        chunk = changes.chunk_samples
-        self._turn_samples = chunk if form.sample_rate == MODEL_RATE else chunk * form.sample_rate // MODEL_RATE // 4
         self._lock = threading.Lock()  # for what both threads write
         self._inbox: deque[Piece] = deque()
         self._inbox_samples = 0
+        self._needed = 0
         self._errands: deque[_Errand] = deque()
         self._epoch = 0
         self._made: deque[tuple[int, Made]] = deque()
@@ -101,7 +98,7 @@ class Turns:
     @property
     def due(self) -> bool:
         """Whether there is sound enough for a turn."""
-        return self._inbox_samples >= self._turn_samples and not self.held
+        return self._inbox_samples >= self._needed and not self.held
 
     @property
     def full(self) -> bool:
@@ -175,7 +172,7 @@ class Turns:
             return False
         with self._lock:
             waiting = self._inbox_samples
-            pieces = self._pop(self._turn_samples) if epoch == self._epoch else []
+            pieces = self._pop(self._needed) if epoch == self._epoch else []
         if not pieces:
             return False
         begun, count = time.perf_counter(), sum(piece.samples for piece in pieces)
@@ -187,13 +184,26 @@ class Turns:
         if self.eager:
             self.eager = False
             self._call(self._ready)
-        return waiting - count >= self._turn_samples
+        with self._lock:
+            self._needed = self._samples_needed()
+            ends = bool(self._inbox) and self._inbox[-1].after_end
+            return ends or self._inbox_samples >= self._needed
+
+    def _samples_needed(self) -> int:
+        """Sound (at the stream's rate) with which the next chunk is whole. Resamplers hand on in bursts, so a chunk may
+        turn out to lack a little: then it is a quarter of one at a time, not sample by sample."""
+        rate, chunk = self.format.sample_rate, self._changes.chunk_samples
+        missing = self._changes.missing_samples
+        if rate != MODEL_RATE:
+            missing = max(missing, chunk // 4)
+        return -(-missing * rate // MODEL_RATE)
 
     def _begin(self, changes: ChangeStream) -> None:
         changes.reset()
         self._gate = SilenceGate(self.format.sample_rate, self.format.channels)
         self._gains = Fifo()
         self._sounded = self._given = 0  # samples of sound that came, and of change that was made
+        self._needed = self._samples_needed()
 
     def _changed(self, piece: Piece, given_up: bool) -> np.ndarray:
         """The change (C, n) that is ready after a piece, let through where there is sound."""

@@ -62,3 +62,4 @@ class Workers:
                     del self._known[load]
             if again:
                 self._queue.put(load)
+            del load  # not kept while there is nothing to do

@@ -91,6 +91,7 @@ def test_sizes_that_cannot_be(size: int) -> None:
         (b"/ab\0,ii\0\0\0\0\1", Code.MALFORMED),
         (b"/ab\0,b\0\0\xff\xff\xff\xff", Code.MALFORMED),
         (b"/ab\0,b\0\0\x7f\xff\xff\xff", Code.MALFORMED),
+        (b"/ab\0,QQ\0", Code.MALFORMED),
         (b"#bundle\0" + bytes(8) + struct.pack(">i", -4), Code.MALFORMED),
         (b"/" + b"*" * 20 + b"\0\0\0,\0\0\0", Code.UNKNOWN_ADDRESS),
         (b"/a?\0,\0\0\0", Code.UNKNOWN_ADDRESS),

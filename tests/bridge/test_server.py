@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 from bridges import Wire, running
-from fakes import FakeModelRepairer
+from fakes import FakeModel, FakeModelRepairer
 from stemprover.benchmarks.bridge import fuzz
 from stemprover.bridge import server
 from stemprover.bridge.client import AsyncClient, BridgeError, BridgeLostError, Client
 from stemprover.bridge.hub import BridgeConfig
 from stemprover.bridge.protocol import Code, encode, framed, to_blob
 from stemprover.bridge.server import Bridge
-from stemprover.bridge.serving import read_token
+from stemprover.bridge.serving import CalmFilter, read_token
 from stemprover.engine.errors import OptionError, StemProverError
 
 RATE = 44100
@@ -127,6 +129,63 @@ def test_a_stream_over_udp_that_nobody_uses_is_closed(bridge: Bridge, monkeypatc
             time.sleep(0.05)
         assert not bridge.call(lambda: unused in bridge.hub.streams)
         assert busy.ask("/block", "iihiib", used, 1, 512, 512, 0, BLOCK).address == "/block"
+
+
+def test_where_there_is_no_room_a_stream_that_nobody_uses_makes_some() -> None:
+    with running(most_streams=2) as bridge, Wire(bridge.port, udp=True) as hoarder, Wire(bridge.port) as quiet:
+        hoarded, kept = hoarder.hello().arguments[2], quiet.hello().arguments[2]
+        with Wire(bridge.port) as late:
+            assert late.hello().arguments[1] == Code.BUSY, "each has just come"
+            time.sleep(0.3)
+            assert late.hello().address == "/ready"
+        reply = hoarder.ask("/block", "iihiib", hoarded, 0, 0, 512, 0, BLOCK)
+        assert reply.arguments[1] == Code.NO_STREAM
+        reply = quiet.ask("/block", "iihiib", kept, 0, 0, 512, 0, BLOCK)
+        assert reply.address == "/block", "a connection tells when it ends"
+
+
+def test_a_stream_takes_memory_with_its_first_chunk_only(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    with Wire(bridge.port) as wire:
+        stream = wire.hello().arguments[2]
+        assert wire.ask(f"/stream/{stream}/preset", "si", "general", 5).address == "/ack", "the model is there"
+        monkeypatch.setattr(FakeModel, "start", lambda self: made.append(1) or np.zeros((2, self.delay_samples)))
+        with Wire(bridge.port) as other:
+            number = other.hello().arguments[2]
+            assert other.ask(f"/stream/{number}/preset", "si", "general", 5).address == "/ack"
+            assert not made
+        for number in range(30):
+            wire.ask("/block", "iihiib", stream, number, 512 * number, 512, 1, BLOCK)
+        assert made
+
+
+def test_what_is_closed_is_freed_at_once(bridge: Bridge) -> None:
+    with Wire(bridge.port) as wire:
+        number = wire.hello().arguments[2]
+        wire.ask("/block", "iihiib", number, 0, 0, 512, 0, BLOCK)
+        alive = bridge.call(lambda: weakref.ref(bridge.hub.streams[number]))
+        assert wire.ask("/close", "ii", 3, number).address == "/ack"
+    deadline = time.monotonic() + 5.0
+    while alive() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert alive() is None, "by reference counting: nothing here calls the garbage collector"
+
+
+def test_what_clients_do_does_not_fill_the_log() -> None:
+    calm = CalmFilter(most=3)
+
+    def line(second: float) -> logging.LogRecord:
+        record = logging.LogRecord("bridge", logging.INFO, "", 0, "event=%s", ("open",), None)
+        record.created = second
+        return record
+
+    assert [calm.filter(line(7.1)) for _ in range(10)] == [True] * 3 + [False] * 7
+    after = line(8.2)
+    assert calm.filter(after)
+    assert after.getMessage() == "event=open lines-kept-back=7"
+    unharmed = line(9.0)
+    assert calm.filter(unharmed)
+    assert unharmed.getMessage() == "event=open"
 
 
 def test_gone_in_the_middle_of_a_message(bridge: Bridge) -> None:
