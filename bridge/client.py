@@ -1,4 +1,4 @@
-"""Clients of the bridge: for asyncio and for plain scripts, and a repairer that sends files through a bridge.
+"""Clients of the bridge: for asyncio and for plain scripts.
 
     with Client(48000, channels=2, mix_channels=2) as bridge:
         bridge.select("bleed")
@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,39 +26,12 @@ import numpy as np
 from ..engine.errors import OptionError, StemProverError
 from ..engine.fifo import Fifo
 from . import PORT
-from .protocol import (
-    MAX_BLOCK,
-    MAX_CHANNELS,
-    ROOT,
-    VERSION,
-    Code,
-    Flag,
-    FrameReader,
-    ProtocolError,
-    Status,
-    decode,
-    encode,
-    framed,
-    from_blob,
-    to_blob,
-)
+from .link import BridgeError, BridgeLostError, Link, fail
+from .protocol import VERSION, Code, Flag, Status, from_blob, to_blob
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 5.0  # between two tries to reach the bridge
-ANSWER_S = 30.0
 TOKEN_VARIABLE = "STEMPROVER_TOKEN"
 T = TypeVar("T")
-
-
-class BridgeError(StemProverError):
-    """The bridge refused something; `code` says what kind."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = Code(code) if code in Code._value2member_map_ else Code.INTERNAL
-
-
-class BridgeLostError(StemProverError):
-    """The bridge cannot be reached, or has gone."""
 
 
 @dataclass(frozen=True)
@@ -79,30 +52,6 @@ def find_token(file: Path | None = None) -> str:
         except OSError as error:
             raise OptionError(f"--token-file {file} cannot be read ({error.strerror})") from error
     return os.environ.get(TOKEN_VARIABLE, "")
-
-
-class _Link(asyncio.Protocol):
-    """The connection: what comes is handed to `hear`."""
-
-    def __init__(self, hear: Callable[[bytes], None], lost: Callable[[], None]) -> None:
-        self.hear, self.lost = hear, lost
-        self.reader = FrameReader()
-        self.room = asyncio.Event()
-        self.room.set()
-
-    def data_received(self, data: bytes) -> None:
-        for message in self.reader.feed(data):
-            self.hear(message)
-
-    def pause_writing(self) -> None:
-        self.room.clear()
-
-    def resume_writing(self) -> None:
-        self.room.set()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.room.set()
-        self.lost()
 
 
 class AsyncClient:
@@ -132,10 +81,7 @@ class AsyncClient:
         self.latency: dict[str, int] = {}
         self.late = self.blocks = 0
         self.connected = False  # with the stream open and its settings told
-        self._linked = False
         self.on_message: Callable[[str, tuple[Any, ...]], None] = lambda address, arguments: None
-        self._requests = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
         self._blocks: deque[tuple[int, asyncio.Future[Reply]]] = deque()
         self._settings: dict[str, tuple[str, tuple[Any, ...]]] = {}
         self._tail: list[np.ndarray] = []
@@ -143,8 +89,7 @@ class AsyncClient:
         self._position = 0
         self._dry = Fifo()
         self._fresh = 0  # samples that have to go out before what comes from the bridge is all of this stream
-        self._transport: asyncio.Transport | None = None
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._again: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -258,34 +203,20 @@ class AsyncClient:
         if self.connected and self.stream:
             with contextlib.suppress(StemProverError, TimeoutError):
                 await asyncio.wait_for(self._ask("/close", "i", self.stream), 2.0)
-        if self._transport is not None:
-            self._transport.close()
+        if self._link is not None:
+            self._link.close()
         self.connected = False
 
     # the connection
 
     async def _open(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            transport, link = await loop.create_connection(
-                lambda: _Link(self._hear, lambda: self._lost(link_of())), self.host, self.port
-            )
-        except OSError as error:
-            raise BridgeLostError(
-                f"no bridge at {self.host}:{self.port} ({error.strerror or error}); start one with: stemprover serve"
-            ) from error
-
-        def link_of() -> _Link:
-            return link
-
-        self._transport, self._link, self._linked = transport, link, True
+        link = self._link = await Link.open(self.host, self.port, self._hear, self._refused, self._lost)
         role = "stream" if self.channels else "control"
         shape = (self.sample_rate, self.max_block, self.channels, self.mix_channels) if self.channels else (0, 0, 0, 0)
         try:
-            found = await self._ask("/hello", "sssiiiii", self.token, self.name, role, *shape, VERSION)
+            found = await link.ask("/hello", "sssiiiii", self.token, self.name, role, *shape, VERSION)
         except BridgeError:
-            self._linked = False
-            transport.close()
+            link.close()
             raise
         _, self.session, self.stream, _, self.latency_samples, *parts, _ = found
         self.latency = dict(zip(("window", "lookahead", "chunk", "adaptation"), parts, strict=True))
@@ -312,17 +243,19 @@ class AsyncClient:
 
         self._again = asyncio.get_running_loop().create_task(tries())
 
-    def _lost(self, link: _Link) -> None:
+    def _lost(self, link: Link) -> None:
         if link is not self._link:
             return
-        self.connected = self._linked = False
-        error = BridgeLostError(f"the bridge at {self.host}:{self.port} has gone")
-        waiting: list[asyncio.Future[Any]] = [*self._asked.values(), *(future for _, future in self._blocks)]
-        for future in waiting:
-            if not future.done():
-                future.set_exception(error)
-        self._asked.clear()
+        self.connected = False
+        for _, future in self._blocks:
+            fail(future, BridgeLostError(f"the bridge at {self.host}:{self.port} has gone"))
         self._blocks.clear()
+
+    def _refused(self, error: BridgeError, address: str) -> None:
+        if self._blocks and address.endswith("/block"):
+            fail(self._blocks.popleft()[1], error)
+        elif self._link is not None:
+            self._link.fail_all(error)
 
     async def _post(self, block: np.ndarray, mix: np.ndarray | None, flags: int) -> Reply:
         sound = np.asarray(block, np.float32)
@@ -341,7 +274,7 @@ class AsyncClient:
         sequence, count = next(self._sequence), sound.shape[1]
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._blocks.append((sequence, future))
-        self._write("/block", "iihiib", self.stream, sequence, self._position, count, int(flags), to_blob(sound))
+        self._link.write("/block", "iihiib", self.stream, sequence, self._position, count, int(flags), to_blob(sound))
         self._position += count
         return await future
 
@@ -354,60 +287,20 @@ class AsyncClient:
         return int(answer[3])
 
     async def _ask_stream(self, name: str, tags: str, *values: Any) -> tuple[Any, ...]:
-        request = next(self._requests)
-        return await self._wait(request, f"/stream/{self.stream}/{name}", tags + "i", *values, request)
+        return await self._linked().ask(f"/stream/{self.stream}/{name}", tags, *values, last=True)
 
     async def _ask(self, address: str, tags: str, *values: Any) -> tuple[Any, ...]:
-        request = next(self._requests)
-        return await self._wait(request, address, "i" + tags, request, *values)
+        return await self._linked().ask(address, tags, *values)
 
-    async def _wait(self, request: int, address: str, tags: str, *values: Any) -> tuple[Any, ...]:
-        if not self._linked:
+    def _linked(self) -> Link:
+        if self._link is None:
             raise BridgeLostError(f"no bridge at {self.host}:{self.port}")
-        future: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
-        self._asked[request] = future
-        self._write(address, tags, *values)
-        try:
-            return await asyncio.wait_for(future, ANSWER_S)
-        except TimeoutError:
-            raise BridgeLostError(f"the bridge did not answer {address} within {ANSWER_S:g} s") from None
-        finally:
-            self._asked.pop(request, None)
+        return self._link
 
-    def _write(self, address: str, tags: str, *values: Any) -> None:
-        assert self._transport is not None
-        self._transport.write(framed(encode(address, tags, *values)))
-
-    def _hear(self, data: bytes) -> None:
-        try:
-            message = decode(data)
-        except ProtocolError:
-            return
-        path, arguments = message.address.removeprefix(ROOT), message.arguments
+    def _hear(self, path: str, arguments: tuple[Any, ...]) -> None:
         if path == "/block":
             self._take(arguments)
-        elif path == "/error":
-            request, code, _, text = arguments
-            error = BridgeError(code, text)
-            if request in self._asked:
-                self._fail(self._asked[request], error)
-            elif self._blocks and not request and arguments[2].endswith("/block"):
-                self._fail(self._blocks.popleft()[1], error)
-            elif not request:
-                for future in self._asked.values():
-                    self._fail(future, error)
-        elif arguments and arguments[0] in self._asked and path not in ("/job",):
-            future = self._asked[arguments[0]]
-            if not future.done():
-                future.set_result(arguments)
-        elif path == "/job" and arguments[0] in self._asked and not self._asked[arguments[0]].done():
-            self._asked[arguments[0]].set_result(arguments)
         self.on_message(path, arguments)
-
-    @staticmethod
-    def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-        if not future.done():
-            future.set_exception(error)
 
     def _take(self, arguments: tuple[Any, ...]) -> None:
         _, sequence, position, frames, _, status, microseconds, _, blob = arguments
@@ -423,7 +316,7 @@ class AsyncClient:
                 if not future.done():
                     future.set_result(Reply(sound, Status(status), position, microseconds * 1e-6))
                 return
-            self._fail(future, BridgeError(Code.ORDER, f"block {number} was not answered"))
+            fail(future, BridgeError(Code.ORDER, f"block {number} was not answered"))
 
 
 class Client:
@@ -449,6 +342,11 @@ class Client:
     def late(self) -> int:
         """Blocks that came back untouched, since their repair was late."""
         return self._client.late
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that came back."""
+        return self._client.blocks
 
     @property
     def connected(self) -> bool:
@@ -524,58 +422,3 @@ class Client:
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5.0)
-
-
-class RemoteRepairer:
-    """Files through a bridge: `process_chunks` as engine.repair.Repairer has it. `prepare` is called with each new
-    stream, to choose its preset; `realtime` sends at the pace of the sound; options as of Client."""
-
-    WINDOW = 48  # blocks on their way
-
-    def __init__(
-        self, prepare: Callable[[Client], None] = lambda _: None, *, realtime: bool = False, **options: Any
-    ) -> None:
-        self.prepare, self.realtime, self.options = prepare, realtime, options
-        self.late = self.blocks = 0
-
-    def process_chunks(
-        self,
-        chunks: Iterable[np.ndarray | tuple[np.ndarray, np.ndarray]],
-        sample_rate: int,
-        channels: int,
-        *,
-        has_mix: bool = False,
-    ) -> Iterator[np.ndarray]:
-        """Chunks (C, n), or pairs of stem and mixture chunks, to repaired chunks, as many samples in all."""
-        if channels > MAX_CHANNELS:
-            raise OptionError(f"{channels} channels: a bridge takes up to {MAX_CHANNELS}; use stemprover repair")
-        block = min(MAX_BLOCK, 2048)
-        with Client(sample_rate, channels, channels if has_mix else 0, max_block=block, **self.options) as client:
-            self.prepare(client)
-            skip, begun, sent = client.latency_samples, time.monotonic(), 0
-            way: deque[Future[Reply]] = deque()
-
-            def arrived(sound: np.ndarray) -> Iterator[np.ndarray]:
-                nonlocal skip
-                drop = min(skip, sound.shape[1])
-                skip -= drop
-                if sound.shape[1] > drop:
-                    yield sound[:, drop:]
-
-            for chunk in chunks:
-                stem, mix = chunk if isinstance(chunk, tuple) else (chunk, None)
-                for start in range(0, stem.shape[1], block):
-                    part = slice(start, start + block)
-                    way.append(
-                        client.submit(stem[:, part], None if mix is None else mix[:, part], offline=not self.realtime)
-                    )
-                    sent += stem[:, part].shape[1]
-                    while way and (len(way) >= self.WINDOW or way[0].done()):
-                        yield from arrived(way.popleft().result().sound)
-                    if self.realtime:
-                        time.sleep(max(0.0, begun + sent / sample_rate - time.monotonic()))
-            while way:
-                yield from arrived(way.popleft().result().sound)
-            if sent:
-                yield from arrived(client.flush())
-            self.late, self.blocks = client.late, client._client.blocks

@@ -105,8 +105,8 @@ class Output:
         out = self._dry.pop(wanted)
         if lead:
             out = np.concatenate([np.zeros((self.channels, lead), np.float32), out], axis=1)
-        if not self._heard and not in_time:
-            self._share.value = 0.0  # nothing was heard yet that would have to fade
+        if not self._heard or self._setting.value == 0.0:
+            self._share.value = float(in_time)  # nothing is heard that would have to fade
         self._heard = True
         self._share.target = float(in_time)
         there = min(wanted, self._ready)

@@ -107,7 +107,8 @@ def send(
     """
     check_range("--wet", wet, 0, 1)
     with needs_extra("live"):
-        from ..bridge.client import Client, RemoteRepairer, find_token
+        from ..bridge.client import Client, find_token
+        from ..bridge.remote import RemoteRepairer
         from ..bridge.render import render_file
         from ..bridge.terminal import file_progress
 

@@ -19,7 +19,7 @@ FADE_S = 0.02
 @dataclass
 class _Voice:
     """A model in a stream (None: no change), the share of its change that is added, the samples it still has to hear
-    before it may sound, and its states: megabytes, made with the first sound."""
+    before it may sound, and its states: megabytes, made with the first sample that is not silence."""
 
     delta: DeltaStream | None
     wet: float
@@ -39,6 +39,9 @@ class _Voice:
         if self.delta is None:
             return np.zeros_like(stem)
         if self.states is None:
+            if not stem.any() and (mix is None or not mix.any()):
+                self.unready = max(0, self.unready - stem.shape[1])
+                return np.zeros_like(stem)  # what the states would be after silence is what they begin with
             self.states = [self.delta.start() for _ in range(pair_count(len(stem)))]
         # What it has to hear first is longer than what the model sees: that part is only listened to.
         listen_only = self.unready > self.delta.warmup_samples + self.delta.delay_samples
@@ -76,6 +79,11 @@ class ChangeStream:
     def chunk_samples(self) -> int:
         """Samples of a chunk at the model's rate."""
         return self._chunk
+
+    @property
+    def missing_samples(self) -> int:
+        """Samples at the model's rate that the next chunk lacks."""
+        return self._chunk - self._waiting
 
     @property
     def heard_samples(self) -> int:

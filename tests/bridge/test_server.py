@@ -144,7 +144,7 @@ def test_where_there_is_no_room_a_stream_that_nobody_uses_makes_some() -> None:
         assert reply.address == "/block", "a connection tells when it ends"
 
 
-def test_a_stream_takes_memory_with_its_first_chunk_only(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_takes_memory_with_its_first_sound_only(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     with Wire(bridge.port) as wire:
         stream = wire.hello().arguments[2]
@@ -154,8 +154,10 @@ def test_a_stream_takes_memory_with_its_first_chunk_only(bridge: Bridge, monkeyp
             number = other.hello().arguments[2]
             assert other.ask(f"/stream/{number}/preset", "si", "general", 5).address == "/ack"
             assert not made
-        for number in range(30):
-            wire.ask("/block", "iihiib", stream, number, 512 * number, 512, 1, BLOCK)
+        loud = to_blob(np.full((2, 512), 0.1, np.float32))
+        for number in range(60):
+            wire.ask("/block", "iihiib", stream, number, 512 * number, 512, 1, BLOCK if number < 30 else loud)
+            assert not made or number > 30
         assert made
 
 

@@ -14,8 +14,10 @@ from fakes import FakeModelRepairer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import sound
-from stemprover.bridge.client import BridgeError, Client, RemoteRepairer
+from stemprover.bridge.client import BridgeError, Client
+from stemprover.bridge.output import Output
 from stemprover.bridge.protocol import Code, Flag, Message, Status, from_blob, to_blob
+from stemprover.bridge.remote import RemoteRepairer
 from stemprover.bridge.server import Bridge
 from stemprover.engine.repair import Repairer
 
@@ -149,6 +151,28 @@ def test_wet_and_bypass_are_smoothed_and_exact_where_nothing_is_wet(doubling: Br
     assert (sent[:, 60 * 500 + 882 : 100 * 500] == 1.0).all()
     assert (sent[:, 100 * 500 + 882 :] == 1.5).all()
     assert np.abs(np.diff(sent[:, latency:])).max() <= 1.01 / 882, "a straight line over 20 ms"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_after_a_bypass_only_its_own_fade_is_heard(there: bool) -> None:
+    """While nothing is wet nobody waits for the change; that must not add a fade of its own when it is heard again."""
+    output, ones = Output(RATE, 1, 1000), np.ones((1, 500), np.float32)
+    output.set(bypass=True, at_once=True)
+    for _ in range(20):
+        output.push(ones)
+        output.pull(500)
+    output.push_change(np.ones((1, 9000 + 500 * 12 * there), np.float32), True)
+    output.set(bypass=False)
+    out = []
+    for _ in range(10):
+        output.push(ones)
+        out.append(output.pull(500)[0])
+    sound = np.concatenate(out, axis=1)
+    if there:
+        assert np.diff(sound).max() == pytest.approx(1 / 882, rel=1e-3)
+        assert (sound[:, 882:] == 2.0).all()
+    else:
+        assert (sound == 1.0).all()
 
 
 def test_a_preset_holds_from_the_position_that_was_said_without_a_click(doubling: Bridge) -> None:
