@@ -210,7 +210,7 @@ def other_singers(
                 fade[at] = np.linspace(0, 1, 2 * margin)[:: 1 if edge == start else -1]
         for singer, rng, tracks in zip(singers, rngs, takes, strict=True):
             warped = warp_formants(envelope, singer.formant)
-            breath = noise**2**-singer.breath
+            breath = np.nan_to_num(noise, nan=1.0) ** 2**-singer.breath
             for take in tracks:
                 pitch = _pitch_of(f0, singer, rng)
                 sound = world.synthesize(pitch, warped, breath, SAMPLE_RATE, frame_period=1000 * FRAME_S)
@@ -308,10 +308,13 @@ def sing(
     shake = vibrato[0] * np.sin(2 * np.pi * vibrato[1] * seconds_in) * np.clip((seconds_in - 0.25) / 0.3, 0, 1)
     pitch = 440 * 2 ** ((note + glide + shake) / 12)
     pitch[word.f0[whole] <= 0] = 0
-    blend = [np.ascontiguousarray(x[whole] * (1 - part) + x[whole + 1] * part) for x in (word.envelope, word.noise)]
-    out = _world().synthesize(
-        pitch, warp_formants(blend[0], formant), blend[1], SAMPLE_RATE, frame_period=1000 * FRAME_S
-    )[:length]
+    envelope, noise = (
+        np.ascontiguousarray(x[whole] * (1 - part) + x[whole + 1] * part) for x in (word.envelope, word.noise)
+    )
+    noise = np.nan_to_num(noise, nan=1.0)  # D4C has no answer where a clip is digitally silent
+    out = _world().synthesize(pitch, warp_formants(envelope, formant), noise, SAMPLE_RATE, frame_period=1000 * FRAME_S)[
+        :length
+    ]
     if consonants:
         hop = int(FRAME_S * SAMPLE_RATE)
         hiss = _hiss(word.f0, word.envelope, len(word.sound))
@@ -440,6 +443,7 @@ def _rng(path: Path) -> np.random.Generator:
 
 
 def _write(path: Path, audio: np.ndarray) -> None:
+    assert np.isfinite(audio).all(), path.stem
     part = path.with_name(f"{path.stem}.{os.getpid()}.part")
     sf.write(str(part), audio.T, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     part.replace(path)

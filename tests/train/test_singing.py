@@ -128,6 +128,12 @@ def test_a_note_has_its_pitch_and_length() -> None:
         sing(analyse_word(np.zeros(8000)), 0.0, 40_000, 0.0)
 
 
+def test_frames_without_an_aperiodicity_are_sung_as_noise() -> None:
+    word = analyse_word(vowel(120.0, 0.4))
+    word.noise[:5] = np.nan  # what D4C says of digital silence
+    assert np.isfinite(sing(word, -12.0, 20_000, -12.0, consonants=True)).all()
+
+
 def test_words_are_cut_into_syllables() -> None:
     word = np.concatenate([vowel(130.0, 0.3), np.zeros(4410), vowel(150.0, 0.25)])
     assert len(syllables(analyse_word(word))) == 2
