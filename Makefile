@@ -71,6 +71,7 @@ bench: $(READY)
 # STEMS names a folder of true stems, <song>/<stem>.wav; without it the pool is made of what Debian packages hold.
 POOL := data/pool
 $(POOL)/.ready: | $(READY)
+	$(VENV)/bin/python -m stemprover.engine.train.singing $(if $(STEMS),--stems $(STEMS))
 	for split in valid valid-other test train; do \
 		$(VENV)/bin/python -m stemprover.engine.train.pool $(POOL) --split $$split --items $$([ $$split = train ] && echo 1200 || echo 40) \
 			--seed 1 $(if $(STEMS),--stems $(STEMS)) || exit 1; \

@@ -1,6 +1,6 @@
 """Makes presets/demo: a mixture, what the real Spleeter makes of one of its stems, and that stem's truth.
 
-    pip install pyworld "setuptools<81"
+    pip install -e ".[train]"
     python tools/make_demo_sample.py [OUT] [--stem accompaniment|vocals] [--song Feelings] [--bar 33] [--bars 7]
 
 The band is a song of Debian's fretsonfire-songs-sectoid (MIT/Expat); it has no singer. The singer is klettres' Italian
@@ -16,18 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import pedalboard
-import pyworld
 import soundfile as sf
 from stemprover.engine.train.corpus import SAMPLE_RATE, fetch_package, read_stereo
 from stemprover.engine.train.pool import sdr_db
 from stemprover.engine.train.separators import Spleeter
+from stemprover.engine.train.singing import Word, analyse_word, sing
 
 TEMPO_BPM = {"Feelings": 95.0, "Escape from chaosland": 135.0, "War of freedom": 140.0, "Metal madness": 150.0}
 #: Bars of four beats: the lengths of the notes; a negative one is a rest.
 RHYTHM = ((1.0, 0.5, 0.5, 1.5, -0.5), (0.5, 0.5, 1.0, 1.0, 0.5, -0.5), (1.0, 1.0, 2.0), (0.5, 0.5, 0.5, 0.5, 1.5, -0.5))
 WORDS = ["la", "mi", "no", "va", "te", "so", "ri", "ma", "lu", "na", "ve", "di", "re", "sa"]
 WORDS += ["lo", "mi", "na", "to", "se", "ra", "da", "vo", "la", "re", "mi", "so", "no", "la"]
-FRAME_S = 0.005
 CROSSFADE_S = 0.02
 
 
@@ -48,51 +47,19 @@ def nearest_note(strength: np.ndarray, before: float, low: float, high: float) -
     return float(notes[np.argmax(score)])
 
 
-def sing(syllable: np.ndarray, note: float, length: int, glide_from: float) -> np.ndarray:
-    """A spoken syllable (T,) as a sung note (length,): its vowel drawn out, the pitch steady with glide and vibrato."""
-    sound = syllable.astype(np.float64)
-    f0, times = pyworld.harvest(sound, SAMPLE_RATE, f0_floor=70, f0_ceil=600, frame_period=1000 * FRAME_S)
-    envelope = pyworld.cheaptrick(sound, f0, times, SAMPLE_RATE)
-    noise = pyworld.d4c(sound, f0, times, SAMPLE_RATE)
-    voiced = np.flatnonzero(f0 > 0)
-    if len(voiced) < 8:
-        raise ValueError(
-            f"a syllable of {len(sound) / SAMPLE_RATE:.2f} s has {len(voiced)} voiced frames: it cannot be sung"
-        )
-    frames = int(np.ceil(length / SAMPLE_RATE / FRAME_S)) + 1
-    attack = min(int(voiced[0]) + 14, len(f0) - 2)  # the consonant and the vowel's onset keep their pace
-    last = int(voiced[-1]) - 4
-    stretched = np.linspace(attack, max(last, attack + 1), max(frames - attack, 2))
-    index = np.concatenate([np.arange(attack), stretched])[:frames]
-    whole = np.minimum(index.astype(int), len(f0) - 2)
-    part = (index - whole)[:, None]
-    seconds = np.arange(frames) * FRAME_S
-    glide = (glide_from - note) * np.exp(-seconds / 0.05)
-    vibrato = 0.3 * np.sin(2 * np.pi * 5.4 * seconds) * np.clip((seconds - 0.25) / 0.3, 0, 1)
-    pitch = 440 * 2 ** ((note + glide + vibrato) / 12)
-    pitch[f0[whole] <= 0] = 0
-    blend = [np.ascontiguousarray(x[whole] * (1 - part) + x[whole + 1] * part) for x in (envelope, noise)]
-    out = pyworld.synthesize(pitch, blend[0], blend[1], SAMPLE_RATE, frame_period=1000 * FRAME_S)[:length]
-    fade = min(int(0.03 * SAMPLE_RATE), len(out) // 3)
-    out[-fade:] *= np.linspace(1, 0, fade)
-    return out.astype(np.float32)
-
-
 def make_voice(guitar: np.ndarray, tempo_bpm: float) -> np.ndarray:
     """A sung line (2, T) over a guitar (2, T) that starts on a beat."""
     folder = fetch_package("klettres-data") / "usr/share/klettres/it/syllab"
     beat = 60 / tempo_bpm * SAMPLE_RATE
     line = np.zeros(guitar.shape[1], np.float32)
     at, note, word = 0.0, 0.0, 0
-    syllables: dict[str, np.ndarray] = {}
+    syllables: dict[str, Word] = {}
     for name in set(WORDS):
         clip = read_stereo(folder / f"{name}.ogg").mean(axis=0)
         loud = np.flatnonzero(np.abs(clip) > 0.03 * np.abs(clip).max())
-        syllables[name] = clip[max(loud[0] - 200, 0) : loud[-1] + 200]
-    pitches = [
-        pyworld.harvest(s.astype(np.float64), SAMPLE_RATE, f0_floor=70, f0_ceil=600)[0] for s in syllables.values()
-    ]
-    own = 12 * np.log2(np.median(np.concatenate([p[p > 0] for p in pitches])) / 440)
+        syllables[name] = analyse_word(clip[max(loud[0] - 200, 0) : loud[-1] + 200])
+    pitches = np.concatenate([spoken.f0[spoken.voiced] for spoken in syllables.values()])
+    own = 12 * np.log2(np.median(pitches) / 440)
     note = own + 3
     bar = 0
     while True:

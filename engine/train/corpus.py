@@ -52,8 +52,9 @@ class Source:
 
     name: unique, `<origin>/<what>`. role: "vocals" or "accompaniment". split: one of SPLITS.
     kind: "song" (a stem of a song: `group` names the song, and its parts are in sync), "music" (a full recording
-    without a partner) or "voice" (many short clips of one speaker or pack).
-    parts: files that are in sync and summed ("song"), one file ("music"), or clips ("voice").
+    without a partner), "voice" (many short clips of one speaker or pack) or "singing" (a long vocal made of a song's or
+    of a voice's, without a partner; singing.py).
+    parts: files that are in sync and summed ("song"), one file ("music", "singing"), or clips ("voice").
     """
 
     name: str
@@ -70,7 +71,7 @@ class Source:
 
     @property
     def length_samples(self) -> int:
-        """Length at 44.1 kHz of what can be read: of the longest part ("song", "music")."""
+        """Length at 44.1 kHz of what can be read: of the longest part ("song", "music", "singing")."""
         return max(_length(part) for part in self.parts)
 
     def read(self, start: int, length: int, parts: tuple[Path, ...] | None = None) -> np.ndarray:

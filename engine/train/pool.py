@@ -30,6 +30,7 @@ from ..errors import TrainingError
 from .corpus import SPLITS, CorpusError, Source, default_stems_folder, package_sources, song_sources
 from .remix import Remix, RemixConfig, Remixer, whole_song
 from .separators import ONE_PATCH_SAMPLES, SAMPLE_RATE, Spleeter
+from .singing import singing_sources
 
 TRACKS = ("x_v", "x_a", "y_v_zeros", "y_a_zeros", "y_v_average", "y_a_average")
 FULL_SCALE = 32767.0
@@ -196,6 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--no-packages", action="store_true", help="use the stems folder only, no Debian packages")
     parser.add_argument("--no-midi", action="store_true", help="do not render MIDI music")
+    parser.add_argument("--no-singing", action="store_true", help="take no made singers (singing.py) into train")
     parser.add_argument("--threads", type=int, default=1, help="threads of the separator")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -208,6 +210,12 @@ def main(arguments: list[str] | None = None) -> int:
         sources = song_sources(options.stems) if options.stems is not None else []
         if not options.no_packages and options.split != "valid":
             sources += package_sources(midi=not options.no_midi)
+        if options.split == "train" and not options.no_singing:
+            sung = singing_sources(sources)
+            print(
+                f"{len(sung)} tracks of made singers (python -m stemprover.engine.train.singing makes them)", flush=True
+            )
+            sources += sung
         separator = Spleeter()
 
         def say(line: str) -> None:

@@ -14,6 +14,8 @@ from .corpus import SAMPLE_RATE, CorpusError, Source, activity, read_stereo
 _FADE = 441
 _ACTIVITY_S = 0.5
 _SILENT_RMS = 2e-3
+#: Where there are made singers: the share of each kind of vocals that gets a song's band in place of a full recording.
+_SONG_BANDS = {"singing": 0.5, "song": 0.7, "voice": 0.2}
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,15 @@ class RemixConfig:
     p_songs: share of items whose vocals and band are both from songs. p_original: of those, the share that keeps the
     song's own pairing (same song, same position, same speed). p_active: share of song vocals taken where there is
     singing.
+    singers: where there are made singers (sources of kind "singing"), the shares of items whose vocals are theirs, are
+    from songs, and are spoken words; p_songs then counts for nothing.
     vary: False takes the sources as they are (speed, equaliser, width, polarity and channels untouched).
     """
 
     p_songs: float = 0.45
     p_original: float = 0.5
     p_active: float = 0.85
+    singers: tuple[float, float, float] = (0.45, 0.30, 0.25)
     speed: tuple[float, float] = (0.84, 1.19)
     ratio_db: tuple[float, float] = (-10.0, 6.0)
     original_ratio_db: tuple[float, float] = (-4.0, 4.0)
@@ -39,6 +44,8 @@ class RemixConfig:
     def __post_init__(self) -> None:
         if not 0.5 <= self.speed[0] <= self.speed[1] <= 2.0:
             raise CorpusError(f"speed={self.speed} is not a range within 0.5 to 2")
+        if min(self.singers) < 0 or sum(self.singers) <= 0:
+            raise CorpusError(f"singers={self.singers} are not shares: use numbers from 0 on, not all of them 0")
         if not 0.0 < self.peak <= 0.95:
             raise CorpusError(f"peak={self.peak} leaves no headroom: use a value in (0, 0.95]")
 
@@ -209,6 +216,8 @@ class Remixer:
 
     def _choose(self, rng: np.random.Generator) -> tuple[Source, Source, bool]:
         """(vocals, band, whether both are the same song in sync)."""
+        if any(source.kind == "singing" for source in self.vocals):
+            return self._choose_singer(rng)
         songs = bool(self.song_vocals) and bool(self.song_bands)
         others = len(self.vocals) > len(self.song_vocals) or len(self.bands) > len(self.song_bands)
         if songs and (not others or rng.random() < self.config.p_songs):
@@ -224,6 +233,24 @@ class Remixer:
         take_vocals = self.song_vocals if self.song_vocals and music and (from_song < 0.35 or not voices) else voices
         take_bands = self.song_bands if self.song_bands and voices and (from_song > 0.8 or not music) else music
         return _pick(rng, take_vocals), _pick(rng, take_bands), False
+
+    def _choose_singer(self, rng: np.random.Generator) -> tuple[Source, Source, bool]:
+        """As _choose, by the shares of RemixConfig.singers; a kind that is not there leaves its share to the others."""
+        kinds = ("singing", "song", "voice")
+        there = [[source for source in self.vocals if source.kind == kind] for kind in kinds]
+        shares = np.array([share * bool(of) for share, of in zip(self.config.singers, there, strict=True)])
+        if shares.sum() == 0:
+            shares = np.array([float(bool(of)) for of in there])
+        number = int(rng.choice(len(kinds), p=shares / shares.sum()))
+        vocals = _pick(rng, there[number])
+        music = [band for band in self.bands if band.kind != "song"]
+        if not self.song_bands or (music and rng.random() > _SONG_BANDS[kinds[number]]):
+            return vocals, _pick(rng, music), False
+        own = [band for band in self.song_bands if kinds[number] == "song" and band.group == vocals.group]
+        crossed = [band for band in self.song_bands if band not in own]
+        if own and (not crossed or rng.random() < self.config.p_original):
+            return vocals, own[0], True
+        return vocals, _pick(rng, crossed), False
 
     def _try(self, rng: np.random.Generator) -> Remix | None:
         config = self.config
