@@ -28,6 +28,7 @@ from ..errors import TrainingError
 from ..features import FeatureMaker
 from ..latent import Latent
 from ..model import losses
+from ..model.base import load_base
 from ..model.config import ModelConfig
 from ..model.lora import add_adapter, save_adapter
 from ..model.network import RepairNet
@@ -115,19 +116,30 @@ class Trainer:
             options.run.mkdir(parents=True, exist_ok=True)
         checkpoint = self.checkpoint_path
         saved = _load(checkpoint, self.device) if checkpoint.exists() else None
+        if saved is not None and ModelConfig.from_dict(saved["model"]) != options.model:
+            raise TrainingError(
+                f"{checkpoint} holds a network of other sizes or of another base; give --base and [model] as when it "
+                "was begun, or another --run"
+            )
         if saved is None and options.start_from is None:
-            for zero_conv in self.net.control.zero:
-                zero_conv.open()  # the output layer alone keeps the new network silent
+            if options.base is not None:  # its zero convolutions stay at zero: what it has learnt is not disturbed
+                self.net.denoiser.unet = load_base(options.base, options.model).to(
+                    self.device, memory_format=torch.channels_last
+                )
+            else:
+                for zero_conv in self.net.control.zero:
+                    zero_conv.open()  # the output layer alone keeps the new network silent
         if options.start_from is not None:
             start = (
                 _from_bundle(options.start_from)
                 if options.start_from.is_dir()
                 else _load(options.start_from, self.device)
             )
-            if start["model"] != options.model.to_dict():
-                raise TrainingError(
-                    f"{options.start_from} holds a network of other sizes; set [model] to {start['model']}"
+            if ModelConfig.from_dict(start["model"]) != options.model:
+                give = (
+                    "give the --base it came from" if start["model"].get("base") else f"set [model] to {start['model']}"
                 )
+                raise TrainingError(f"{options.start_from} holds a network of other sizes; {give}")
             missing = self.net.load_state_dict(start["ema"], strict=False).missing_keys
             if any(self.net.get_parameter(name).ndim > 1 for name in missing):
                 raise TrainingError(f"{options.start_from} lacks {missing[0]}; it is not a whole network")
