@@ -34,6 +34,13 @@ def train(
         typer.Option(metavar="DIR", help="Checkpoints and logs; goes on where it stopped.  \\[default: runs/base]"),
     ] = None,
     pool: Annotated[Path | None, typer.Option(metavar="DIR", help="Training material.  \\[default: data/pool]")] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Begin with a pretrained U-Net of the Stable Diffusion family: a folder in diffusers' format.",
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Stop after this many steps.")] = None,
     minutes: Annotated[float | None, typer.Option(metavar="M", help="Stop after this many minutes.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to compute.  \\[default: auto]")] = None,
@@ -55,6 +62,7 @@ def train(
                 config,
                 run=run,
                 pool=pool,
+                base=base,
                 steps=steps,
                 minutes=minutes,
                 threads=threads,

@@ -127,8 +127,8 @@ def compare(
     generator = torch.Generator().manual_seed(7)
     for name, graph in (("control", ControlGraph(net)), ("denoiser", DenoiserGraph(net))):
         session = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), providers=["CPUExecutionProvider"])
-        names_in = graph_inputs(name) + [f"{key}.cache" for key in caches[name]]
-        names_out = graph_outputs(name) + [f"{key}.next" for key in caches[name]]
+        names_in = graph_inputs(name, net.config) + [f"{key}.cache" for key in caches[name]]
+        names_out = graph_outputs(name, net.config) + [f"{key}.next" for key in caches[name]]
         problems += _axes(folder / f"{name}.onnx", names_in, names_out)
         for batch, frames in SHAPES:
             example = example_inputs(net.config, batch, frames, seed=batch * 100 + frames)

@@ -18,7 +18,6 @@ from ..engine.model.config import ModelConfig
 from ..engine.model.network import RepairNet
 
 OPSET = 18  # 21 and 23 run about a tenth slower in ONNX Runtime
-RESIDUALS = 7
 
 
 def cache_shapes(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, list[int]]:
@@ -50,7 +49,7 @@ def holding(layers: list[Memory], caches: tuple[Tensor, ...]) -> Iterator[None]:
 
 
 class ControlGraph(nn.Module):
-    """(control, *caches) -> (residual.0 ... residual.6, tokens, *next caches)."""
+    """(control, *caches) -> (residual.0 ... residual.<n>, tokens, *next caches)."""
 
     def __init__(self, net: RepairNet) -> None:
         super().__init__()
@@ -64,15 +63,16 @@ class ControlGraph(nn.Module):
 
 
 class DenoiserGraph(nn.Module):
-    """(x_t, t, stem, mix, residual.0 ... residual.6, tokens, *caches) -> (estimate, *next caches)."""
+    """(x_t, t, stem, mix, residual.0 ... residual.<n>, tokens, *caches) -> (estimate, *next caches)."""
 
     def __init__(self, net: RepairNet) -> None:
         super().__init__()
         self.model = net.denoiser
+        self.count = len(net.config.residuals)
 
     def forward(self, x_t: Tensor, t: Tensor, stem: Tensor, mix: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         layers = [layer for _, layer in memories(self.model)]
-        residuals, tokens, caches = list(rest[:RESIDUALS]), rest[RESIDUALS], rest[RESIDUALS + 1 :]
+        residuals, tokens, caches = list(rest[: self.count]), rest[self.count], rest[self.count + 1 :]
         with holding(layers, caches):
             estimate = self.model(x_t, t, stem, mix, residuals, tokens)
             return (estimate, *[_kept(layer) for layer in layers])
@@ -86,56 +86,45 @@ def _kept(layer: Memory) -> Tensor:
 def example_inputs(config: ModelConfig, batch: int = 2, frames: int = 5, seed: int = 0) -> dict[str, Tensor]:
     """Random inputs of both graphs, without caches."""
     generator = torch.Generator().manual_seed(seed)
-    d0, d1, d2 = config.denoiser
     bands = config.bands
     shapes: dict[str, tuple[int, int]] = {
         "control": (config.features, bands),
         **dict.fromkeys(("x_t", "stem", "mix"), (config.latent, bands)),
-        **{
-            f"residual.{i}": shape
-            for i, shape in enumerate(
-                [
-                    (d0, bands),
-                    (d0, bands),
-                    (d0, bands // 2),
-                    (d1, bands // 2),
-                    (d1, bands // 4),
-                    (d2, bands // 4),
-                    (d2, bands // 4),
-                ]
-            )
-        },
-        "tokens": (config.tokens, bands // 4),
+        **{f"residual.{i}": (width, config.bands_at(level)) for i, (level, width) in enumerate(config.residuals)},
+        "tokens": (config.tokens, config.bands_at(2)),
     }
     inputs = {name: torch.randn(batch, *shape, frames, generator=generator) for name, shape in shapes.items()}
     inputs["t"] = torch.rand(batch, generator=generator)
     return inputs
 
 
-def graph_inputs(name: str) -> list[str]:
+def graph_inputs(name: str, config: ModelConfig) -> list[str]:
     """Input names of a graph in order, without caches."""
-    if name == "control":
-        return ["control"]
-    return ["x_t", "t", "stem", "mix", *[f"residual.{i}" for i in range(RESIDUALS)], "tokens"]
+    return ["control"] if name == "control" else ["x_t", "t", "stem", "mix", *_controls(config)]
 
 
-def graph_outputs(name: str) -> list[str]:
+def graph_outputs(name: str, config: ModelConfig) -> list[str]:
     """Output names of a graph in order, without caches."""
-    return [*[f"residual.{i}" for i in range(RESIDUALS)], "tokens"] if name == "control" else ["estimate"]
+    return _controls(config) if name == "control" else ["estimate"]
+
+
+def _controls(config: ModelConfig) -> list[str]:
+    return [*[f"residual.{i}" for i in range(len(config.residuals))], "tokens"]
 
 
 def write_graph(name: str, net: RepairNet, path: Path) -> dict[str, list[int]]:
     """Export "control" or "denoiser" to one file with dynamic batch and frames; returns the caches' shapes."""
     graph: nn.Module = (ControlGraph if name == "control" else DenoiserGraph)(net.eval())
     example = example_inputs(net.config)
-    inputs = tuple(example[key] for key in graph_inputs(name))
+    plain_in, plain_out = graph_inputs(name, net.config), graph_outputs(name, net.config)
+    inputs = tuple(example[key] for key in plain_in)
     model = net.control if name == "control" else net.denoiser
-    plain: tuple[Any, ...] = inputs if name == "control" else (*inputs[:4], list(inputs[4 : 4 + RESIDUALS]), inputs[-1])
+    plain: tuple[Any, ...] = inputs if name == "control" else (*inputs[:4], list(inputs[4:-1]), inputs[-1])
     shapes = cache_shapes(model, plain)
     caches = tuple(torch.randn(inputs[0].shape[0], *shape) for shape in shapes.values())
     cache_in, cache_out = [f"{key}.cache" for key in shapes], [f"{key}.next" for key in shapes]
-    names_in, names_out = graph_inputs(name) + cache_in, graph_outputs(name) + cache_out
-    axes = {key: {0: "batch", 3: "frames"} for key in (*graph_inputs(name), *graph_outputs(name)) if key != "t"}
+    names_in, names_out = plain_in + cache_in, plain_out + cache_out
+    axes = {key: {0: "batch", 3: "frames"} for key in (*plain_in, *plain_out) if key != "t"}
     axes |= {"t": {0: "batch"}} if name == "denoiser" else {}
     axes |= {key: {0: "batch"} for key in (*cache_in, *cache_out)}
     with warnings.catch_warnings():

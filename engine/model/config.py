@@ -2,32 +2,123 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..errors import ModelError
 from ..features import FEATURES
 from ..latent import SLOTS, BandLayout
 
+#: Keys of a U-Net's configuration that mean nothing here: its picture's size and channels (the convolutions in and out
+#: are made anew), and what only a text prompt, a class or a guidance scale would feed.
+UNUSED = frozenset(
+    {
+        "sample_size", "in_channels", "out_channels", "center_input_sample", "conv_in_kernel", "conv_out_kernel",
+        "encoder_hid_dim", "encoder_hid_dim_type", "class_embed_type", "num_class_embeds",
+        "projection_class_embeddings_input_dim", "addition_embed_type", "addition_time_embed_dim",
+        "addition_embed_type_num_heads", "time_cond_proj_dim",
+    }
+)  # fmt: skip
+#: What a U-Net may be made of: convolutions, and transformers that can be run within a frame.
+BLOCKS = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+ONLY = {
+    "downsample_padding": 1,
+    "dual_cross_attention": False,
+    "attention_type": "default",
+    "class_embeddings_concat": False,
+}
+
+
+def _check_base(base: dict[str, Any], bands: int) -> None:
+    """Raises ModelError where a U-Net of this configuration cannot stand in the denoiser's place."""
+    for key, known in BLOCKS.items():
+        found = base[key]
+        for block in found if isinstance(found, list) else [found]:
+            if block not in known:
+                raise ModelError(
+                    f"{key} has {block!r}, whose attention or resampling cannot be kept within a frame and so not be "
+                    f"streamed; choose a U-Net of {' and '.join(name for name in known if name)}"
+                )
+    if "CrossAttnDownBlock2D" not in base["down_block_types"]:
+        raise ModelError("down_block_types has no CrossAttnDownBlock2D to read the band tokens; choose one that has")
+    for key, value in ONLY.items():
+        if base[key] != value:
+            raise ModelError(f"{key}={base[key]!r} is not supported; choose a U-Net with {value!r}")
+    widths = base["block_out_channels"]
+    deepest = (bands - 1).bit_length() - 1  # two or three bands are left
+    if not isinstance(widths, list) or not all(isinstance(width, int) for width in widths):
+        raise ModelError(f"block_out_channels={widths!r} is not a list of widths; download config.json again")
+    if not 2 <= len(widths) <= deepest:
+        raise ModelError(
+            f"block_out_channels={widths} has {len(widths)} levels, and {bands} bands are enough for 2 to {deepest}; "
+            "choose a U-Net of as many"
+        )
+    for width in widths:
+        if width % 2:
+            raise ModelError(f"block_out_channels has {width}: widths must be even, for re and im halves")
+    reads = base["cross_attention_dim"]
+    if isinstance(reads, list) and len(set(reads)) > 1:
+        raise ModelError(f"cross_attention_dim={reads} differs by level; choose a U-Net that has one for all")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of control branch and denoiser; three levels, each with half the bands of the one before."""
+    """Sizes of control branch and denoiser; each level has half the bands of the one before, rounded up.
+
+    `base` is the configuration, as diffusers writes it, of a U-Net of the Stable Diffusion family in the denoiser's
+    place (`with_base`); without it the denoiser is our own, with three levels of one layer each.
+    """
 
     bands: int = BandLayout().bands
     features: int = FEATURES
     latent: int = 4 * SLOTS
     control: tuple[int, int, int] = (64, 96, 128)
-    denoiser: tuple[int, int, int] = (32, 48, 64)
+    denoiser: tuple[int, ...] = (32, 48, 64)
     tokens: int = 64
     head_channels: int = 16
+    base: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.bands % 4:
             raise ModelError(f"bands={self.bands} must be a multiple of 4: frequency is halved twice")
-        for width in (*self.control, *self.denoiser):
+        for width in self.control if self.base else (*self.control, *self.denoiser):
             if width % 2 or width % self.head_channels:
                 raise ModelError(f"width {width} must be even and a multiple of head_channels={self.head_channels}")
+        if self.base:
+            _check_base(self.base, self.bands)
+        elif len(self.denoiser) != 3:
+            raise ModelError(f"denoiser={list(self.denoiser)}: our own denoiser has three levels; give three widths")
+
+    def with_base(self, base: dict[str, Any]) -> ModelConfig:
+        """These sizes with a pretrained U-Net's configuration (all keys) in the denoiser's place: its widths, and
+        tokens as wide as what its cross-attention reads. Raises ModelError, naming the value, for one that cannot be
+        streamed."""
+        kept = json.loads(json.dumps({key: base[key] for key in sorted(base) if key[0] != "_" and key not in UNUSED}))
+        _check_base(kept, self.bands)
+        reads = kept["cross_attention_dim"]
+        tokens = reads[0] if isinstance(reads, list) else reads
+        return replace(self, denoiser=tuple(kept["block_out_channels"]), tokens=tokens, base=kept)
+
+    @property
+    def residuals(self) -> list[tuple[int, int]]:
+        """(level, width) of each place where the control branch adds to the U-Net: its skips in order, then the
+        middle."""
+        last, layers = len(self.denoiser) - 1, self.base["layers_per_block"] if self.base else 1
+        found = [(0, self.denoiser[0])]
+        for level, width in enumerate(self.denoiser):
+            found += [(level, width)] * (layers[level] if isinstance(layers, list) else layers)
+            if level < last:
+                found.append((level + 1, width))
+        return [*found, (last, self.denoiser[-1])]
+
+    def bands_at(self, level: int) -> int:
+        """Bands of a level: 84, 42, 21, 11, 6."""
+        return -(-self.bands // 2**level)
 
     @property
     def lookahead(self) -> int:

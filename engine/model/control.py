@@ -28,8 +28,8 @@ class ResBlock(nn.Module):
 
 
 class ControlBranch(nn.Module):
-    """Features (B, 238, K, N) to the residuals of the denoiser's six skips and middle, and band tokens (B, D, K / 4,
-    N).
+    """Features (B, 238, K, N) to the residuals of the denoiser's skips and middle (`ModelConfig.residuals`), and band
+    tokens (B, D, K / 4, N). Levels of a pretrained base below the third halve the bands of what the third found.
 
     It sees neither x_t nor t, so its outputs are cached for all steps. The output at frame n + 16 belongs to frame n:
     each convolution is causal, its centre lies half its width in the past, and the finer levels wait for the coarsest
@@ -41,7 +41,6 @@ class ControlBranch(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         c0, c1, c2 = config.control
-        d0, d1, d2 = config.denoiser
         self.conv_in = nn.Conv2d(config.features, c0, 1)
         self.band_bias = nn.Parameter(torch.zeros(1, c0, config.bands, 1))
         self.down = nn.ModuleList([CausalConv2d(c0, c1, (3, 1), stride=2), CausalConv2d(c1, c2, (3, 1), stride=2)])
@@ -53,17 +52,22 @@ class ControlBranch(nn.Module):
         reach = [sum(map(sum, blocks)) for blocks in self.DILATIONS]
         assert sum(reach) == config.lookahead, reach
         self.wait = nn.ModuleList([Delay(reach[1] + reach[2]), Delay(reach[2])])
-        widths = [(c0, d0), (c0, d0), (c1, d0), (c1, d1), (c2, d1), (c2, d2), (c2, d2)]
-        self.zero = nn.ModuleList(PhaseAwareZeroConv(inputs, outputs) for inputs, outputs in widths)
+        self.places = [level for level, _ in config.residuals]
+        self.zero = nn.ModuleList(
+            PhaseAwareZeroConv(config.control[min(level, 2)], width) for level, width in config.residuals
+        )
+        self.deeper = nn.ModuleList(CausalConv2d(c2, c2, (3, 1), stride=2) for _ in config.denoiser[3:])
         self.tokens = nn.Conv2d(c2, config.tokens, 1)
 
     def forward(self, features: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Residuals (seven tensors) and band tokens."""
+        """Residuals (a tensor for each of `ModelConfig.residuals`) and band tokens."""
         x = self.levels[0](self.conv_in(features) + self.band_bias)
         fine = self.wait[0](x)
         x = self.levels[1](self.down[0](x))
         middle = self.wait[1](x)
         x = self.levels[2](self.down[1](x))
         x = self.attention(x)[0]
-        sources = [fine, fine, middle, middle, x, x, x]
-        return [zero(source) for zero, source in zip(self.zero, sources, strict=True)], self.tokens(x)
+        levels = [fine, middle, x]
+        for down in self.deeper:
+            levels.append(down(levels[-1]))
+        return [zero(levels[place]) for zero, place in zip(self.zero, self.places, strict=True)], self.tokens(x)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from diffusers import UNet2DConditionModel
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from .attention import FrequencyTransformer
-from .causal import CausalConv2d, ChannelNorm, FrequencyUpsample
+from .attention import FrameTransformer, FrequencyTransformer
+from .causal import CausalConv2d, ChannelNorm, FrameNorm, FrequencyUpsample
 from .config import ModelConfig
 
 
 def build_unet(config: ModelConfig) -> UNet2DConditionModel:
     """The denoiser's U-Net: latent (B, 64, K, N) in, head outputs (B, 130, K, N) out, ready for streaming."""
+    if config.base:
+        return make_base_causal(UNet2DConditionModel.from_config(base_config(config)))
     unet = UNet2DConditionModel(
         in_channels=config.latent,
         out_channels=config.head_outputs,
@@ -54,4 +58,44 @@ def _causal_layer(layer: nn.Module, config: ModelConfig) -> nn.Module | None:
         return ChannelNorm(layer.num_channels)
     if isinstance(layer, nn.Conv2d) and layer.kernel_size[1] > 1:
         return CausalConv2d(layer.in_channels, layer.out_channels, (layer.kernel_size[0], layer.kernel_size[1]))
+    return None
+
+
+def base_config(config: ModelConfig) -> dict[str, Any]:
+    """The configuration of a pretrained U-Net, with our latent going in and our head's outputs coming out."""
+    assert config.base is not None
+    return config.base | {"in_channels": config.latent, "out_channels": config.head_outputs}
+
+
+def make_base_causal(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Exchange, in place, the layers of a pretrained U-Net for causal ones that keep its weights: on sound that does
+    not change over time it answers as before. Only the output convolution starts at zero. Returns the same U-Net."""
+    _exchange(unet)
+    nn.init.zeros_(unet.conv_out.conv.weight)
+    nn.init.zeros_(unet.conv_out.conv.bias)
+    return unet
+
+
+def _exchange(parent: nn.Module) -> None:
+    for name, child in list(parent.named_children()):
+        causal = _same_but_causal(child)
+        if causal is None:
+            _exchange(child)
+        else:
+            setattr(parent, name, causal)
+
+
+def _same_but_causal(layer: nn.Module) -> nn.Module | None:
+    if isinstance(layer, Downsample2D):
+        return CausalConv2d.of(layer.conv, stride=2)
+    if isinstance(layer, Upsample2D):
+        made = FrequencyUpsample(layer.channels, layer.out_channels)
+        made.conv = CausalConv2d.of(layer.conv)
+        return made
+    if isinstance(layer, Transformer2DModel):
+        return FrameTransformer(layer)
+    if isinstance(layer, nn.GroupNorm):
+        return FrameNorm(layer)
+    if isinstance(layer, nn.Conv2d) and layer.kernel_size[1] > 1:
+        return CausalConv2d.of(layer)
     return None

@@ -1,4 +1,5 @@
-"""The training loop: one process, CPU or one GPU, resumable from its checkpoint with the same data order."""
+"""The training loop: on a CPU, a GPU, or in several processes by accelerate; resumable from its checkpoint with the
+same data order."""
 
 from __future__ import annotations
 
@@ -15,6 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from ..bands import band_importance
@@ -24,6 +28,7 @@ from ..errors import TrainingError
 from ..features import FeatureMaker
 from ..latent import Latent
 from ..model import losses
+from ..model.base import load_base
 from ..model.config import ModelConfig
 from ..model.lora import add_adapter, save_adapter
 from ..model.network import RepairNet
@@ -82,12 +87,24 @@ def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     return out
 
 
+def make_accelerator(options: TrainOptions) -> Accelerator:
+    """What places, casts, and joins the processes, if a launcher has started several."""
+    # accelerate keeps its device and precision for the whole Python process; the next run may want others.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=options.torch_device().type == "cpu", mixed_precision="bf16" if options.bf16 else "no")
+
+
 class Trainer:
-    """Holds model, optimiser, average and data of one run; `step()` until done."""
+    """Holds model, optimiser, average and data of one run; `step()` until done.
+
+    With P processes each step is one of P batches, one a process: number `step * P + p` of the run's order, so that one
+    process sees what it always saw. The first process alone writes.
+    """
 
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
-        self.device = options.torch_device()
+        self.accelerator = make_accelerator(options)
+        self.device = self.accelerator.device
         if options.threads:
             torch.set_num_threads(options.threads)
         torch.manual_seed(options.seed)
@@ -95,22 +112,34 @@ class Trainer:
         self.typical: dict[str, float] = {}
         self.step_index = 0
         self.seconds = 0.0
-        options.run.mkdir(parents=True, exist_ok=True)
+        if self.writes:
+            options.run.mkdir(parents=True, exist_ok=True)
         checkpoint = self.checkpoint_path
         saved = _load(checkpoint, self.device) if checkpoint.exists() else None
+        if saved is not None and ModelConfig.from_dict(saved["model"]) != options.model:
+            raise TrainingError(
+                f"{checkpoint} holds a network of other sizes or of another base; give --base and [model] as when it "
+                "was begun, or another --run"
+            )
         if saved is None and options.start_from is None:
-            for zero_conv in self.net.control.zero:
-                zero_conv.open()  # the output layer alone keeps the new network silent
+            if options.base is not None:  # its zero convolutions stay at zero: what it has learnt is not disturbed
+                self.net.denoiser.unet = load_base(options.base, options.model).to(
+                    self.device, memory_format=torch.channels_last
+                )
+            else:
+                for zero_conv in self.net.control.zero:
+                    zero_conv.open()  # the output layer alone keeps the new network silent
         if options.start_from is not None:
             start = (
                 _from_bundle(options.start_from)
                 if options.start_from.is_dir()
                 else _load(options.start_from, self.device)
             )
-            if start["model"] != options.model.to_dict():
-                raise TrainingError(
-                    f"{options.start_from} holds a network of other sizes; set [model] to {start['model']}"
+            if ModelConfig.from_dict(start["model"]) != options.model:
+                give = (
+                    "give the --base it came from" if start["model"].get("base") else f"set [model] to {start['model']}"
                 )
+                raise TrainingError(f"{options.start_from} holds a network of other sizes; {give}")
             missing = self.net.load_state_dict(start["ema"], strict=False).missing_keys
             if any(self.net.get_parameter(name).ndim > 1 for name in missing):
                 raise TrainingError(f"{options.start_from} lacks {missing[0]}; it is not a whole network")
@@ -126,8 +155,9 @@ class Trainer:
         self.scale = scale.to(self.device)
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.parameters: list[Tensor] = list(self.trained.values())
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, options.learning_rate, (0.95, 0.99), weight_decay=0.01, fused=True
+        self.joined = self.accelerator.prepare_model(self.model)
+        self.optimiser = self.accelerator.prepare_optimizer(
+            torch.optim.AdamW(self.parameters, options.learning_rate, (0.95, 0.99), weight_decay=0.01, fused=True)
         )
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
         if saved is not None:
@@ -140,7 +170,23 @@ class Trainer:
         maker = FeatureMaker(self.latent)
         self.batches = PoolBatches(options.pool, "train", maker, options.crop, options.seed)
         self.schedule = BridgeSchedule()
-        (options.run / "options.json").write_text(json.dumps(asdict(options), default=str, indent=1) + "\n")
+        if self.writes:
+            (options.run / "options.json").write_text(json.dumps(asdict(options), default=str, indent=1) + "\n")
+        self.accelerator.wait_for_everyone()  # nobody looks for a checkpoint when another has begun to write one
+
+    @property
+    def writes(self) -> bool:
+        """Whether this is the process that writes checkpoints and logs."""
+        return self.accelerator.is_main_process
+
+    def batch_number(self, step: int) -> int:
+        """Which batch of the run's order this process takes in a step."""
+        return step * self.accelerator.num_processes + self.accelerator.process_index
+
+    def agree(self) -> None:
+        """The first process's clock for all: learning rate and end of the run hang on it."""
+        if self.accelerator.num_processes > 1:
+            self.seconds = float(broadcast(torch.tensor(self.seconds, dtype=torch.float32, device=self.device)))
 
     @property
     def checkpoint_path(self) -> Path:
@@ -171,26 +217,26 @@ class Trainer:
         the stem alone (negative is good; as a share of what that typically costs, tenths of dB for log_error)."""
         options = self.options
         data = tensors(batch, self.device)
-        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + self.step_index)
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + self.batch_number(self.step_index))
         t, x_t = bridge_point(data["truth"], data["stem"], self.schedule, generator, options.at_end)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(self.step_index)
         self.model.train()
         self.net.denoiser.trusts = options.adapter is not None or self.done > options.trust_from
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.bf16):
-            estimate = self.model(data["control"], x_t, t, data["stem"], data["mix"])
+        with self.accelerator.autocast():
+            estimate = self.joined(data["control"], x_t, t, data["stem"], data["mix"])
         arguments = (data, self.latent, self.scale, options.weights, self.floor)
         terms = repair_terms(estimate.float(), *arguments)
         if self.step_index % 4 == 0:
             with torch.no_grad():
-                untouched = repair_terms(data["stem"], *arguments)
+                untouched = self.accelerator.reduce(repair_terms(data["stem"], *arguments), "mean")
             for name, value in untouched.items():
                 self.typical[name] = 0.96 * self.typical.get(name, float(value)) + 0.04 * float(value)
         terms = {name: v if name == "log_error" else v / (self.typical[name] + 1e-6) for name, v in terms.items()}
         loss = torch.stack([getattr(options.weights, name) * value for name, value in terms.items()]).sum()
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, options.clip)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, options.clip)
         if torch.isfinite(norm):
             self.optimiser.step()
         decay = min(options.ema, (1 + self.step_index) / (10 + self.step_index))
@@ -202,6 +248,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint beside its place and rename it."""
+        if not self.writes:
+            return
         part = self.checkpoint_path.with_suffix(".part")
         state = {
             "net": dict(self.trained),
@@ -273,14 +321,15 @@ def train(options: TrainOptions, say: Callable[[str], None] = print) -> Path:
 def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
     from .validate import quick_table  # here: validation reads the trainer's own types
 
-    options = trainer.options
-    say(
-        f"{sum(p.numel() for p in trainer.parameters):,} parameters on {trainer.device}, from step {trainer.step_index}"
-    )
+    options, processes = trainer.options, trainer.accelerator.num_processes
+    where = f"{trainer.device}" if processes == 1 else f"{processes} processes ({trainer.accelerator.distributed_type})"
+    if not trainer.writes:
+        say = _silent
+    say(f"{sum(p.numel() for p in trainer.parameters):,} parameters on {where}, from step {trainer.step_index}")
     loader: Any = torch.utils.data.DataLoader(
         trainer.batches,  # type: ignore[arg-type]
         batch_size=None,
-        sampler=range(trainer.step_index, options.steps),
+        sampler=range(trainer.batch_number(trainer.step_index), options.steps * processes, processes),
         num_workers=options.workers,
         prefetch_factor=3 if options.workers else None,
         multiprocessing_context="fork" if options.workers else None,
@@ -294,14 +343,16 @@ def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
         running = {k: v if k not in running else 0.97 * running[k] + 0.03 * v for k, v in terms.items()}
         now = time.monotonic()
         trainer.seconds, last = trainer.seconds + now - last, now
+        trainer.agree()
         if trainer.step_index % 20 == 0:
             pace = (now - tick) / (trainer.step_index - ticked)
             tick, ticked = now, trainer.step_index
             left = min((options.steps - trainer.step_index) * pace, options.minutes * 60 - trainer.seconds)
             shown = "  ".join(f"{k} {v:+.3f}" for k, v in running.items())
             say(f"step {trainer.step_index}/{options.steps}  {shown}  {pace:.2f} s/step  {left / 60:.0f} min left")
-            _append(log, {"step": trainer.step_index, "seconds_a_step": pace, **running})
-        if trainer.step_index % options.validate_every == 0:
+            if trainer.writes:
+                _append(log, {"step": trainer.step_index, "seconds_a_step": pace, **running})
+        if trainer.step_index % options.validate_every == 0 and trainer.writes:
             table = quick_table(trainer)
             say(f"valid {trainer.step_index}: " + "  ".join(f"{k} {v:+.2f}" for k, v in table.items()))
             _append(options.run / "valid.csv", {"step": trainer.step_index, **table})
@@ -312,7 +363,13 @@ def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
         if trainer.seconds > options.minutes * 60:
             break
     trainer.save()
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
     return trainer.checkpoint_path
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from ..bundle import base_bundle
 from ..errors import TrainingError
+from ..model.base import with_base
 from ..model.config import ModelConfig
 from .dataset import CropConfig
 
@@ -31,7 +32,8 @@ class LossWeights:
 class TrainOptions:
     """One run. `start_from` is a checkpoint.pt or an exported bundle's folder. `minutes` (of training, resumed ones
     counted in) and `steps` both end it, and by the nearer of them the learning rate falls to `final_rate` of its
-    peak."""
+    peak. `base` is the folder of a pretrained U-Net for the denoiser's place, which then decides the denoiser's sizes
+    in `model`."""
 
     run: Path
     pool: Path
@@ -54,6 +56,7 @@ class TrainOptions:
     adapter: str | None = None
     rank: int = 8
     start_from: Path | None = None
+    base: Path | None = None
     crop: CropConfig = field(default_factory=CropConfig)
     weights: LossWeights = field(default_factory=LossWeights)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -61,6 +64,12 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.minutes <= 0:
             raise TrainingError(f"steps={self.steps}, minutes={self.minutes}: give more than zero of both")
+        if self.base is not None:
+            object.__setattr__(self, "model", with_base(self.model, self.base))
+            if self.adapter is not None and self.start_from is None:
+                raise TrainingError(
+                    f"an adapter for base {self.base} needs what was trained from it: set start_from to that checkpoint"
+                )
         if self.adapter is not None and self.start_from is None:
             object.__setattr__(self, "start_from", base_bundle())  # an adapter needs the base that it adapts
         if self.device not in ("auto", "cpu", "cuda"):
