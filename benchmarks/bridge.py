@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,42 +203,52 @@ class Played:
     worst_s: float = 0.0
 
 
-async def _play(port: int, seconds: float, quality: str, met: Played, begin: float) -> None:
-    stem, mix = (np.tile(sound, (1, 1 + int(seconds * RATE / sound.shape[1]))) for sound in excerpt(10.0))
+async def _play(
+    port: int, seconds: float, quality: str, met: Played, begin: float, ended: threading.Event | None = None
+) -> None:
+    stem, mix = (np.concatenate([sound, sound[:, :FRAMES]], axis=1) for sound in excerpt(10.0))
     async with AsyncClient(RATE, 2, 2, max_block=FRAMES, port=port) as client:
         await client.set_quality(quality)
         await asyncio.sleep(max(0.0, begin - time.monotonic()))
-        first = time.monotonic()
-        for number in range(int(seconds * RATE / FRAMES)):
-            part = slice(number * FRAMES, number * FRAMES + FRAMES)
+        first, number = time.monotonic(), 0
+        while number < seconds * RATE / FRAMES and not (ended is not None and ended.is_set()):
+            start = number * FRAMES % (stem.shape[1] - FRAMES)
+            part = slice(start, start + FRAMES)
             asked = time.monotonic()
             reply = await client.send(stem[:, part], mix[:, part])
             if number * FRAMES > 2 * client.latency_samples:
                 met.blocks += 1
                 met.late += reply.status == Status.LATE
                 met.worst_s = max(met.worst_s, time.monotonic() - asked)
-            await asyncio.sleep(max(0.0, first + (number + 1) * FRAMES / RATE - time.monotonic()))
+            number += 1
+            await asyncio.sleep(max(0.0, first + number * FRAMES / RATE - time.monotonic()))
 
 
-def play(port: int, streams: int, seconds: float, quality: str) -> Played:
-    """That many streams at once in real time, begun apart within one chunk."""
+def play(
+    port: int, streams: int, seconds: float, quality: str, ended: threading.Event | None = None,
+    met: Played | None = None,
+) -> Played:  # fmt: skip
+    """That many streams at once in real time, begun apart within one chunk, for `seconds` or until `ended`; what they
+    meet is added to `met`."""
+    met = Played() if met is None else met
 
     async def all_of_them() -> Played:
-        met, begin = Played(), time.monotonic() + 2.0
+        begin = time.monotonic() + 2.0
         await asyncio.gather(
-            *(_play(port, seconds, quality, met, begin + 0.046 * i / streams) for i in range(streams))
+            *(_play(port, seconds, quality, met, begin + 0.046 * i / streams, ended) for i in range(streams))
         )
         return met
 
     return asyncio.run(all_of_them())
 
 
-def carried(seconds: float, most: int) -> list[tuple[str, int, Played]]:
-    """(quality, streams, what they met), for one more stream each time until blocks are late."""
+def carried(seconds: float, least: int, most: int) -> list[tuple[str, int, Played]]:
+    """(quality, streams, what they met), from `least` streams (half as many at the quality best, which takes two steps)
+    for one more each time until blocks are late."""
     found = []
     with bridge("--max-streams", str(most + 1)) as (port, _):
         for quality in ("draft", "best"):
-            for streams in range(1, most + 1):
+            for streams in range(least if quality == "draft" else max(1, least // 2), most + 1):
                 met = play(port, streams, seconds, quality)
                 found.append((quality, streams, met))
                 if met.late > 0:
@@ -333,26 +343,23 @@ def fuzz(port: int, count: int, seed: int, rate: float = 0.0) -> int:
     return sent
 
 
-def fuzz_beside_a_stream(messages: int, rate: float) -> tuple[Played, Played, float, float]:
-    """(a stream alone, the same beside `messages` mutated messages, memory before and after in MB)."""
-    with bridge("--max-streams", "64") as (port, number):
-        fuzz(port, 3000, seed=0)  # what grows once
-        alone = play(port, 1, 15.0, "draft")
-        before, met, ended = resident_mb(number), Played(), threading.Event()
-
-        def honest() -> None:
-            while not ended.is_set():
-                part = play(port, 1, 10.0, "draft")
-                met.blocks += part.blocks
-                met.late += part.late
-                met.worst_s = max(met.worst_s, part.worst_s)
-
-        player = threading.Thread(target=honest)
+def fuzz_beside_a_stream(messages: int, rate: float) -> tuple[Played, Played, list[float]]:
+    """(a stream alone for 15 s, the same beside `messages` mutated messages from the first to the last, memory in
+    MB before them and after each quarter)."""
+    with bridge() as (port, number):
+        ended, met, alone = threading.Event(), Played(), Played()
+        player = threading.Thread(target=play, args=(port, 1, 1e6, "draft", ended, met))
         player.start()
-        fuzz(port, messages, seed=1, rate=rate)
+        time.sleep(18.0)
+        alone, met.blocks, met.late, met.worst_s = replace(met), 0, 0, 0.0
+        fuzz(port, 3000, seed=0, rate=rate)  # what grows once
+        sizes = [resident_mb(number)]
+        for quarter in range(4):
+            fuzz(port, messages // 4, seed=1 + quarter, rate=rate)
+            sizes.append(resident_mb(number))
         ended.set()
         player.join()
-        return alone, met, before, resident_mb(number)
+        return alone, met, sizes
 
 
 def soak(minutes: float) -> tuple[int, int, list[float]]:
@@ -411,6 +418,7 @@ def main() -> None:
     parser.add_argument("what", nargs="+", choices=["round-trips", "carried", "memory", "fuzz", "soak"])
     parser.add_argument("--count", type=int, default=20000, help="round trips")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long streams play at once")
+    parser.add_argument("--least", type=int, default=1, help="streams at once to begin with")
     parser.add_argument("--most", type=int, default=24, help="streams that are tried at once")
     parser.add_argument("--messages", type=int, default=200_000, help="mutated messages")
     parser.add_argument("--rate", type=float, default=3000.0, help="of them a second; 0: as many as can be made")
@@ -425,7 +433,7 @@ def main() -> None:
     def show_carried() -> None:
         rows = [
             [quality, str(streams), str(met.blocks), str(met.late), f"{1000 * met.worst_s:.1f}"]
-            for quality, streams, met in carried(given.seconds, given.most)
+            for quality, streams, met in carried(given.seconds, given.least, given.most)
         ]
         head = ["quality", "streams", "blocks", "late", "longest answer, ms"]
         _print(console, f"Streams at {RATE} Hz, {FRAMES} frames, with the song, {given.seconds:g} s", head, rows)
@@ -435,14 +443,16 @@ def main() -> None:
         console.print(f"Memory: {first:.0f} MB with the model and one stream, {more:.1f} MB for each other stream")
 
     def show_fuzz() -> None:
-        alone, beside, before, after = fuzz_beside_a_stream(given.messages, given.rate)
+        alone, beside, sizes = fuzz_beside_a_stream(given.messages, given.rate)
         rows = [
             [name, str(met.blocks), str(met.late), f"{1000 * met.worst_s:.1f}"]
             for name, met in (("alone", alone), ("beside them", beside))
         ]
         head = ["a stream", "blocks", "late", "longest answer, ms"]
         pace = f"{given.rate:g} a second" if given.rate else "as fast as they can be made"
-        _print(console, f"{given.messages} mutated messages, {pace}; memory {before:.0f} -> {after:.0f} MB", head, rows)
+        shown = ", ".join(f"{size:.0f}" for size in sizes)
+        _print(console, f"{given.messages} mutated messages, {pace}", head, rows)
+        console.print(f"Memory before them and after each quarter, MB: {shown}")
 
     def show_soak() -> None:
         streams, blocks, sizes = soak(given.minutes)

@@ -16,7 +16,7 @@ from ..engine.stream import MODEL_RATE, DeltaStream
 from .presets import Preset
 
 KEPT = 6  # models in memory that no stream may be using
-RESERVE = 0.7  # of the processors' time, what streams may take: the rest is the DAW's
+RESERVE = 0.6  # of the processors' time, what streams may take: the rest is the DAW's, and what keeps blocks in time
 
 Key = tuple[tuple[tuple[Path, float], ...], str]
 

@@ -134,6 +134,22 @@ class Output:
             return out, Status.LATE
         return out, Status.WET if spoken else Status.WARMING_UP
 
+    def skip(self, count: int) -> None:
+        """As `pull`, for samples that nobody waits for."""
+        wanted = max(0, count - self._lead)
+        in_time = self.missing(count) == 0
+        self._lead -= count - wanted
+        if wanted == 0:
+            return
+        there = min(wanted, self._ready)
+        self._dry.drop(wanted)
+        self._change.drop(there)
+        self._spoken(there)
+        self._ready -= there
+        self._owed += wanted - there
+        self._heard = True
+        self._share.value = self._share.target = float(in_time)  # what follows is torn from what was before anyway
+
     def _spoken(self, count: int) -> bool:
         spoken = True
         while count:

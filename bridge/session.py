@@ -256,6 +256,11 @@ class Stream:
         """The worker's: one chunk's worth of work; True where there is more."""
         return self._turns.turn()
 
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody listens in real time."""
+        return self._turns.urgent
+
     async def flush(self) -> None:
         """Sends the last `latency` samples as blocks of sequence -1; the stream is as new afterwards."""
         if self._flush_done is not None:
@@ -325,7 +330,7 @@ class Stream:
                 channels = self.format.channels + self.format.mix_channels
                 at_once = None if flags & _OFFLINE else 0.0
                 self._wait(_Waiting(_LOST, self._position, gap, flags, time.perf_counter(), at_once))
-                self._take(np.zeros((channels, gap), np.float32), live=True)
+                self._take(np.broadcast_to(np.float32(0.0), (channels, gap)), live=True)
         self._sequence, self._position = sequence, position
 
     def _take(self, sound: np.ndarray, *, live: bool) -> None:
@@ -376,9 +381,10 @@ class Stream:
                 break
             self._waiting.popleft()
             self._waiting_frames -= head.frames
-            sound, status = self._output.pull(head.frames)
             if head.sequence == _LOST:
+                self._output.skip(head.frames)
                 continue
+            sound, status = self._output.pull(head.frames)
             self.counters.late += status == Status.LATE
             if self.watched:
                 self.scope.add("wet", sound)

@@ -20,6 +20,7 @@ from ..engine.stream import MODEL_RATE
 from .contract import Format
 
 BACKLOG_S = 1.0  # live sound that may wait for the model before it is given up
+AHEAD_S = 0.25  # live sound that may come before its time: what comes faster cannot be played, so is not urgent
 MOST_BACKLOG_S = 6.0  # sound that is kept for the model; of what comes beyond it only the length counts
 LOUDEST = 1e4
 
@@ -88,6 +89,8 @@ class Turns:
         self._inbox: deque[Piece] = deque()
         self._inbox_samples = 0
         self._needed = 0
+        self.urgent = False  # whether the last sound was live, and not faster than it can be played
+        self._ahead, self._fed_at = 0.0, 0.0  # samples
         self._errands: deque[_Errand] = deque()
         self._epoch = 0
         self._made: deque[tuple[int, Made]] = deque()
@@ -107,6 +110,10 @@ class Turns:
 
     def feed(self, piece: Piece) -> None:
         """The next sound."""
+        rate, now = self.format.sample_rate, time.monotonic()
+        self._ahead = max(0.0, self._ahead - (now - self._fed_at) * rate) + piece.samples
+        self._fed_at = now
+        self.urgent = piece.live and self._ahead <= AHEAD_S * rate + self.format.max_block
         with self._lock:
             last = self._inbox[-1] if self._inbox else None
             if last is not None and last.stem is None and piece.stem is None and not piece.after_end:

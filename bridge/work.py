@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
+import time
+from collections import deque
 from typing import Protocol
 
 _LOG = logging.getLogger("stemprover.bridge")
+QUIET_S = 2.0  # without urgent work, after which all threads may do the rest
 
 
 class Workload(Protocol):
     """Something with work to do."""
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody hears what comes of it, and cannot wait."""
 
     def turn(self) -> bool:
         """Do one chunk's worth, in a worker thread; True where there is more. Never called twice at a time."""
 
 
 class Workers:
-    """`threads` threads; whoever has work comes in turn, so nobody waits for more than one chunk of each of the
-    others."""
+    """`threads` threads. Urgent work goes first; of either kind whoever has work comes in turn, so that nobody waits
+    for more than one chunk of each of the others. While there is urgent work now and then, one thread is kept free of
+    the rest: a chunk that has begun cannot be stopped."""
 
     def __init__(self, threads: int) -> None:
-        self._queue: queue.SimpleQueue[Workload | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._known: dict[Workload, bool] = {}  # in the queue or at work; True: asked for again meanwhile
+        self._changed = threading.Condition()
+        self._urgent: deque[Workload] = deque()
+        self._patient: deque[Workload] = deque()
+        self._patient_running = 0
+        self._urgent_at = -QUIET_S
+        self._closed = False
+        self._known: dict[Workload, bool] = {}  # in a queue or at work; True: asked for again meanwhile
         self._threads = [
             threading.Thread(target=self._run, name=f"stemprover-worker-{i}", daemon=True) for i in range(threads)
         ]
@@ -33,33 +44,60 @@ class Workers:
 
     def wake(self, load: Workload) -> None:
         """There is work for it."""
-        with self._lock:
+        with self._changed:
             if load in self._known:
                 self._known[load] = True
                 return
             self._known[load] = False
-        self._queue.put(load)
+            self._add(load)
 
     def close(self) -> None:
         """Let the threads end after the turn that they are at."""
-        for _ in self._threads:
-            self._queue.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         for thread in self._threads:
             thread.join(timeout=5.0)
 
+    def _add(self, load: Workload) -> None:
+        if load.urgent:
+            self._urgent.append(load)
+            self._urgent_at = time.monotonic()
+        else:
+            self._patient.append(load)
+        self._changed.notify()
+
+    def _next(self) -> tuple[Workload, bool] | None:
+        """What to do now, and whether it is urgent; None: nothing yet."""
+        if self._urgent:
+            return self._urgent.popleft(), True
+        spare = 1 if time.monotonic() - self._urgent_at < QUIET_S else 0
+        if self._patient and self._patient_running < max(1, len(self._threads) - spare):
+            self._patient_running += 1
+            return self._patient.popleft(), False
+        return None
+
     def _run(self) -> None:
-        while (load := self._queue.get()) is not None:
+        while True:
+            with self._changed:
+                while (found := self._next()) is None:
+                    if self._closed:
+                        return
+                    self._changed.wait(QUIET_S / 4 if self._patient else None)
+                if self._closed:
+                    return
+            load, urgent = found
             try:
                 more = load.turn()
             except Exception:  # one stream's trouble must not take the thread from the others
                 _LOG.exception("event=worker-error")
                 more = False
-            with self._lock:
-                again = more or self._known[load]
-                if again:
+            with self._changed:
+                if not urgent:
+                    self._patient_running -= 1
+                if more or self._known[load]:
                     self._known[load] = False
+                    self._add(load)
                 else:
                     del self._known[load]
-            if again:
-                self._queue.put(load)
-            del load  # not kept while there is nothing to do
+            del load, found  # not kept while there is nothing to do

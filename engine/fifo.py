@@ -29,3 +29,11 @@ class Fifo:
             taken.append(block)
             samples -= block.shape[1]
         return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
+
+    def drop(self, samples: int) -> None:
+        """Take out the next `samples` samples, which have to be there, for nothing."""
+        while samples > 0:
+            block = self._blocks.popleft()
+            if block.shape[1] > samples:
+                self._blocks.appendleft(block[:, samples:])
+            samples -= block.shape[1]
