@@ -21,6 +21,7 @@ from .outfile import check_output
 from .plan import RenderPlan, make_folder
 from .presets import Preset
 from .render import ChunkRepairer, Progress, render_file
+from .stemset import complete_set, is_set
 
 if TYPE_CHECKING:
     from ..engine.detect.analysis import Analysis
@@ -75,10 +76,11 @@ def file_progress(name: str, *, sound: bool = True) -> Iterator[Progress]:
         yield lambda done_s, total_s: bars.update(task, completed=done_s, total=total_s)
 
 
-def run_plan(plan: RenderPlan, choice: Choice, *, mix: Path | None, overwrite: bool) -> int:
+def run_plan(plan: RenderPlan, choice: Choice, *, mix: Path | None, overwrite: bool, in_sum: bool = False) -> int:
     """Repair every file of a plan, one after the other, and say how each went. Returns the exit code.
 
-    choice: a preset and its repairer for all files, or what chooses them for each.
+    choice: a preset and its repairer for all files, or what chooses them for each. in_sum: if they are all stems of the
+    song `mix`, have them sum to it.
 
     A file that fails does not stop the others. The code is 0 if all went well, 2 if only inputs were wrong, else 1.
     """
@@ -120,6 +122,14 @@ def run_plan(plan: RenderPlan, choice: Choice, *, mix: Path | None, overwrite: b
             failed(job.source, StemProverError(f"internal error: {what}; {hint}"))
         else:
             _OUT.print(Text(report.render()))
+    plain = not isinstance(choice, tuple) or not (choice[1].before or choice[1].after)
+    if in_sum and plain and mix is not None and not failures:
+        try:
+            if is_set(plan.jobs, mix):
+                with file_progress("the stems' sum") as progress:
+                    _OUT.print(Text(complete_set(plan.jobs, mix, progress=progress).render()))
+        except StemProverError as error:
+            failed(mix, error)
     total = len(plan.jobs) + len(plan.failures)
     if total > 1:
         done = total - len(failures)

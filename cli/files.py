@@ -43,6 +43,9 @@ def repair(
     steps: Annotated[
         int | None, typer.Option(metavar="N", help="Model steps (1 to 50), in place of --quality.")
     ] = None,
+    in_sum: Annotated[
+        bool, typer.Option("--sum/--no-sum", help="Have a song's stems sum to it again, if all of them are given.")
+    ] = True,
     device: DeviceOption = Device.AUTO,
     jobs: JobsOption = None,
     overwrite: OverwriteOption = False,
@@ -51,6 +54,7 @@ def repair(
 
     \b
     stemprover repair vocals.wav -o repaired.wav --mix song.wav
+    stemprover repair vocals.wav drums.wav bass.wav other.wav -o repaired/ --mix song.wav
     stemprover repair stems/ -o repaired/ --mix song.wav --preset bleed
     stemprover repair stems/ -o repaired/ --mix song.wav --preset auto
     """
@@ -78,7 +82,7 @@ def repair(
         choice = AutoChoice(lambda found: options.make_repairer(found, wet=wet if found.wet else None, **settings))
     else:
         choice = (options.make_repairer(chosen, wet=wet, **settings), chosen)
-    raise typer.Exit(run_plan(plan, choice, mix=mix, overwrite=overwrite))
+    raise typer.Exit(run_plan(plan, choice, mix=mix, overwrite=overwrite, in_sum=in_sum))
 
 
 def demo(
