@@ -88,6 +88,7 @@ class AsyncClient:
         self._sequence = itertools.count()
         self._position = 0
         self._dry = Fifo()
+        self._torn = False  # a block was refused: the next one begins anew
         self._fresh = 0  # samples that have to go out before what comes from the bridge is all of this stream
         self._link: Link | None = None
         self._again: asyncio.Task[None] | None = None
@@ -215,14 +216,17 @@ class AsyncClient:
         shape = (self.sample_rate, self.max_block, self.channels, self.mix_channels) if self.channels else (0, 0, 0, 0)
         try:
             found = await link.ask("/hello", "sssiiiii", self.token, self.name, role, *shape, VERSION)
-        except BridgeError:
-            link.close()
+            _, self.session, self.stream, _, self.latency_samples, *parts, _ = found
+            self.latency = dict(zip(("window", "lookahead", "chunk", "adaptation"), parts, strict=True))
+            self._position, self._sequence = 0, itertools.count()
+            for name, (tags, values) in list(self._settings.items()):
+                try:
+                    await self._ask_stream(name, tags, *values)
+                except BridgeError:
+                    del self._settings[name]  # another bridge may not have that preset: the sound is worth more
+        except BaseException:
+            link.close()  # with the stream, if there is one: the next try opens another
             raise
-        _, self.session, self.stream, _, self.latency_samples, *parts, _ = found
-        self.latency = dict(zip(("window", "lookahead", "chunk", "adaptation"), parts, strict=True))
-        self._position, self._sequence = 0, itertools.count()
-        for address, (tags, values) in list(self._settings.items()):
-            await self._ask_stream(address, tags, *values)
         self._fresh = self.latency_samples
         self.connected = True
 
@@ -251,9 +255,12 @@ class AsyncClient:
             fail(future, BridgeLostError(f"the bridge at {self.host}:{self.port} has gone"))
         self._blocks.clear()
 
-    def _refused(self, error: BridgeError, address: str) -> None:
-        if self._blocks and address.endswith("/block"):
-            fail(self._blocks.popleft()[1], error)
+    def _refused(self, error: BridgeError, address: str, sequence: int) -> None:
+        if address.endswith("/block"):
+            self._torn = True
+            for number, future in self._blocks:
+                if number == sequence:
+                    fail(future, error)
         elif self._link is not None:
             self._link.fail_all(error)
 
@@ -268,10 +275,14 @@ class AsyncClient:
             sound = np.concatenate([sound, song])
         elif mix is not None:
             raise OptionError("this stream has no mixture channels; open it with mix_channels")
+        if not 1 <= sound.shape[1] <= self.max_block:
+            raise OptionError(f"block of {sound.shape[1]} frames: give 1 to {self.max_block} (max_block)")
         if not self.connected or self._link is None:
             raise BridgeLostError(f"no bridge at {self.host}:{self.port}")
         await self._link.room.wait()
         sequence, count = next(self._sequence), sound.shape[1]
+        if self._torn:
+            self._torn, flags = False, flags | Flag.DISCONTINUITY
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._blocks.append((sequence, future))
         self._link.write("/block", "iihiib", self.stream, sequence, self._position, count, int(flags), to_blob(sound))
@@ -310,7 +321,7 @@ class AsyncClient:
             return
         self.blocks += 1
         self.late += status == Status.LATE
-        while self._blocks:
+        while self._blocks and self._blocks[0][0] <= sequence:
             number, future = self._blocks.popleft()
             if number == sequence:
                 if not future.done():

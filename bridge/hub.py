@@ -150,6 +150,7 @@ class Hub:
             )
         number = next(self._numbers)
         stream = Stream(number, name, form, self.window, self.general, self.models, self.workers.wake, answer)
+        stream.allow = lambda quality: self._check_quality(number, quality)
         self.streams[number] = stream
         if datagrams:
             self._unsure.add(number)
@@ -158,6 +159,17 @@ class Hub:
             mix=form.mix_channels, latency=stream.latency.total,
         )  # fmt: skip
         return stream
+
+    def _check_quality(self, number: int, quality: str) -> None:
+        """Raises ProtocolError (BUSY) where a stream would be too much at this quality."""
+        mine = self.stream(number)
+        loads = {other: stream.load(self.cost_per_step) for other, stream in self.streams.items() if stream is not mine}
+        more = load_of(pair_count(mine.format.channels), quality, self.cost_per_step)
+        grows = more > mine.load(self.cost_per_step)
+        if grows and self.config.most_streams is None and not fits(loads, more, self.processors):
+            raise ProtocolError(
+                Code.BUSY, f"quality {quality} is more than this machine carries beside {len(loads)} other streams"
+            )
 
     def _has_room(self, more: float) -> bool:
         most = self.config.most_streams

@@ -29,14 +29,14 @@ class Link(asyncio.Protocol):
     """One connection, from `open` until it is lost.
 
     hear: called with each message's path and arguments, after the request that it answers has got them.
-    refused: called with an error that belongs to no request, and the address that it is about.
+    refused: called with an error that belongs to no request, its address, and for a block its sequence.
     lost: called once, when the bridge has gone; every request that waits then raises BridgeLostError.
     """
 
     def __init__(
         self,
         hear: Callable[[str, tuple[Any, ...]], None],
-        refused: Callable[[BridgeError, str], None],
+        refused: Callable[[BridgeError, str, int], None],
         lost: Callable[[Link], None],
     ) -> None:
         self._hear, self._refused, self._lost = hear, refused, lost
@@ -119,10 +119,10 @@ class Link(asyncio.Protocol):
         if path == "/error":
             request, code, address, text = arguments
             error = BridgeError(code, text)
-            if request in self._asked:
+            if address.endswith("/block") or not request:
+                self._refused(error, address, request)
+            elif request in self._asked:
                 fail(self._asked[request], error)
-            elif not request:
-                self._refused(error, address)
         elif path != "/block" and arguments and (future := self._asked.get(arguments[0])) and not future.done():
             future.set_result(arguments)
         self._hear(path, arguments)

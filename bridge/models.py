@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -34,6 +35,8 @@ class Models:
         self._make, self._processors = make, processors
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="stemprover-loader")
         self._found: OrderedDict[Key, Future[DeltaStream]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._asked: dict[Future[DeltaStream], list[Callable[[], None]]] = {}
         self.cost_per_step: float | None = None  # seconds of processor a second of a channel pair
 
     def get(self, preset: Preset, quality: str) -> Future[DeltaStream]:
@@ -42,10 +45,26 @@ class Models:
         future = self._found.get(key)
         if future is None or (future.done() and future.exception() is not None):
             future = self._found[key] = self._loader.submit(self._load, preset, quality)
+            future.add_done_callback(self._tell)
         self._found.move_to_end(key)
         while len(self._found) > KEPT:
-            self._found.popitem(last=False)
+            self._found.popitem(last=False)[1].cancel()  # if it has not begun, nobody waits for it any more
         return future
+
+    def when_loaded(self, future: Future[DeltaStream], then: Callable[[], None]) -> None:
+        """Have `then` called once a future of `get` is done, in the loading thread or at once. A future keeps its own
+        callbacks, and with them whoever asked, for as long as it lives: so they are kept here."""
+        with self._lock:
+            if not future.done():
+                self._asked.setdefault(future, []).append(then)
+                return
+        then()
+
+    def _tell(self, future: Future[DeltaStream]) -> None:
+        with self._lock:
+            asked = self._asked.pop(future, [])
+        for then in asked:
+            then()
 
     def close(self) -> None:
         """Let go of the thread."""

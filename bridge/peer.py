@@ -149,8 +149,8 @@ class Peer:
             if self._opening:
                 raise ProtocolError(Code.QUEUE, "a /hello is under way; wait for its /ready")
             self._check_room()
-            self._opening = True
             self._start(request, ROOT + "/hello", self._open(request, name[:80], form))
+            self._opening = True
 
     def _check_room(self) -> None:
         self.streams = {number: stream for number, stream in self.streams.items() if not stream.closed}
@@ -245,21 +245,30 @@ class Peer:
     def _tag(self, position: int) -> str:
         return self._long if abs(position) < 1 << 31 else "h"
 
-    async def _on_flush(self, request: int, number: int) -> None:
+    # These begin before the next message is looked at; what they return waits for their end.
+
+    def _on_flush(self, request: int, number: int) -> Coroutine[Any, Any, None]:
         stream = self._own(number)
-        await stream.flush()
-        self._acknowledge(request, ROOT + "/flush", number, stream.position)
+        return self._when(stream.flush(), request, "/flush", stream)
 
-    async def _on_reset(self, request: int, number: int) -> None:
-        await self._own(number).reset()
-        self._acknowledge(request, ROOT + "/reset", number, 0)
+    def _on_reset(self, request: int, number: int) -> Coroutine[Any, Any, None]:
+        stream = self._own(number)
+        return self._when(stream.reset(), request, "/reset", stream)
 
-    async def _on_close(self, request: int, number: int) -> None:
+    def _on_close(self, request: int, number: int) -> Coroutine[Any, Any, None]:
         stream = self._own(number)
         position = stream.position
         del self.streams[number]
         self.hub.close(stream)
-        self._acknowledge(request, ROOT + "/close", number, position)
+
+        async def ended() -> None:
+            self._acknowledge(request, ROOT + "/close", number, position)
+
+        return ended()
+
+    async def _when(self, work: Coroutine[Any, Any, None], request: int, path: str, stream: Stream) -> None:
+        await work
+        self._acknowledge(request, ROOT + path, stream.number, stream.position)
 
     async def _on_presets(self, request: int) -> None:
         titles = await self.hub.titles()
@@ -351,9 +360,10 @@ _REQUESTS = {
 
 
 def _request_of(message: Message) -> int:
-    """The request that a message carries, if it does: a parameter's comes last, any other's first."""
-    place = -1 if message.address.startswith(ROOT + "/stream/") else 0
-    value = message.arguments[place] if message.arguments and message.address != ROOT + "/block" else 0
+    """The request that a message carries, if it does: a parameter's comes last, a block's is its sequence, any other's
+    comes first."""
+    place = -1 if message.address.startswith(ROOT + "/stream/") else 1 if message.address == ROOT + "/block" else 0
+    value = message.arguments[place] if len(message.arguments) > max(place, 0) else 0
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 31 else 0
 
 
@@ -366,7 +376,8 @@ def _checked(arguments: tuple[Any, ...], tags: str) -> list[Any]:
         kind = _KINDS[tag]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if not isinstance(value, kind) or isinstance(value, bool) or value != value:
+        wide = tag == "i" and isinstance(value, int) and not -(1 << 31) <= value < 1 << 31
+        if not isinstance(value, kind) or isinstance(value, bool) or value != value or wide:
             raise ProtocolError(Code.ARGUMENTS, f"argument {len(found) + 1} is {str(value)[:40]!r}, not of type {tag}")
         found.append(value)
     return found

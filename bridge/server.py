@@ -105,6 +105,8 @@ class _Connection(asyncio.Protocol):
         if wanted == self.paused or self.transport.is_closing():
             return
         self.paused = wanted
+        if self.begun is not None:
+            self.begun = time.monotonic()  # what was not read meanwhile is not the client's fault
         (self.transport.pause_reading if wanted else self.transport.resume_reading)()
 
     def pause_writing(self) -> None:
@@ -119,7 +121,7 @@ class _Connection(asyncio.Protocol):
     def check(self, now: float) -> None:
         """Closes what only takes up room."""
         known = self.peer is not None and self.peer.known
-        slow = self.begun is not None and now - self.begun > FRAME_S
+        slow = self.begun is not None and now - self.begun > FRAME_S and not self.paused
         mute = not known and now - self.opened > HELLO_S
         if slow or mute:
             self.transport.close()

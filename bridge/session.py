@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from ..engine.channels import pair_count
 from ..engine.detect.choice import LiveChoice
+from ..engine.errors import StemProverError
 from ..engine.live import ChangeStream
 from ..engine.stream import DeltaStream
 from .auto import AUTO, preset_for_weights
@@ -72,7 +73,7 @@ class Stream:
         delay = lookahead + stft - hop
         changes = ChangeStream(hop, delay, form.sample_rate, form.channels, form.mix_channels > 0, CHUNK_FRAMES)
         self.latency = Latency.of(changes, stft - hop, lookahead)
-        self._turns = Turns(form, changes, self._call, self._give, self._choose)
+        self._turns = Turns(form, changes, self._call, self._give, self._choose, self._failed)
         self.wet, self.bypass, self.quality = 1.0, False, "standard"
         self.preset, self.selected = preset, preset.name
         self.counters, self.scope = Counters(), Scope()
@@ -86,7 +87,11 @@ class Stream:
         self._sequence = -1
         self._position: int | None = None  # of the next sample that should come in
         self._pushed = 0  # samples since the first
-        self._flush_done: asyncio.Future[None] | None = None
+        self._flush_done: asyncio.Future[Any] | None = None
+        self._open: set[asyncio.Future[Any]] = set()  # what somebody waits for
+        self._setting = asyncio.Lock()  # settings begin in the order in which they came
+        self._wanted = (preset, preset.name)
+        self.allow: Callable[[str], None] = lambda quality: None  # raises ProtocolError where there is no room for it
         self._ending: asyncio.Task[None] | None = None
         self._choosing: asyncio.Task[None] | None = None
         self._chosen = 0
@@ -108,7 +113,7 @@ class Stream:
         return self._waiting_frames > OFFLINE_S * self.format.sample_rate
 
     def _first_loaded(self, found: int | BaseException) -> None:
-        if isinstance(found, BaseException) and not isinstance(found, _SupersededError):
+        if isinstance(found, BaseException) and not isinstance(found, _SupersededError) and not self.closed:
             self.trouble = str(found)
             _LOG.error("event=model-error stream=%d text=%s", self.number, found)
 
@@ -134,8 +139,10 @@ class Stream:
         """A preset by its name, or auto; returns the position from which it holds. Raises PresetError."""
         if "/" in name or "\\" in name or name.endswith(".toml"):
             raise ProtocolError(Code.PRESET, f"{name!r} is no preset's name; /presets lists them")
-        preset = await self._read(load_preset, "general" if name == AUTO else name)
-        position = await self._select(preset, name)
+        async with self._setting:
+            preset = await self._read(load_preset, "general" if name == AUTO else name)
+            done = self._select(preset, name)
+        position = await done
         form = self.format
         self._turns.listen(
             LiveChoice(form.sample_rate, form.channels, form.mix_channels > 0) if name == AUTO else None
@@ -144,30 +151,65 @@ class Stream:
 
     async def blend(self, weights: dict[str, float]) -> int:
         """Several presets; as `select`."""
-        preset = await self._read(blend_presets, weights)
+        async with self._setting:
+            preset = await self._read(blend_presets, weights)
+            done = self._select(preset, preset.name)
+        position = await done
         self._turns.listen(None)
-        return await self._select(preset, preset.name)
+        return position
 
     async def set_quality(self, quality: str) -> int:
         """Steps of the sampler; as `select`."""
         load_of(1, quality, 1.0)
-        self.quality = quality
-        return await self._select(self.preset, self.selected)
+        self.allow(quality)
+        async with self._setting:
+            before, self.quality = self.quality, quality
+            done = self._select(*self._wanted)
+        try:
+            return await done
+        except StemProverError as error:
+            if self.quality == quality and not isinstance(error, _SupersededError):
+                self.quality = before
+            raise
 
     async def _read(self, act: Callable[..., Preset], *args: Any) -> Preset:
         """Presets are files: the loop does not wait for the disk."""
         return await self._loop.run_in_executor(None, act, *args)
 
-    async def _select(self, preset: Preset, name: str) -> int:
+    def _select(self, preset: Preset, name: str) -> Coroutine[Any, Any, int]:
+        """Begins at once; what it returns waits for it to hold."""
         if preset.before or preset.after:
             raise ProtocolError(
                 Code.PRESET, f"{preset.name} has plugins around the repair, which streams have not; render files"
             )
-        done: asyncio.Future[int] = self._loop.create_future()
+        done = self._future()
+        self._wanted = (preset, name)
         self._use(preset, lambda found: _settle(done, found))
-        position = await done
-        self.preset, self.selected = preset, name
-        return position
+
+        async def held() -> int:
+            try:
+                position: int = await done
+            except StemProverError:
+                if self._wanted == (preset, name):
+                    self._wanted = (self.preset, self.selected)
+                raise
+            self.preset, self.selected = preset, name
+            return position
+
+        return held()
+
+    def _future(self) -> asyncio.Future[Any]:
+        """Something to wait for, which ends with the stream at the latest."""
+        future = self._loop.create_future()
+        if self.closed:
+            future.set_exception(self._gone())
+        else:
+            self._open.add(future)
+            future.add_done_callback(self._open.discard)
+        return future
+
+    def _gone(self) -> ProtocolError:
+        return ProtocolError(Code.NO_STREAM, f"stream {self.number} was closed meanwhile")
 
     def _use(self, preset: Preset, then: Callable[[int | BaseException], None]) -> None:
         """Load, then let the worker go over to it; `then` gets the position from which it holds, or what went wrong."""
@@ -176,7 +218,10 @@ class Stream:
         future = self._models.get(preset, self.quality)
 
         def loaded() -> None:
-            if self.closed or ticket != self._chosen:
+            if self.closed:
+                then(self._gone())
+                return
+            if ticket != self._chosen or future.cancelled():
                 then(_SupersededError(Code.PRESET, f"{preset.name}: another choice was made before it was loaded"))
                 return
             if (error := future.exception()) is not None:
@@ -188,7 +233,7 @@ class Stream:
         if future.done():
             loaded()
         else:
-            future.add_done_callback(lambda _: self._call(loaded))
+            self._models.when_loaded(future, lambda: self._call(loaded))
 
     def _let_in(self, delta: DeltaStream, wet: float, then: Callable[[int | BaseException], None]) -> None:
         model = delta if wet > 0.0 else None
@@ -261,12 +306,13 @@ class Stream:
         """Whether somebody listens in real time."""
         return self._turns.urgent
 
-    async def flush(self) -> None:
-        """Sends the last `latency` samples as blocks of sequence -1; the stream is as new afterwards."""
+    def flush(self) -> Coroutine[Any, Any, None]:
+        """Sends the last `latency` samples as blocks of sequence -1; the stream is as new afterwards. Begins at once;
+        what it returns waits for the end."""
         if self._flush_done is not None:
             raise ProtocolError(Code.ORDER, "the stream is being flushed; wait for its /ack")
         rest, position = self.latency.total, self._position or 0
-        self._flush_done = self._loop.create_future()
+        done = self._flush_done = self._future()
         while rest:
             count = min(rest, FLUSH_FRAMES)
             flags = _OFFLINE | (_LAST if count == rest else 0)
@@ -276,24 +322,33 @@ class Stream:
         self._turns.feed(Piece(self.latency.total, False, after_end=True))
         self._wake(self)
         self._give()
-        try:
-            await self._flush_done
-        finally:
-            self._flush_done = None
-        await self.reset()
 
-    async def reset(self) -> None:
-        """Back to the state before the first block; settings stay."""
-        done: asyncio.Future[None] = self._loop.create_future()
+        async def ended() -> None:
+            try:
+                await done
+            finally:
+                self._flush_done = None
+            await self.reset()
+
+        return ended()
+
+    def reset(self) -> Coroutine[Any, Any, None]:
+        """Back to the state before the first block; settings stay. Begins at once, as `flush`."""
+        done = self._future()
         if self._flush_done is not None:
             _settle(self._flush_done, None)
         self._waiting.clear()
         self._waiting_frames = 0
         self._position, self._sequence, self._pushed = None, -1, 0
         self._output = self._new_output()
+        self.trouble = ""
         self._turns.reset(lambda found: _settle(done, found))
         self._wake(self)
-        await done
+
+        async def ended() -> None:
+            await done
+
+        return ended()
 
     def close(self) -> None:
         """Ends it: nothing is answered any more, and what it has taken up is free."""
@@ -305,6 +360,8 @@ class Stream:
                 task.cancel()
         self._turns.close()
         self._waiting.clear()
+        for future in list(self._open):
+            _settle(future, self._gone())
         self._answer = lambda _: None
 
     def _new_output(self) -> Output:
@@ -330,7 +387,7 @@ class Stream:
                 channels = self.format.channels + self.format.mix_channels
                 at_once = None if flags & _OFFLINE else 0.0
                 self._wait(_Waiting(_LOST, self._position, gap, flags, time.perf_counter(), at_once))
-                self._take(np.broadcast_to(np.float32(0.0), (channels, gap)), live=True)
+                self._take(np.broadcast_to(np.float32(0.0), (channels, gap)), live=not flags & _OFFLINE)
         self._sequence, self._position = sequence, position
 
     def _take(self, sound: np.ndarray, *, live: bool) -> None:
@@ -376,7 +433,8 @@ class Stream:
         now = self._loop.time()
         while self._waiting and not self.closed:
             head = self._waiting[0]
-            ready = self._output.mute or not self._output.missing(head.frames)
+            # Offline blocks wait for their repair even where it is not heard: else the model would fall behind.
+            ready = not self._output.missing(head.frames) or (self._output.mute and head.deadline is not None)
             if not ready and (head.deadline is None or head.deadline > now):
                 break
             self._waiting.popleft()
@@ -393,6 +451,10 @@ class Stream:
             )
             if head.sequence == _FLUSHED and head.flags & _LAST and self._flush_done is not None:
                 _settle(self._flush_done, None)
+
+    def _failed(self, error: Exception) -> None:
+        """The model raised something: its sound stays as it is until a reset."""
+        self.trouble = f"the model failed ({type(error).__name__}); reset the stream, or see the bridge's log"
 
     def _choose(self, weights: dict[str, float]) -> None:
         """What a live choice asks for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from ..engine.silence import SilenceGate
 from ..engine.stream import MODEL_RATE
 from .contract import Format
 
+_LOG = logging.getLogger("stemprover.bridge")
 BACKLOG_S = 1.0  # live sound that may wait for the model before it is given up
 AHEAD_S = 0.25  # live sound that may come before its time: what comes faster cannot be played, so is not urgent
 MOST_BACKLOG_S = 6.0  # sound that is kept for the model; of what comes beyond it only the length counts
@@ -71,6 +73,7 @@ class Turns:
 
     call: has a function called on the loop's thread. ready: called there after a turn, if `eager` was set before the
     turn came to its end; what was made is in `take`. choose: called there with the weights that a live choice asks for.
+    failed: called there with what the model raised.
     """
 
     def __init__(
@@ -80,11 +83,13 @@ class Turns:
         call: Callable[..., None],
         ready: Callable[[], None],
         choose: Callable[[dict[str, float]], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self.format = form
         self.held = True  # whether sound waits for what is still to come
         self.eager = False
-        self._changes, self._call, self._ready, self._choose = changes, call, ready, choose
+        self._changes, self._call = changes, call
+        self._ready, self._choose, self._failed = ready, choose, failed
         self._lock = threading.Lock()  # for what both threads write
         self._inbox: deque[Piece] = deque()
         self._inbox_samples = 0
@@ -96,6 +101,8 @@ class Turns:
         self._made: deque[tuple[int, Made]] = deque()
         self._choice: LiveChoice | None = None
         self._choice_told = False
+        self._broken = False
+        self._sounded = self._given = 0  # samples of sound that came, and of change that was made
         self._begin(changes)
 
     @property
@@ -111,7 +118,8 @@ class Turns:
     def feed(self, piece: Piece) -> None:
         """The next sound."""
         rate, now = self.format.sample_rate, time.monotonic()
-        self._ahead = max(0.0, self._ahead - (now - self._fed_at) * rate) + piece.samples
+        # What a pause has put it behind, it may make up for.
+        self._ahead = max(-1.0 * rate, self._ahead - (now - self._fed_at) * rate) + piece.samples
         self._fed_at = now
         self.urgent = piece.live and self._ahead <= AHEAD_S * rate + self.format.max_block
         with self._lock:
@@ -134,6 +142,7 @@ class Turns:
             self._epoch += 1
             self._inbox.clear()
             self._inbox_samples = 0
+        self._ahead = 0.0
         self.do(self._begin, then)
 
     def listen(self, choice: LiveChoice | None) -> None:
@@ -159,7 +168,7 @@ class Turns:
             self._choice = None
         self.held = True
         self._made.clear()
-        self._call = self._ready = self._choose = _nothing  # what has no owner any more is freed at once
+        self._call = self._ready = self._choose = self._failed = _nothing  # what has no owner any more is freed at once
 
     # the worker's thread
 
@@ -172,7 +181,9 @@ class Turns:
         for errand in errands:
             try:
                 found = errand.act(self._changes)
-            except StemProverError as error:
+            except Exception as error:  # whoever waits for it must hear of it, and the stream must go on
+                if not isinstance(error, StemProverError):
+                    _LOG.exception("event=worker-error")
                 found = error
             self._call(errand.then, found)
         if self.held:
@@ -184,10 +195,10 @@ class Turns:
             return False
         begun, count = time.perf_counter(), sum(piece.samples for piece in pieces)
         given_up = waiting > BACKLOG_S * self.format.sample_rate and all(piece.live for piece in pieces)
-        parts = [self._changed(piece, given_up) for piece in pieces]
-        change = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        change = self._dry(pieces) if self._broken else self._wet(pieces, given_up)
         share = (time.perf_counter() - begun) / (count / self.format.sample_rate)
-        self._made.append((epoch, Made(np.asfortranarray(change), self._changes.speaks, share)))
+        speaks = self._changes.speaks and not self._broken
+        self._made.append((epoch, Made(np.asfortranarray(change), speaks, share)))
         if self.eager:
             self.eager = False
             self._call(self._ready)
@@ -205,11 +216,31 @@ class Turns:
             missing = max(missing, chunk // 4)
         return -(-missing * rate // MODEL_RATE)
 
+    def _wet(self, pieces: list[Piece], given_up: bool) -> np.ndarray:
+        """The change (C, n) that is ready after these pieces. Where the model fails, there is none from then on, until
+        the stream is reset."""
+        before = self._sounded
+        try:
+            parts = [self._changed(piece, given_up) for piece in pieces]
+        except Exception as error:
+            _LOG.exception("event=model-error")
+            self._broken, self._sounded = True, before
+            self._call(self._failed, error)
+            return self._dry(pieces)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _dry(self, pieces: list[Piece]) -> np.ndarray:
+        """No change (C, n), for all sound that has had none."""
+        self._sounded += sum(piece.samples for piece in pieces if not piece.after_end)
+        missing, self._given = self._sounded - self._given, self._sounded
+        return np.zeros((self.format.channels, missing), np.float32)
+
     def _begin(self, changes: ChangeStream) -> None:
         changes.reset()
+        self._broken = False
         self._gate = SilenceGate(self.format.sample_rate, self.format.channels)
         self._gains = Fifo()
-        self._sounded = self._given = 0  # samples of sound that came, and of change that was made
+        self._sounded = self._given = 0
         self._needed = self._samples_needed()
 
     def _changed(self, piece: Piece, given_up: bool) -> np.ndarray:

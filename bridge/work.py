@@ -24,9 +24,9 @@ class Workload(Protocol):
 
 
 class Workers:
-    """`threads` threads. Urgent work goes first; of either kind whoever has work comes in turn, so that nobody waits
-    for more than one chunk of each of the others. While there is urgent work now and then, one thread is kept free of
-    the rest: a chunk that has begun cannot be stopped."""
+    """`threads` threads. Urgent work goes first; of either kind whoever has work comes in turn, so that no urgent work
+    waits for more than one chunk of each of the others that are urgent. While there is urgent work now and then, one
+    thread of two or more is kept free of the rest, which waits: a chunk that has begun cannot be stopped."""
 
     def __init__(self, threads: int) -> None:
         self._changed = threading.Condition()

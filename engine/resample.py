@@ -43,7 +43,7 @@ class Resampler:
         return np.ascontiguousarray(self._soxr.resample_chunk(np.ascontiguousarray(block.T), last=last).T)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=None)  # of whole rates there are not so many
 def round_trip_latency(sample_rate: int, chunk: int, delay: int) -> int:
     """Samples at the host's rate from a sample's arrival until its change is ready: both resamplers, the chunk, the
     delay.

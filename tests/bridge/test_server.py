@@ -95,18 +95,21 @@ def test_a_flood_of_small_messages_leaves_others_their_turn(bridge: Bridge) -> N
 def test_a_client_that_reads_nothing_is_let_go(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "WRITE_S", 0.5)
     with Wire(bridge.port) as deaf:
-        deaf.hello()
-        deaf.socket.setblocking(False)
-        message, ended = framed(encode("/status", "i", 1)), time.monotonic() + 8.0
-        closed = False
+        deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        session = deaf.hello().arguments[1]
+        data, sent, closed, stuck = framed(encode("/ping", "id", 1, 0.0)) * 20000, 0, False, 0
+        deaf.socket.settimeout(0.2)
+        ended = time.monotonic() + 15.0
         while time.monotonic() < ended and not closed:
-            try:
-                deaf.socket.send(message * 50)
-            except BlockingIOError:
-                time.sleep(0.01)
-            except OSError:
-                closed = True
+            with contextlib.suppress(TimeoutError):
+                try:
+                    sent += deaf.socket.send(data[sent % len(data) :])
+                except OSError as error:
+                    closed = not isinstance(error, TimeoutError)
+            stuck += bridge.call(lambda: sum(link.stuck is not None for link in bridge.connections))
         assert closed
+        assert stuck, "it was let go since it read nothing"
+        assert not bridge.call(lambda: [link for link in bridge.connections if link.peer.session == session])
 
 
 def test_slow_silent_and_half_open_connections_are_closed(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +120,110 @@ def test_slow_silent_and_half_open_connections_are_closed(bridge: Bridge, monkey
         slow.socket.sendall(struct.pack(">i", 1000) + b"/st")
         for wire in (silent, slow):
             assert wire.socket.recv(100) == b""
+
+
+def test_messages_sent_in_one_go_take_effect_in_their_order(bridge: Bridge) -> None:
+    with Wire(bridge.port) as wire:
+        stream = wire.hello().arguments[2]
+        block = ("/block", "iihiib", stream)
+        wire.ask(*block, 5, 7000, 512, 0, BLOCK)
+        sent = [(*block, 6, 7512, 512, 0, BLOCK), ("/reset", "ii", 9, stream), (*block, 0, 0, 512, 0, BLOCK)]
+        wire.socket.sendall(b"".join(framed(encode(*message)) for message in sent))
+        got = [wire.receive() for _ in range(3)]
+        assert sorted(message.address for message in got) == ["/ack", "/block", "/block"]
+        assert [message.arguments[1] for message in got if message.address == "/block"] == [6, 0]
+        sent = [
+            (f"/stream/{stream}/preset", "si", "bleed", 10), (f"/stream/{stream}/quality", "si", "best", 11),
+            ("/flush", "ii", 12, stream), ("/close", "ii", 13, stream),
+        ]  # fmt: skip
+        wire.socket.sendall(b"".join(framed(encode(*message)) for message in sent))
+        answered = set()
+        while len(answered) < 4:
+            message = wire.receive()
+            if message.address != "/block":
+                answered.add(message.arguments[0])
+        assert answered == {10, 11, 12, 13}, "what is cut off by a close is answered too"
+
+
+def test_quality_follows_the_preset_that_was_chosen_last(bridge: Bridge) -> None:
+    with Wire(bridge.port) as wire:
+        stream = wire.hello().arguments[2]
+        sent = [(f"/stream/{stream}/preset", "si", "bleed", 10), (f"/stream/{stream}/quality", "si", "draft", 11)]
+        wire.socket.sendall(b"".join(framed(encode(*message)) for message in sent))
+        while wire.receive().arguments[0] != 11:
+            pass
+        state = bridge.call(lambda: (bridge.hub.streams[stream].selected, bridge.hub.streams[stream].quality))
+        assert state == ("bleed", "draft")
+
+
+def test_numbers_too_large_for_their_type_are_refused(bridge: Bridge) -> None:
+    with Wire(bridge.port) as wire:
+        wire.send("/hello", "hsssiiii", 2**40, "", "wide", "stream", RATE, 512, 2, 0)
+        assert wire.receive().arguments[1] == Code.ARGUMENTS
+        assert wire.hello().address == "/ready", "nothing was opened by the one before"
+
+
+def test_a_model_that_fails_leaves_the_sound_as_it_is(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = np.random.default_rng(0).standard_normal((2, 40 * 512)).astype(np.float32)
+    with Client(RATE, 2, port=bridge.port, max_block=512) as client:
+        out = [client.process(sound[:, i * 512 : i * 512 + 512], offline=True) for i in range(20)]
+
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(FakeModel, "process_channels", fail)
+        out += [client.process(sound[:, i * 512 : i * 512 + 512], offline=True) for i in range(20, 40)]
+        number = client._client.stream
+        assert "RuntimeError" in bridge.call(lambda: bridge.hub.streams[number].trouble)
+        out.append(client.flush())
+        made = np.concatenate(out, axis=1)[:, client.latency_samples :]
+        assert np.array_equal(made, sound), "as it came, in its place, and nobody waits for ever"
+        monkeypatch.undo()
+        again = client.process(sound[:, :512], offline=True)
+        assert again.shape == (2, 512)
+        assert not bridge.call(lambda: bridge.hub.streams[number].trouble)
+
+
+def test_a_client_comes_back_without_a_setting_that_is_not_there_any_more() -> None:
+    with running() as first:
+        port = first.port
+        client = Client(RATE, 2, port=port)
+        client.set_wet(0.5)
+        client._client._settings["preset"] = ("s", ("mine",))
+    with running(port=port) as second, client:
+        deadline = time.monotonic() + 15.0
+        while not client.connected and time.monotonic() < deadline:
+            client.process(np.zeros((2, 512), np.float32))
+            time.sleep(0.05)
+        assert client.connected
+        assert second.call(lambda: [stream.wet for stream in second.hub.streams.values()]) == [0.5]
+        assert len(second.connections) == 1
+
+
+def test_a_refused_block_harms_no_other(bridge: Bridge) -> None:
+    with Client(RATE, 2, port=bridge.port, max_block=512) as client:
+        with pytest.raises(OptionError, match="600 frames"):
+            client.submit(np.zeros((2, 600), np.float32)).result(5)
+        replies = [client.submit(np.zeros((2, 512), np.float32)) for _ in range(4)]
+        assert [reply.result(5).position for reply in replies] == [0, 512, 1024, 1536]
+
+
+def test_a_stall_does_not_cost_a_stream_its_place(bridge: Bridge) -> None:
+    with Wire(bridge.port) as wire:
+        stream, number = wire.hello().arguments[2], 0
+
+        def play(count: int, pause_s: float) -> bool:
+            nonlocal number
+            for _ in range(count):
+                wire.ask("/block", "iihiib", stream, number, number * 512, 512, 0, BLOCK)
+                number += 1
+                time.sleep(pause_s)
+            return bridge.call(lambda: bridge.hub.streams[stream].urgent)
+
+        assert play(5, 512 / RATE)
+        time.sleep(0.5)
+        assert play(40, 0.0), "it makes up for the pause"
+        assert not play(150, 0.0), "this is faster than anybody listens"
 
 
 def test_a_stream_over_udp_that_nobody_uses_is_closed(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +278,18 @@ def test_what_is_closed_is_freed_at_once(bridge: Bridge) -> None:
     while alive() is not None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert alive() is None, "by reference counting: nothing here calls the garbage collector"
+
+
+def test_a_stream_that_waited_for_its_model_is_freed_too() -> None:
+    with running(FakeModelRepairer({}, load_s=0.5)) as bridge, Wire(bridge.port) as wire:
+        number = wire.hello().arguments[2]
+        alive = bridge.call(lambda: weakref.ref(bridge.hub.streams[number]))
+        assert wire.ask(f"/stream/{number}/preset", "si", "bleed", 5).address == "/ack"
+        assert wire.ask("/close", "ii", 3, number).address == "/ack"
+        deadline = time.monotonic() + 5.0
+        while alive() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert alive() is None
 
 
 def test_what_clients_do_does_not_fill_the_log() -> None:
