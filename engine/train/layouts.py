@@ -188,9 +188,9 @@ def _plain_song(
     if not _readable(stems, left_out):
         return None
     inner = folder != root and folder.name.lower() in _INNER
-    name = (folder.parent if inner else folder).resolve().name
+    home = (folder.parent if inner else folder).resolve()
+    name, subset = home.name, home.parent.name.lower()
     names = {path.stem.lower() for _, path in named}
-    subset = folder.resolve().parent.name.lower()
     split = "test" if subset == "test" else split_of(name)
     is_musdb = subset in ("train", "test") and names.issuperset(_MUSDB)
     origin = "MUSDB18-HQ" if is_musdb else root.resolve().name
@@ -209,8 +209,12 @@ def _once(stems: list[tuple[str, Path]], left_out: list[tuple[Path, str]]) -> li
         else:
             rest = (stem for stem in names if stem != WHOLE_BAND and not is_vocal(stem))
             doubled |= dict.fromkeys(rest, "in the accompaniment already")
-    left_out += [(path, doubled[stem]) for stem, path in stems if stem in doubled]
-    return [(stem, path) for stem, path in stems if stem not in doubled]
+    kept: dict[str, tuple[str, Path]] = {}
+    for stem, path in stems:
+        other = kept.setdefault(path.stem.lower(), (stem, path)) if stem not in doubled else None
+        if other != (stem, path):
+            left_out.append((path, doubled[stem] if other is None else f"{other[1].name} is there"))
+    return list(kept.values())
 
 
 def _readable(stems: list[tuple[str, Path]], left_out: list[tuple[Path, str]]) -> bool:

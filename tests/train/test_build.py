@@ -93,6 +93,12 @@ def test_no_held_out_song_is_in_the_training_items(options: CorpusOptions) -> No
         assert len(used) == songs
 
 
+def test_a_held_out_song_without_vocals_is_no_song(options: CorpusOptions, stems: Path) -> None:
+    song = next(path for path in (stems / "train").iterdir() if split_of(path.name) == "valid")
+    (song / "vocals.wav").unlink()
+    assert build_corpus(options, quiet, halves)["pool"].keys() == {"train", "test"}
+
+
 @pytest.mark.parametrize("after", [0, 1, 3, 6])
 def test_an_interrupted_build_goes_on_and_gives_the_same(options: CorpusOptions, tmp_path: Path, after: int) -> None:
     whole = replace(options, folder=tmp_path / "whole")

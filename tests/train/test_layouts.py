@@ -96,6 +96,9 @@ def test_any_folder_of_files_named_by_stem(tmp_path: Path) -> None:
     assert len(line.splitlines()) == 1
     assert "One/noises.wav (no known stem), loose/interview.wav (no known stem)" in line
     assert "mix.wav" not in line
+    (tmp_path / "Two").rename(tmp_path / "test")
+    write(tmp_path / "test" / "Three" / "stems" / "vocals.wav")
+    assert {song.name: song.split for song in find_songs(tmp_path / "test").songs}["Three"] == "test"
     alone = find_songs(tmp_path / "One").songs[0]
     assert (alone.name, len(alone.stems)) == ("One", 2)
 
@@ -106,12 +109,14 @@ def test_no_sound_is_in_a_song_twice(tmp_path: Path) -> None:
         "some": ("vocals", "lead vocals", "backing vocals", "instrumental", "drums"),
     }.items():
         write(*(tmp_path / song / f"{stem}.wav" for stem in stems))
+    write(tmp_path / "all" / "Drums.flac")
     found = find_songs(tmp_path)
-    assert [[stem for stem, _ in song.stems] for song in found.songs] == [
+    assert [sorted(stem for stem, _ in song.stems) for song in found.songs] == [
         ["bass", "drums", "other", "vocals"],
         ["accompaniment", "vocals"],
     ]
     assert "already" in found.render_left_out()
+    assert sum("is there" in why for _, why in found.left_out) == 1, "drums as .flac and as .wav"
 
 
 def test_the_split_of_a_song_hangs_on_its_name_alone() -> None:
