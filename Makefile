@@ -6,6 +6,7 @@ PIP_FLAGS ?=
 # For example TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu", which saves gigabytes on a machine without a GPU.
 TORCH_FLAGS ?=
 TRAIN_FLAGS ?=
+CORPUS_FLAGS ?=
 BENCH_FLAGS ?=
 PYTEST_FLAGS ?=
 
@@ -23,7 +24,7 @@ help:
 	@echo "make lint      linter and types alone"
 	@echo "make bench     speed and memory, as ratios"
 	@echo "make peers     quality and speed beside other methods (builds the training pool first)"
-	@echo "make train     train the base model (TRAIN_FLAGS='--minutes 60')"
+	@echo "make train     build the training material (STEMS=folder), train the base model (TRAIN_FLAGS='--minutes 60')"
 	@echo "make clean     remove what builds and tests left;  make distclean: the environments too"
 
 $(DEMO_READY): pyproject.toml constraints.txt
@@ -68,14 +69,11 @@ test: lint pytest
 bench: $(READY)
 	$(VENV)/bin/stemprover bench $(BENCH_FLAGS)
 
-# STEMS names a folder of true stems, <song>/<stem>.wav; without it the pool is made of what Debian packages hold.
+# STEMS names a folder of true stems, <song>/<stem>.wav; without it the pool is made of what Debian packages hold. Eight
+# hours take 31 GB: CORPUS_FLAGS="--hours 4" makes fewer.
 POOL := data/pool
 $(POOL)/.ready: | $(READY)
-	$(VENV)/bin/python -m stemprover.engine.train.singing $(if $(STEMS),--stems $(STEMS))
-	for split in valid valid-other test train; do \
-		$(VENV)/bin/python -m stemprover.engine.train.pool $(POOL) --split $$split --items $$([ $$split = train ] && echo 1200 || echo 40) \
-			--seed 1 $(if $(STEMS),--stems $(STEMS)) || exit 1; \
-	done
+	$(VENV)/bin/stemprover corpus build $(POOL) $(if $(STEMS),--stems $(STEMS)) $(CORPUS_FLAGS)
 	touch $@
 
 # StemProver beside other methods, on cases made of held-out material (make train builds the pool).

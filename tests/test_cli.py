@@ -28,7 +28,8 @@ def test_version(run_cli):
 
 
 @pytest.mark.parametrize("command", [[], ["repair"], ["demo"], ["presets"], ["presets", "list"], ["presets", "show"],
-                                     ["presets", "check"], ["export"], ["train"], ["bench"]])  # fmt: skip
+                                     ["presets", "check"], ["corpus"], ["corpus", "build"],
+                                     ["corpus", "list"], ["export"], ["train"], ["bench"]])  # fmt: skip
 def test_help_speaks_to_musicians(run_cli, command):
     result = run_cli(*command, "--help")
     assert result.code == 0

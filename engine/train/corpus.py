@@ -1,13 +1,14 @@
 """Sources of sound for training and validation: where each comes from, its licence and its split.
 
-Two kinds: a folder of true stems (`<song>/<stem>.{ogg,wav,flac}`), and music and voices from Debian packages, which
-are fetched with `apt-get download` and unpacked into a cache (nothing is installed). What is held out is held out
-whole: a song, a composer, a language, a sound bank; never pieces of them.
+Here are music and voices from Debian packages, which are fetched with `apt-get download` and unpacked into a cache
+(nothing is installed). Folders of true stems are in layouts.py, what is played from MIDI in stems in takes.py, made
+singers in singing.py; build.py puts it all together. What is held out is held out whole: a song, a composer, a
+language, a sound bank, a drum kit; never pieces of them.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import subprocess
 from dataclasses import dataclass
@@ -24,22 +25,24 @@ from .midi import render_midi, wad_midis
 SAMPLE_RATE = 44_100
 SPLITS = ("train", "valid", "valid-other", "test")
 ROLES = ("vocals", "accompaniment")
-PACKAGES = (
-    "wesnoth-1.16-music", "hedgewars-data", "klettres-data", "fretsonfire-songs-sectoid", "freedoom",
-    "fluid-soundfont-gm", "timgm6mb-soundfont",
-)  # fmt: skip
+PACKAGES = ("wesnoth-1.16-music", "hedgewars-data", "klettres-data", "fretsonfire-songs-sectoid")
 
-#: Songs of the stems folder that no weight may see (of "Everything is remixed" by ichbinsoftware, CC0-1.0).
-VALID_SONGS = frozenset({"francium"})
 _VALID_COMPOSERS = frozenset({"Mattias Westlund"})
 #: Jonatan Nilsson's, by the package's credits.txt.
 _VALID_HEDGEWARS = frozenset({"EarthRise", "oriental", "snow", "pirate"})
 _VALID_VOICES = frozenset({"pt_BR", "HillBilly"})
 _TEST_VOICES = frozenset({"it", "nb"})
-BANKS = {"fluid-soundfont-gm": ("FluidR3_GM.sf2", "MIT"), "timgm6mb-soundfont": ("TimGM6mb.sf2", "GPL-2")}
+#: Package to its sound bank's file and licence.
+BANKS = {
+    "fluid-soundfont-gm": ("FluidR3_GM.sf2", "MIT"),
+    "timgm6mb-soundfont": ("TimGM6mb.sf2", "GPL-2"),
+    "musescore-general-soundfont-lossless": ("MuseScore_General_Full.sf2", "MIT"),
+}
 VALID_BANK = "timgm6mb-soundfont"
-_SUFFIXES = (".ogg", ".wav", ".flac")
+_MIDI_BANKS = ("fluid-soundfont-gm", VALID_BANK)
+_HELD_SONG_OF = 6
 _MIN_MUSIC_S = 20.0
+_LONG_S, _RESAMPLE_MARGIN = 30, 8192
 
 
 class CorpusError(InputError):
@@ -51,10 +54,13 @@ class Source:
     """One thing to draw sound from.
 
     name: unique, `<origin>/<what>`. role: "vocals" or "accompaniment". split: one of SPLITS.
-    kind: "song" (a stem of a song: `group` names the song, and its parts are in sync), "music" (a full recording
-    without a partner), "voice" (many short clips of one speaker or pack) or "singing" (a long vocal made of a song's or
-    of a voice's, without a partner; singing.py).
-    parts: files that are in sync and summed ("song"), one file ("music", "singing"), or clips ("voice").
+    kind: "song" (a stem of a song: `group` names the song, and its parts are in sync), "rendered" (a band played from
+    MIDI, as a song's; takes.py), "music" (a full recording without a partner), "voice" (many short clips of one speaker
+    or pack) or "singing" (a long vocal made of a song's or of a voice's, without a partner but for a melody that was
+    sung to a rendered band, whose `group` it has; singing.py).
+    parts: files that are in sync and summed ("song", "rendered"), one file ("music", "singing"), or clips ("voice").
+    labels: which stem each part is ("drums"); where there are none, the parts' file names.
+    origin: the collection it is from; where it is empty, the first part of the name.
     """
 
     name: str
@@ -64,15 +70,36 @@ class Source:
     licence: str
     split: str
     parts: tuple[Path, ...]
+    labels: tuple[str, ...] = ()
+    origin: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES or self.split not in SPLITS or not self.parts:
             raise CorpusError(f"source {self.name}: role={self.role!r}, split={self.split!r}, {len(self.parts)} parts")
+        if self.labels and len(self.labels) != len(self.parts):
+            raise CorpusError(f"source {self.name}: {len(self.labels)} labels for {len(self.parts)} parts")
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Which stem each part is."""
+        return self.labels or tuple(part.stem for part in self.parts)
+
+    @property
+    def collection(self) -> str:
+        """The collection it is from."""
+        return self.origin or self.name.split("/")[0]
 
     @property
     def length_samples(self) -> int:
-        """Length at 44.1 kHz of what can be read: of the longest part ("song", "music", "singing")."""
-        return max(_length(part) for part in self.parts)
+        """Length at 44.1 kHz of what can be read: of the longest part (of a "voice": of the longest clip)."""
+        return max(audio_length(part) for part in self.parts)
+
+    @property
+    def sound_s(self) -> float:
+        """Seconds of sound: of a voice all clips, of anything else its length."""
+        if self.kind == "voice":
+            return sum(audio_length(part) for part in self.parts) / SAMPLE_RATE
+        return self.length_samples / SAMPLE_RATE
 
     def read(self, start: int, length: int, parts: tuple[Path, ...] | None = None) -> np.ndarray:
         """Samples [start, start + length) at 44.1 kHz, summed over the parts (or those given): (2, length) float32.
@@ -103,7 +130,8 @@ def _info(path: Path) -> tuple[int, int]:
     return int(info.samplerate), int(info.frames)
 
 
-def _length(path: Path) -> int:
+def audio_length(path: Path) -> int:
+    """Length of a file in samples at 44.1 kHz."""
     rate, frames = _info(path)
     return frames * SAMPLE_RATE // rate
 
@@ -111,14 +139,20 @@ def _length(path: Path) -> int:
 def read_stereo(path: Path, start: int = 0, length: int | None = None) -> np.ndarray:
     """Samples [start, start + length) of a file at 44.1 kHz: (2, length) float32. Mono is doubled."""
     rate, frames = _info(path)
-    length = _length(path) - start if length is None else length
+    length = audio_length(path) - start if length is None else length
+    first, last, skip = start, start + length, 0
     if rate != SAMPLE_RATE:
-        data, _ = sf.read(str(path), dtype="float32", always_2d=True)
-        data = soxr.resample(data, rate, SAMPLE_RATE)[start : start + length]
-    else:
-        with sf.SoundFile(str(path)) as file:
-            file.seek(min(start, frames))
-            data = file.read(min(length, max(frames - start, 0)), dtype="float32", always_2d=True)
+        first, last, skip = 0, frames, start
+        if frames > _LONG_S * rate:  # of a long file only what is asked for, and a little on both sides
+            whole = SAMPLE_RATE // math.gcd(rate, SAMPLE_RATE)  # so many samples are a whole number of the file's
+            begin = max(start - _RESAMPLE_MARGIN, 0) // whole * whole
+            first, skip = begin * rate // SAMPLE_RATE, start - begin
+            last = min(frames, -(-(start + length + _RESAMPLE_MARGIN) * rate // SAMPLE_RATE))
+    with sf.SoundFile(str(path)) as file:
+        file.seek(min(first, frames))
+        data = file.read(min(last, frames) - min(first, frames), dtype="float32", always_2d=True)
+    if rate != SAMPLE_RATE:
+        data = soxr.resample(data, rate, SAMPLE_RATE)[skip : skip + length]
     out = np.zeros((2, length), np.float32)
     out[:, : len(data)] = (data[:, [0, 0]] if data.shape[1] == 1 else data[:, :2]).T
     return out
@@ -132,21 +166,9 @@ def activity(source: Source, window_s: float = 0.5) -> np.ndarray:
     return np.sqrt(np.mean(audio.reshape(2, -1, window) ** 2, axis=(0, 2)))
 
 
-def song_sources(folder: Path) -> list[Source]:
-    """Sources of a folder of songs: for each `<song>/`, its vocals, and the sum of its other stems."""
-    if not folder.is_dir():
-        raise CorpusError(f"{folder} is not a folder: give one that holds <song>/<stem>.ogg (or .wav, .flac)")
-    sources = []
-    for song in sorted(path for path in folder.iterdir() if path.is_dir()):
-        stems = sorted(path for path in song.iterdir() if path.suffix in _SUFFIXES)
-        split = "valid" if song.name in VALID_SONGS else "train"
-        note = song / "info.json"
-        licence = str(json.loads(note.read_text()).get("licence", "not stated")) if note.exists() else "not stated"
-        for role in ROLES:
-            parts = tuple(path for path in stems if (path.stem == "vocals") == (role == "vocals"))
-            if parts:
-                sources.append(Source(f"{song.name}/{role}", role, "song", song.name, licence, split, parts))
-    return sources
+def is_fetched(package: str) -> bool:
+    """Whether a Debian package is in the cache."""
+    return (cache_dir() / "debian" / package).is_dir()
 
 
 def fetch_package(package: str) -> Path:
@@ -162,7 +184,8 @@ def fetch_package(package: str) -> Path:
         subprocess.run(["dpkg-deb", "-x", str(archive), str(part)], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise CorpusError(
-            f"Debian package {package} cannot be fetched ({error}): on Debian, run apt-get update first"
+            f"Debian package {package} cannot be fetched ({error}): on Debian, run apt-get update first; "
+            "--no-packages goes without packages"
         ) from error
     part.replace(folder)
     return folder
@@ -176,7 +199,7 @@ def _artist(path: Path) -> str:
 def _wesnoth() -> list[Source]:
     sources = []
     for path in sorted(fetch_package("wesnoth-1.16-music").rglob("*.ogg")):
-        if _length(path) >= _MIN_MUSIC_S * SAMPLE_RATE:
+        if audio_length(path) >= _MIN_MUSIC_S * SAMPLE_RATE:
             split = "valid-other" if _artist(path) in _VALID_COMPOSERS else "train"
             sources.append(Source(f"wesnoth/{path.stem}", "accompaniment", "music", "wesnoth", "GPL-2", split, (path,)))
     return sources
@@ -213,32 +236,48 @@ def _fretsonfire() -> list[Source]:
     return sources
 
 
-def _midi() -> list[Source]:
+def freedoom_midis() -> list[tuple[Path, bool]]:
+    """Freedoom's MIDI files, and whether each is held out: every sixth is."""
+    songs = wad_midis(sorted(fetch_package("freedoom").rglob("*.wad")), cache_dir() / "midi")
+    return [(song, number % _HELD_SONG_OF == _HELD_SONG_OF - 1) for number, song in enumerate(songs)]
+
+
+def bank_path(package: str) -> Path:
+    """The sound bank of a package of BANKS."""
+    return next(fetch_package(package).rglob(BANKS[package][0]))
+
+
+def _midi(only_cached: bool) -> list[Source]:
     """Freedoom's MIDI music by two sound banks; one bank, and every sixth song, are held out."""
-    root = fetch_package("freedoom")
-    songs = wad_midis(sorted(root.rglob("*.wad")), cache_dir() / "midi")
     sources = []
-    for package, (bank_name, licence) in BANKS.items():
-        bank = next(fetch_package(package).rglob(bank_name))
-        for number, song in enumerate(songs):
-            held = package == VALID_BANK
-            if held != (number % 6 == 5):
+    if only_cached and not all(is_fetched(package) for package in ("freedoom", *_MIDI_BANKS)):
+        return []
+    songs = freedoom_midis()
+    for package in _MIDI_BANKS:
+        licence = f"BSD-3-Clause (bank: {BANKS[package][1]})"
+        held = package == VALID_BANK
+        split = "valid-other" if held else "train"
+        for song, song_is_held in songs:
+            if held != song_is_held:
                 continue
-            rendered = render_midi(song, bank, cache_dir() / "midi" / package)
+            folder = cache_dir() / "midi" / package
+            if only_cached and not (folder / f"{song.stem}.flac").exists():
+                continue
+            rendered = render_midi(song, bank_path(package), folder)
             if rendered is not None:
-                split = "valid-other" if held else "train"
                 name = f"freedoom-{package}/{song.stem}"
-                sources.append(
-                    Source(
-                        name, "accompaniment", "music", package, f"BSD-3-Clause (bank: {licence})", split, (rendered,)
-                    )
-                )
+                sources.append(Source(name, "accompaniment", "music", package, licence, split, (rendered,)))
     return sources
 
 
-def package_sources(midi: bool = True) -> list[Source]:
-    """Sources of the Debian packages. midi: also play MIDI music (needs fluidsynth; two minutes, once)."""
-    return [*_wesnoth(), *_hedgewars(), *_klettres(), *_fretsonfire(), *(_midi() if midi else [])]
+def package_sources(midi: bool = True, only_cached: bool = False) -> list[Source]:
+    """Sources of the Debian packages. midi: also play MIDI music (needs fluidsynth; two minutes, once).
+
+    only_cached: fetch and play nothing, and leave out what is not there.
+    """
+    makers = (_wesnoth, _hedgewars, _klettres, _fretsonfire)
+    chosen = [make for package, make in zip(PACKAGES, makers, strict=True) if not only_cached or is_fetched(package)]
+    return [source for make in chosen for source in make()] + (_midi(only_cached) if midi else [])
 
 
 def default_stems_folder() -> Path | None:

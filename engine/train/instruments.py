@@ -6,15 +6,13 @@ synthesiser without highs, which no bank has, are made of filtered noise and saw
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import scipy.signal
 
 from .corpus import BANKS, SAMPLE_RATE, VALID_BANK, CorpusError, cache_dir, fetch_package, read_stereo
-from .midi import render_midi
+from .midi import render_midi, write_midi
 
 VERSION = 1  # of what the phrases are, since what was rendered is kept
 CLIP_S = 6
@@ -55,22 +53,6 @@ def midi_events(name: str, count: int, rng: np.random.Generator) -> list[tuple[f
                 events.append((min(at + length, end), bytes([0x80 | channel, note, 0])))
             at += step * (1 if name in DRUMS or rng.random() < 0.8 else 2)
     return events
-
-
-def write_midi(events: list[tuple[float, bytes]], path: Path) -> None:
-    """A Standard MIDI file of one track, a thousand ticks a second."""
-    track, now = bytearray(), 0
-    for seconds, message in sorted(events, key=lambda event: event[0]):
-        delta = max(0, round(seconds * 1000) - now)
-        now += delta
-        digits = [delta & 0x7F]
-        while delta := delta >> 7:
-            digits.append(delta & 0x7F | 0x80)
-        track += bytes(digits[::-1]) + message
-    track += b"\x00\xff\x2f\x00"
-    tempo = b"\x00\xff\x51\x03" + (1_000_000).to_bytes(3, "big")
-    head = struct.pack(">4sIHHH", b"MThd", 6, 0, 1, 1000)
-    path.write_bytes(head + struct.pack(">4sI", b"MTrk", len(tempo) + len(track)) + tempo + bytes(track))
 
 
 def breathy_voice(rng: np.random.Generator) -> np.ndarray:

@@ -27,7 +27,8 @@ import numpy as np
 import torch
 
 from ..errors import TrainingError
-from .corpus import SPLITS, CorpusError, Source, default_stems_folder, package_sources, song_sources
+from .corpus import ROLES, SPLITS, CorpusError, Source, default_stems_folder, package_sources
+from .layouts import song_sources
 from .remix import Remix, RemixConfig, Remixer, whole_song
 from .separators import ONE_PATCH_SAMPLES, SAMPLE_RATE, Spleeter
 from .singing import singing_sources
@@ -49,9 +50,7 @@ def shards_of(pool: Path, split: str) -> list[Path]:
     """`shard_paths` of a split. Raises TrainingError where there are none."""
     paths = shard_paths(pool / split)
     if not paths:
-        raise TrainingError(
-            f"no shards in {pool / split}: build the pool first (python -m stemprover.engine.train.pool --help)"
-        )
+        raise TrainingError(f"no shards in {pool / split}: build the pool first (stemprover corpus build {pool})")
     return paths
 
 
@@ -154,12 +153,10 @@ def build_songs(
 ) -> list[Path]:  # fmt: skip
     """Whole songs of a split, each separated in one go, cut into consecutive items; a shorter rest is left out."""
     mine = [source for source in sources if source.split == split and source.kind == "song"]
-    groups = sorted({source.group for source in mine if source.role == "vocals"})
+    groups = sorted(set.intersection(*({s.group for s in mine if s.role == role} for role in ROLES)))
     made, number = [], 0
     for group in groups:
-        vocals, band = (
-            next(s for s in mine if s.group == group and s.role == role) for role in ("vocals", "accompaniment")
-        )
+        vocals, band = (next(s for s in mine if s.group == group and s.role == role) for role in ROLES)
         pieces = max(vocals.length_samples, band.length_samples) // length
         first, number = number, number + -(-pieces // per_shard)
         if all((out / split / f"shard_{n:03d}.npy").exists() for n in range(first, number)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,17 @@ _ACTIVITY_S = 0.5
 _SILENT_RMS = 2e-3
 #: Where there are made singers: the share of each kind of vocals that gets a song's band in place of a full recording.
 _SONG_BANDS = {"singing": 0.5, "song": 0.7, "voice": 0.2}
+#: Kinds of bands whose stems are apart.
+_IN_PARTS = ("song", "rendered")
 
 
 @dataclass(frozen=True)
 class RemixConfig:
     """Ranges of the variation. Speeds are factors, ratios (vocals to band, active RMS) and gains in dB.
 
-    p_songs: share of items whose vocals and band are both from songs. p_original: of those, the share that keeps the
-    song's own pairing (same song, same position, same speed). p_active: share of song vocals taken where there is
-    singing.
+    p_songs: share of items whose vocals and band are both from songs. p_original: of those, and of melodies that were
+    sung to a rendered band, the share that keeps the own pairing (same song, same position, same speed). p_active:
+    share of song vocals taken where there is singing.
     singers: where there are made singers (sources of kind "singing"), the shares of items whose vocals are theirs, are
     from songs, and are spoken words; p_songs then counts for nothing.
     vary: False takes the sources as they are (speed, equaliser, width, polarity and channels untouched).
@@ -159,21 +162,23 @@ def phrase(rng: np.random.Generator, source: Source, length: int) -> np.ndarray:
 def _band(
     rng: np.random.Generator, source: Source, start: int, length: int, others: list[Source]
 ) -> tuple[np.ndarray, list[str]]:
-    """A band at a place, and its parts' names: all parts, or one left out, or one from another song (`others`)."""
-    parts, kind = list(source.parts), rng.random()
-    if source.kind == "song" and len(parts) > 1 and kind < 0.5:
-        gone = parts.pop(rng.integers(len(parts)))
-        audio = source.read(start, length, tuple(parts))
-        used = [part.stem for part in parts]
-        swaps = [
-            (song, part) for song in others for part in song.parts if song is not source and part.stem == gone.stem
-        ]
+    """A band at a place, and its stems' names: all stems, or one left out, or one from another song (`others`)."""
+    stems, kind = list(dict.fromkeys(source.stems)), rng.random()
+    if source.kind in _IN_PARTS and len(stems) > 1 and kind < 0.5:
+        gone = stems.pop(rng.integers(len(stems)))
+        audio = source.read(start, length, _parts_of(source, *stems))
+        swaps = [song for song in others if song is not source and gone in song.stems]
         if kind < 0.25 and swaps:
-            song, part = swaps[rng.integers(len(swaps))]
-            audio += song.read(int(rng.integers(max(song.length_samples - length, 0) + 1)), length, (part,))
-            used.append(f"{song.group}:{part.stem}")
-        return audio, used
-    return source.read(start, length), [part.stem for part in parts]
+            song = swaps[rng.integers(len(swaps))]
+            at = int(rng.integers(max(song.length_samples - length, 0) + 1))
+            audio += song.read(at, length, _parts_of(song, gone))
+            stems.append(f"{song.group}:{gone}")
+        return audio, stems
+    return source.read(start, length), stems
+
+
+def _parts_of(source: Source, *stems: str) -> tuple[Path, ...]:
+    return tuple(part for part, stem in zip(source.parts, source.stems, strict=True) if stem in stems)
 
 
 def _active_rms(audio: np.ndarray) -> float:
@@ -203,6 +208,8 @@ class Remixer:
             )
         self.song_vocals = [source for source in self.vocals if source.kind == "song"]
         self.song_bands = [source for source in self.bands if source.kind == "song"]
+        self.bands_in_parts = [source for source in self.bands if source.kind in _IN_PARTS]
+        self._rendered = {source.group: source for source in self.bands if source.kind == "rendered"}
 
     def draw(self, rng: np.random.Generator) -> Remix:
         """One remix. Silent draws are drawn again, up to 8 times."""
@@ -243,6 +250,9 @@ class Remixer:
             shares = np.array([float(bool(of)) for of in there])
         number = int(rng.choice(len(kinds), p=shares / shares.sum()))
         vocals = _pick(rng, there[number])
+        sung_to = self._rendered.get(vocals.group) if kinds[number] == "singing" else None
+        if sung_to is not None and rng.random() < self.config.p_original:
+            return vocals, sung_to, True
         music = [band for band in self.bands if band.kind != "song"]
         if not self.song_bands or (music and rng.random() > _SONG_BANDS[kinds[number]]):
             return vocals, _pick(rng, music), False
@@ -266,7 +276,7 @@ class Remixer:
             start_v = _start(rng, vocals, need_v, config.p_active)
             x_v = vocals.read(start_v, need_v)
         start_a = start_v if original else _start(rng, band, need_a, 0.0)
-        x_a, parts = _band(rng, band, start_a, need_a, [] if original else self.song_bands)
+        x_a, parts = _band(rng, band, start_a, need_a, [] if original else self.bands_in_parts)
         x_v, x_a = _respeed(x_v, speed_v, self.length), _respeed(x_a, speed_a, self.length)
         level_v, level_a = _active_rms(x_v), _active_rms(x_a)
         if level_a < _SILENT_RMS:

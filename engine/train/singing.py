@@ -33,12 +33,13 @@ from .corpus import (
     SPLITS,
     CorpusError,
     Source,
+    audio_length,
     cache_dir,
     default_stems_folder,
     package_sources,
     read_stereo,
-    song_sources,
 )
+from .layouts import song_sources
 
 FRAME_S = 0.005
 SINGERS_PER_SONG = 5
@@ -47,7 +48,7 @@ TRACK_S = (60.0, 90.0)
 MIN_CLIPS = 6
 #: Packs of the "voice" kind that no human being speaks.
 ROBOTS = frozenset({"Robot"})
-_CLIPS_PER_TRACK, _CLIP_S = 24, 2.5
+CLIPS_PER_TRACK, _CLIP_S = 24, 2.5
 _BLOCK_S, _MARGIN_S = (10.0, 20.0), 0.1
 _HISS_HZ, _HISS_SHARE = 3000.0, 0.3
 _WARP_TO_HZ = 6000.0
@@ -364,19 +365,27 @@ def _is_vowel(word: Word) -> bool:
     return bool(word.noise[word.voiced, :low].mean() < _HOARSE and share.mean() < _HISS_SHARE)
 
 
+def singable(clips: list[np.ndarray], rng: np.random.Generator, formant: float = 1.0) -> tuple[list[list[Word]], float]:
+    """The syllables of some of the clips, mono (T,) at 44.1 kHz each, and the speaker's own pitch in semitones from A4.
+
+    Raises CorpusError where fewer than MIN_CLIPS of the clips have a vowel that can be sung.
+    """
+    chosen = [clips[i] for i in rng.permutation(len(clips))[:CLIPS_PER_TRACK]]
+    words = [analyse_word(clip) for clip in map(trim, chosen) if len(clip) > 0.1 * SAMPLE_RATE]
+    sung = [pieces for pieces in map(syllables, words) if pieces]
+    if len(sung) < MIN_CLIPS:
+        raise CorpusError(f"{len(sung)} of {len(chosen)} clips can be sung: at least {MIN_CLIPS} are needed")
+    pitches = np.concatenate([piece.f0[piece.voiced] for pieces in sung for piece in pieces])
+    return sung, 12 * np.log2(float(np.median(pitches)) * formant / 440)
+
+
 def sing_words(clips: list[np.ndarray], rng: np.random.Generator, length: int, formant: float = 1.0) -> np.ndarray:
     """Recorded words, mono (T,) at 44.1 kHz each, sung to a random melody: stereo (2, length) float32.
 
     A walk on a scale around the speaker's own pitch, in phrases with rests, on a random tempo. formant: as in Singer.
     Raises CorpusError where fewer than MIN_CLIPS of the clips have a vowel that can be sung.
     """
-    chosen = [clips[i] for i in rng.permutation(len(clips))[:_CLIPS_PER_TRACK]]
-    words = [analyse_word(clip) for clip in map(trim, chosen) if len(clip) > 0.1 * SAMPLE_RATE]
-    sung = [pieces for pieces in map(syllables, words) if pieces]
-    if len(sung) < MIN_CLIPS:
-        raise CorpusError(f"{len(sung)} of {len(chosen)} clips can be sung: at least {MIN_CLIPS} are needed")
-    pitches = np.concatenate([piece.f0[piece.voiced] for pieces in sung for piece in pieces])
-    own = 12 * np.log2(float(np.median(pitches)) * formant / 440)
+    sung, own = singable(clips, rng, formant)
     tonic = float(np.clip(own + float(rng.uniform(-3, 3)), -26, 0))
     scale = SCALES[rng.integers(len(SCALES))]
     beat = 60 / float(rng.uniform(70, 150)) * SAMPLE_RATE
@@ -406,10 +415,10 @@ def sing_words(clips: list[np.ndarray], rng: np.random.Generator, length: int, f
             if at >= length:
                 break
         at += float(rng.choice([0.5, 1.0, 2.0, 4.0])) * beat
-    return _finish(line, rng)
+    return on_tape(line, rng)
 
 
-def _finish(line: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def on_tape(line: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A dry mono line (T,) to a stereo vocal (2, T): compressor, presence, at times a chorus, a room."""
     board: list[pedalboard.Plugin] = [
         pedalboard.HighpassFilter(float(rng.uniform(60, 120))),
@@ -425,12 +434,13 @@ def _finish(line: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (out * (0.8 / (float(np.abs(out).max(initial=0)) + 1e-9))).astype(np.float32)
 
 
-def _files(source: Source) -> list[Path]:
+def _files(source: Source, per_song: int | None = None) -> list[Path]:
     """Where the singing made of a source is, or will be: none for bands, robots, and songs that are held out."""
     if source.role != "vocals" or source.name.split("/")[-1] in ROBOTS:
         return []
     if source.kind == "song":
-        count = SINGERS_PER_SONG if source.split == "train" else 0
+        singers = SINGERS_PER_SONG if per_song is None else per_song
+        count = singers if source.split == "train" else 0
     else:
         count = TRACKS_PER_VOICE if source.kind == "voice" else 0
     stem = source.name.replace("/", "-")
@@ -449,9 +459,17 @@ def _write(path: Path, audio: np.ndarray) -> None:
     part.replace(path)
 
 
-def make_singing(source: Source, say: Callable[[str], None] = print) -> list[Path]:
-    """Make what is missing of the singing of a source; returns what it made. A voice that cannot be sung is marked."""
-    missing = [path for path in _files(source) if not path.exists() and not path.with_suffix(".useless").exists()]
+def make_singing(source: Source, say: Callable[[str], None] = print, per_song: int | None = None) -> list[Path]:
+    """Make what is missing of the singing of a source; returns what it made. A voice that cannot be sung is marked.
+
+    per_song: singers made of a song's (SINGERS_PER_SONG). Raises CorpusError where what is there was made of another
+    song of that name.
+    """
+    files = _files(source, per_song)
+    missing = [path for path in files if not path.exists() and not path.with_suffix(".useless").exists()]
+    for path in files:
+        if source.kind == "song" and path.exists() and audio_length(path) != source.length_samples:
+            raise CorpusError(f"{path} was made of another song called {source.group!r}: rename the song's folder")
     if not missing:
         return []
     missing[0].parent.mkdir(parents=True, exist_ok=True)
@@ -465,7 +483,7 @@ def make_singing(source: Source, say: Callable[[str], None] = print) -> list[Pat
         for path, rng in zip(missing, rngs, strict=True):
             length = int(rng.uniform(*TRACK_S) * SAMPLE_RATE)
             try:
-                formant = 1.0 if path == _files(source)[0] else float(rng.uniform(0.85, 1.18))
+                formant = 1.0 if path == files[0] else float(rng.uniform(0.85, 1.18))
                 made.append(sing_words(clips, rng, length, formant))
             except CorpusError as error:
                 for useless in missing:
@@ -479,7 +497,7 @@ def make_singing(source: Source, say: Callable[[str], None] = print) -> list[Pat
     return missing
 
 
-def singing_sources(sources: list[Source]) -> list[Source]:
+def singing_sources(sources: list[Source], per_song: int | None = None) -> list[Source]:
     """The singing in the cache that was made of some sources, as sources of kind "singing"; each keeps the split."""
     found = []
     for source in sources:
@@ -487,7 +505,7 @@ def singing_sources(sources: list[Source]) -> list[Source]:
             origin = "resung"
         else:
             origin = f"sung-{source.name.split('/')[0]}"
-        for path in _files(source):
+        for path in _files(source, per_song):
             if path.exists():
                 name = f"{origin}/{path.stem}"
                 found.append(Source(name, "vocals", "singing", source.group, source.licence, source.split, (path,)))

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from stemprover.engine.train.corpus import SAMPLE_RATE, CorpusError, Source, read_stereo, song_sources
+from stemprover.engine.train.corpus import SAMPLE_RATE, CorpusError, Source, read_stereo
+from stemprover.engine.train.layouts import song_sources
 from stemprover.engine.train.pool import (
     FULL_SCALE,
     TRACKS,
