@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import soxr
@@ -43,7 +43,7 @@ class Resampler:
         return np.ascontiguousarray(self._soxr.resample_chunk(np.ascontiguousarray(block.T), last=last).T)
 
 
-@lru_cache(maxsize=None)  # of whole rates there are not so many
+@cache  # of whole rates there are not so many
 def round_trip_latency(sample_rate: int, chunk: int, delay: int) -> int:
     """Samples at the host's rate from a sample's arrival until its change is ready: both resamplers, the chunk, the
     delay.
