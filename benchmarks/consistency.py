@@ -15,9 +15,9 @@ from rich.table import Table
 from ..engine.consistency import MixConsistency
 from ..engine.metrics import log_spectral_distance, si_sdr, windowed
 from ..engine.repair import Repairer
-from ..engine.train.pool import FULL_SCALE, open_shard, shards_of
 
 RATE, WINDOW = 44100, 220500
+FULL_SCALE = 32767  # of the pool's int16
 
 
 def in_sum(stems: np.ndarray, mix: np.ndarray) -> np.ndarray:
@@ -33,7 +33,10 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="a held-out split")
     parser.add_argument("--items", type=int, default=8, help="of its first shard, evenly spread")
     given = parser.parse_args()
-    tracks, _ = open_shard(shards_of(given.pool, given.split)[0])
+    shard = given.pool / given.split / "shard_000.npy"
+    if not shard.exists():
+        parser.error(f"{shard} is not there; build it first: python -m stemprover.engine.train.pool --help")
+    tracks = np.load(shard, mmap_mode="r")
     repairer, console = Repairer(jobs=1), Console(width=110)
     for extension, places in (("zeros", (2, 3)), ("average", (4, 5))):
         found: dict[tuple[str, str], list[tuple[float, float]]] = {}
