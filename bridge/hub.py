@@ -142,7 +142,7 @@ class Hub:
         datagrams: nobody is told when its client has gone."""
         more = load_of(pair_count(form.channels), "standard", self.cost_per_step)
         if not self._has_room(more):
-            self._drop_unused()
+            self.drop_unused(UNUSED_S, most=1)
         if not self._has_room(more):
             raise ProtocolError(
                 Code.BUSY,
@@ -178,13 +178,14 @@ class Hub:
         loads = {number: stream.load(self.cost_per_step) for number, stream in self.streams.items()}
         return most is not None or fits(loads, more, self.processors)
 
-    def _drop_unused(self) -> None:
-        """Close the oldest stream over UDP that has had no block since it was opened: it takes another's place."""
-        before = time.monotonic() - UNUSED_S
-        for number, stream in self.streams.items():
-            if number in self._unsure and stream.counters.blocks == 0 and stream.opened < before:
-                self.close(stream)
-                return
+    def drop_unused(self, seconds: float, most: int | None = None) -> None:
+        """Close the oldest streams over UDP that have had no block for so long since they were opened: they take the
+        place of others."""
+        before = time.monotonic() - seconds
+        streams = [self.streams[number] for number in sorted(self._unsure)]
+        unused = [stream for stream in streams if stream.counters.blocks == 0 and stream.opened < before]
+        for stream in unused[:most]:
+            self.close(stream)
 
     def close(self, stream: Stream) -> None:
         """End a stream."""

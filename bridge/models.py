@@ -36,7 +36,7 @@ class Models:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="stemprover-loader")
         self._found: OrderedDict[Key, Future[DeltaStream]] = OrderedDict()
         self._lock = threading.Lock()
-        self._asked: dict[Future[DeltaStream], list[Callable[[], None]]] = {}
+        self._asked: dict[Future[DeltaStream], list[Callable[[], object]]] = {}
         self.cost_per_step: float | None = None  # seconds of processor a second of a channel pair
 
     def get(self, preset: Preset, quality: str) -> Future[DeltaStream]:
@@ -51,7 +51,7 @@ class Models:
             self._found.popitem(last=False)[1].cancel()  # if it has not begun, nobody waits for it any more
         return future
 
-    def when_loaded(self, future: Future[DeltaStream], then: Callable[[], None]) -> None:
+    def when_loaded(self, future: Future[DeltaStream], then: Callable[[], object]) -> None:
         """Have `then` called once a future of `get` is done, in the loading thread or at once. A future keeps its own
         callbacks, and with them whoever asked, for as long as it lives: so they are kept here."""
         with self._lock:

@@ -80,13 +80,6 @@ class Peer:
         shown = "".join(letter if letter.isprintable() else "?" for letter in address[:120])
         self.send("/error", "iiss", request, int(code), shown.encode("ascii", "replace").decode(), _plain(text))
 
-    def drop_unused(self, before: float) -> None:
-        """End streams that were opened before this time and have had no block: they take others' place."""
-        for number, stream in list(self.streams.items()):
-            if stream.counters.blocks == 0 and stream.opened < before:
-                del self.streams[number]
-                self.hub.close(stream)
-
     def close(self) -> None:
         """The client is gone: its streams end."""
         self._closed = True

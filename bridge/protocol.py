@@ -134,7 +134,8 @@ SPECS = (
     Spec("/job/list", "i", "request", "client", "Asks for all jobs; a /job each, then /ack"),
     Spec("/job", "issfsds", "request or 0, job, state, share done 0 to 1, stage, seconds left or -1, text", "bridge",
          "A job's state: queued, running, done, failed or cancelled; sent by itself while it runs"),
-    Spec("/error", "iiss", "request or 0, code, address, text", "bridge", "What went wrong; codes below"),
+    Spec("/error", "iiss", "request, a block's sequence, or 0, code, address, text", "bridge",
+         "What went wrong; codes below"),
     Spec("/goodbye", "s", "text", "bridge", "The bridge stops; what was repaired has been sent"),
 )  # fmt: skip
 

@@ -177,8 +177,8 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def check(self, now: float) -> None:
         """Forgets who has fallen silent, and streams that nobody uses."""
+        self.bridge.hub.drop_unused(HELLO_S)
         for where, peer in list(self.peers.items()):
-            peer.drop_unused(now - HELLO_S)
             if now - peer.last_heard > SENDER_S:
                 self.peers.pop(where).close()
 

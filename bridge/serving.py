@@ -114,8 +114,9 @@ async def _serve(config: BridgeConfig) -> None:
             f"monitor http://127.0.0.1:{bridge.http_port}/monitor.html",
             flush=True,
         )
-        model = bridge.hub.models.get(bridge.hub.general, "standard")
-        model.add_done_callback(lambda _: loop.call_soon_threadsafe(_settle_memory))
+        models = bridge.hub.models
+        model = models.get(bridge.hub.general, "standard")
+        models.when_loaded(model, lambda: loop.call_soon_threadsafe(_settle_memory))
         await ended.wait()
 
 

@@ -360,6 +360,7 @@ class Stream:
                 task.cancel()
         self._turns.close()
         self._waiting.clear()
+        self._waiting_frames = 0
         for future in list(self._open):
             _settle(future, self._gone())
         self._answer = lambda _: None
