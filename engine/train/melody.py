@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from .corpus import SAMPLE_RATE
-from .singing import Word, on_tape, sing, singable
+from .words import Word, on_tape, sing, singable
 
 DRUM_CHANNEL = 9
 _SHORTEST_S, _LONGEST_S = 0.16, 2.5

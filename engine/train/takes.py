@@ -39,7 +39,8 @@ from .desk import even, loudness, on_stage
 from .kits import Hit, Kit, play, read_kit
 from .melody import DRUM_CHANNEL, Note, find_melody, notes_of, sing_melody
 from .midi import can_play, play_midi, read_midi, write_midi
-from .singing import CLIPS_PER_TRACK, ROBOTS
+from .singing import ROBOTS
+from .words import CLIPS_PER_TRACK
 
 VERSION = 1  # of what a take is, since takes are kept
 SCORE_PACKAGES = ("freedoom", "openttd-openmsx")

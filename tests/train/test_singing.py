@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 import soundfile as sf
 from scipy.signal import lfilter
-from stemprover.engine.train import singing
+from stemprover.engine.train import singers, singing
 from stemprover.engine.train.corpus import SAMPLE_RATE, CorpusError, Source
 from stemprover.engine.train.remix import RemixConfig, Remixer
-from stemprover.engine.train.singing import (
-    Singer,
-    analyse_word,
-    another_singer,
-    make_singing,
-    sing,
-    sing_words,
-    singing_sources,
-    syllables,
-)
+from stemprover.engine.train.singers import Singer, another_singer
+from stemprover.engine.train.singing import make_singing, singing_sources
+from stemprover.engine.train.words import analyse_word, sing, sing_words, syllables
 
 pyworld = pytest.importorskip("pyworld", reason="pyworld comes with the extra train")
 FORMANTS_HZ = (700.0, 1200.0, 2600.0)
@@ -104,9 +97,9 @@ def test_silence_and_short_ends_stay_what_they_are(length: int) -> None:
 
 
 def test_long_stems_are_joined_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(singing, "_BLOCK_S", (1.5, 3.0))
+    monkeypatch.setattr(singers, "_BLOCK_S", (1.5, 3.0))
     sound = np.tile(np.concatenate([vowel(150.0, 0.9), np.zeros(4410)]), 7)
-    cuts = singing._cuts(sound)
+    cuts = singers._cuts(sound)
     assert cuts[0] == 0
     assert cuts[-1] == len(sound)
     assert all(1.5 <= seconds <= 3 for seconds in np.diff(cuts[:-1]) / SAMPLE_RATE)
@@ -123,7 +116,7 @@ def test_a_note_has_its_pitch_and_length() -> None:
         assert out.shape == (40_000,)
         f0 = pitch_hz(np.stack([out, out]))
         assert 12 * np.log2(np.median(f0[100:]) / 440) == pytest.approx(-12.0, abs=0.05)
-        assert len(f0) * singing.FRAME_S > 0.8
+        assert len(f0) * singers.FRAME_S > 0.8
     with pytest.raises(ValueError, match="cannot be sung"):
         sing(analyse_word(np.zeros(8000)), 0.0, 40_000, 0.0)
 
