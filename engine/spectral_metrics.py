@@ -65,6 +65,19 @@ def band_phase_agreement(estimate: np.ndarray, reference: np.ndarray, sample_rat
     return np.where(heard, same / np.where(heard, both, 1.0), np.nan)
 
 
+def band_channel_agreement(estimate: np.ndarray, reference: np.ndarray, sample_rate: int = 44100) -> np.ndarray:
+    """Cosine of the error of the phase between the first two channels, weighted by their magnitudes, in each perceptual
+    band (K,); nan in bands more than 60 dB under the reference's loudest."""
+    bands = PerceptualBands(sample_rate=sample_rate)
+    (a, b), truth = _spectrum(estimate, 2048)[:2], _spectrum(reference, 2048)
+    power = bands.sum(_power(truth)).sum(axis=-1)
+    product = (a * b.conj()) * (truth[0] * truth[1].conj()).conj()
+    product /= np.sqrt(np.abs(product) + 1e-20)
+    same, both = (bands.sum(x).sum(axis=1) for x in (product.real, np.abs(product)))
+    heard = (power > power.max(initial=0.0) * 10 ** (QUIET_DB / 10)) & (both > 0.0)
+    return np.where(heard, same / np.where(heard, both, 1.0), np.nan)
+
+
 def worst_band_phase(estimate: np.ndarray, reference: np.ndarray, sample_rate: int = 44100) -> float:
     """The lowest `band_phase_agreement`; nan where the reference is silent."""
     found = band_phase_agreement(estimate, reference, sample_rate)

@@ -109,6 +109,14 @@ def test_the_worst_band_is_found() -> None:
     assert math.isnan(sm.worst_band_phase(NOISE, np.zeros_like(NOISE)))
 
 
+def test_the_phase_between_channels_is_lost_where_one_turns_alone() -> None:
+    both = turned(NOISE, 0.9)
+    one = np.stack([both[0], NOISE[1]])
+    assert sm.band_channel_agreement(both, NOISE)[1:] == pytest.approx(1.0, abs=1e-3)  # the lowest has edges
+    assert sm.band_channel_agreement(one, NOISE)[1:] == pytest.approx(math.cos(0.9), abs=0.02)
+    assert np.isnan(sm.band_channel_agreement(NOISE, np.zeros_like(NOISE))).all()
+
+
 def test_bands_that_turn_together_belong_together() -> None:
     assert sm.band_coherence(turned(NOISE, 1.0), NOISE) == pytest.approx(1.0, abs=0.01)
     spectrum = np.fft.rfft(NOISE)
