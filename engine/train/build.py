@@ -17,6 +17,15 @@ from typing import Any
 
 from . import manifest
 from .corpus import PACKAGES, ROLES, SAMPLE_RATE, SPLITS, CorpusError, Source, cache_dir, is_fetched, package_sources
+from .four_stems import (
+    FIRST_SHARD,
+    STEMS,
+    FourStems,
+    build_four_stems,
+    can_draw,
+    train_four_stems,
+    weights_path,
+)
 from .layouts import find_songs
 from .pool import (
     ITEM_SAMPLES,
@@ -35,6 +44,9 @@ from .takes import PACKAGES as TAKE_PACKAGES
 from .takes import make_takes, take_sources
 
 HELD_OUT_ITEMS = 40
+#: Of the items of each split of remixes so many, in addition, are separated by the second separator; and how long that
+#: is trained, where it was not.
+FOUR_STEMS_SHARE, FOUR_STEMS_MINUTES = 0.25, 15.0
 ITEM_S = ITEM_SAMPLES / SAMPLE_RATE
 #: Singers made of songs' singers in all, and from how many songs on real singers are the most of the vocals.
 _MADE_SINGERS, _MANY_SONGS = 40, 20
@@ -45,7 +57,8 @@ _MADE_BY = "stemprover corpus build"
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """What to build. hours: of training items. stems: folders of true stems. items_held_out: of each such split."""
+    """What to build. hours: of training items by Spleeter. stems: folders of true stems. items_held_out: of each such
+    split. four_stems: how much more by the second separator, as a share."""
 
     folder: Path
     stems: tuple[Path, ...] = ()
@@ -53,12 +66,15 @@ class CorpusOptions:
     packages: bool = True
     seed: int = 1
     items_held_out: int = HELD_OUT_ITEMS
+    four_stems: float = FOUR_STEMS_SHARE
     item_samples: int = ITEM_SAMPLES
     per_shard: int = ITEMS_PER_SHARD
 
     def __post_init__(self) -> None:
         if not 0 < self.hours < math.inf:
             raise CorpusError(f"hours={self.hours:g} is no length: give a number above 0")
+        if not 0 <= self.four_stems <= 1:
+            raise CorpusError(f"four_stems={self.four_stems:g} is a share: give a number in 0 to 1")
         if not self.packages and not self.stems:
             raise CorpusError("nothing to build from: give a folder with --stems, or leave out --no-packages")
 
@@ -67,6 +83,14 @@ class CorpusOptions:
         """Items of each split of remixes; of train whole shards, so that more hours later add to them."""
         train = math.ceil(self.hours * 3600 * SAMPLE_RATE / self.item_samples / self.per_shard - 1e-6) * self.per_shard
         return {"valid-other": self.items_held_out, "test": self.items_held_out, "train": train}
+
+    def four_stems_shards(self, split: str) -> tuple[int, int]:
+        """Shards of the second separator, each of its stems in turn, and items in each; as many held-out items as of
+        Spleeter."""
+        if split != "train":
+            return (len(STEMS), -(-self.items[split] // len(STEMS))) if self.four_stems else (0, 1)
+        turns = math.ceil(self.four_stems * self.items[split] / (self.per_shard * len(STEMS)) - 1e-6)
+        return turns * len(STEMS), self.per_shard
 
 
 def stem_sources(folders: Sequence[Path], say: Callable[[str], None]) -> list[Source]:
@@ -166,6 +190,7 @@ def build_corpus(
     if missing:
         say(f"{missing / 1e9:.1f} GB of before and after into {options.folder}")
         _build_pool(options, sources, separate or Spleeter().separate_all, say)
+        _build_four_stems(options, sources, say)
     about["pool"] = pool_hours(options.folder)
     manifest.write_json(options.folder / manifest.NAME, about)
     return about
@@ -181,11 +206,42 @@ def _build_pool(options: CorpusOptions, sources: list[Source], separate: Separat
             continue
         many = sum(map(_is_training_song, mine)) >= _MANY_SONGS
         config = RemixConfig(vary=split != "test", singers=_MANY_SINGERS if many else RemixConfig.singers)
-        clock = _Clock(-(-items // per_shard) - len(shard_paths(options.folder / split)), say, split)
+        own = [path for path in shard_paths(options.folder / split) if int(path.stem[6:]) < FIRST_SHARD]
+        clock = _Clock(-(-items // per_shard) - len(own), say, split)
         build_remixes(
             options.folder, split, mine, separate, items=items, seed=options.seed, length=length, per_shard=per_shard,
             config=config, say=clock,
         )  # fmt: skip
+
+
+def _build_four_stems(options: CorpusOptions, sources: list[Source], say: Callable[[str], None]) -> None:
+    """What the second separator makes of stems that are apart, where there are such; trains it first if need be."""
+    missing = {split: n for split, n in _four_stems_missing(options, sources).items() if n}
+    if not missing:
+        return
+    if not weights_path().exists():
+        say(f"training the second separator, {FOUR_STEMS_MINUTES:g} minutes (kept)")
+        train_four_stems(sources, weights_path(), FOUR_STEMS_MINUTES, say=say)
+    separator = FourStems()
+    for split in missing:
+        shards, per_shard = options.four_stems_shards(split)
+        build_four_stems(
+            options.folder, split, sources, separator, items=shards * per_shard, seed=options.seed,
+            length=options.item_samples, per_shard=per_shard, say=say,
+        )  # fmt: skip
+
+
+def _four_stems_missing(options: CorpusOptions, sources: list[Source]) -> dict[str, int]:
+    """Items of the second separator that are still to be made, by split; none where some stem is nowhere apart."""
+    found = {}
+    for split in options.items:
+        there = can_draw([source for source in sources if source.split == split])
+        shards, per_shard = options.four_stems_shards(split)
+        made = [path for path in shard_paths(options.folder / split) if int(path.stem[6:]) >= FIRST_SHARD]
+        found[split] = max(shards - len(made), 0) * per_shard * there
+    if not can_draw([source for source in sources if source.split == "train"]):
+        return dict.fromkeys(found, 0)  # nothing to train the separator with
+    return found
 
 
 class _Clock:
@@ -255,6 +311,7 @@ def _missing_bytes(options: CorpusOptions, sources: list[Source]) -> int:
     }
     there = sum(len(open_shard(path)[0]) for path in shard_paths(options.folder / "valid"))
     items += max(sum(longest.values()) - there, 0)
+    items += sum(_four_stems_missing(options, sources).values())
     return items * options.item_samples * len(TRACKS) * 2 * 2
 
 

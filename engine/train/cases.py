@@ -4,8 +4,9 @@
     stemprover validate cases/test -o validation
 
 writes cases/<split>/<type>/<item>/truth.flac, degraded.flac and mix.flac. Types: separated-vocals and
-separated-accompaniment, one case for each item of the split in which that stem sounds; and, `--simulated` of each, the
-five artefacts and `mixed`, two of them one after the other, at severities of 0.35 to 1.
+separated-accompaniment, one case for each item of the split in which that stem sounds; four-stems-drums, -bass, -other
+and -vocals, where the pool has items of the second separator (four_stems.py); and, `--simulated` of each, the five
+artefacts and `mixed`, two of them one after the other, at severities of 0.35 to 1.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ..errors import StemProverError
+from ..errors import StemProverError, TrainingError
 from .artefacts import SIMULATORS
 from .pool import FULL_SCALE, SAMPLE_RATE, TRACKS, open_shard, shards_of
 
@@ -37,6 +38,16 @@ def separated(pool: Path, split: str, most: int | None = None) -> Iterator[tuple
             mix = _track(tracks, "x_v") + _track(tracks, "x_a")
             truth, degraded = _track(tracks, f"x_{letter}"), _track(tracks, f"y_{letter}_zeros")
             yield f"separated-{stem}", f"{number:03d}", {"truth": truth, "degraded": degraded, "mix": mix}
+
+
+def four_stems(pool: Path, split: str) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
+    """As `separated`, of the second separator's stems, where the split has any."""
+    for path in shards_of(pool, split):
+        for tracks, info in zip(*open_shard(path), strict=True):
+            if "stem" in info:
+                truth, degraded = _track(tracks, "x_v"), _track(tracks, "y_v_zeros")
+                sounds = {"truth": truth, "degraded": degraded, "mix": truth + _track(tracks, "x_a")}
+                yield f"four-stems-{info['stem']}", f"{info['item']}", sounds
 
 
 def simulated(pool: Path, split: str, count: int, seed: int) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
@@ -68,8 +79,30 @@ def write_case(folder: Path, sounds: dict[str, np.ndarray]) -> None:
         soundfile.write(folder / f"{name}.flac", (sound / peak).T, SAMPLE_RATE, subtype="PCM_24")
 
 
+def written_cases(folder: Path) -> list[tuple[str, Path]]:
+    """Type and folder of each case that `write_case` has left under FOLDER/<type>/<item>. Raises TrainingError where
+    there is none."""
+    found = [(path.parent.parent.name, path.parent) for path in sorted(folder.glob("*/*/truth.flac"))]
+    if not found:
+        raise TrainingError(f"{folder} holds no cases; make them: python -m stemprover.engine.train.cases --help")
+    return found
+
+
+def read_case(folder: Path) -> dict[str, np.ndarray]:
+    """The sounds (2, T) of a case by role, as they were given to `write_case`."""
+    return {
+        role: soundfile.read(folder / f"{role}.flac", dtype="float32")[0].T for role in ("truth", "degraded", "mix")
+    }
+
+
 def _items(pool: Path, split: str) -> list[np.ndarray]:
-    return [item for path in shards_of(pool, split) for item in open_shard(path)[0]]
+    """Items of Spleeter's: the second separator's have a stem's name."""
+    return [
+        item
+        for path in shards_of(pool, split)
+        for item, info in zip(*open_shard(path), strict=True)
+        if "stem" not in info
+    ]
 
 
 def _track(item: np.ndarray, name: str) -> np.ndarray:
@@ -98,7 +131,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         for split in given.split:
-            real = separated(given.pool, split, given.separated)
+            real = chain(separated(given.pool, split, given.separated), four_stems(given.pool, split))
             count = 0
             for kind, item, sounds in chain(real, simulated(given.pool, split, given.simulated, given.seed)):
                 write_case(given.out / split / kind / item, sounds)

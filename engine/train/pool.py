@@ -128,23 +128,28 @@ def build_remixes(
     made = []
     count = -(-items // per_shard)
     for number in range(count) if shards is None else shards:
-        path = out / split / f"shard_{number:03d}.npy"
-        if path.exists() or number >= count:
-            continue
-        began = time.perf_counter()
-        tracks, infos = [], []
-        for item in range(number * per_shard, min((number + 1) * per_shard, items)):
-            rng = np.random.default_rng([seed, SPLITS.index(split), item])
-            track, info = make_tracks(remixer.draw(rng), separate)
-            tracks.append(track)
-            infos.append({"item": item, **info})
-        made.append(
-            write_shard(out / split, number, tracks, infos, split=split, seed=seed, separator="spleeter-2stems")
-        )
-        took = time.perf_counter() - began
-        pace = len(tracks) * length / SAMPLE_RATE / took
-        say(f"{path.name}: {len(tracks)} items, {took:.0f} s, {pace:.1f} x real time")
+        if number < count and not (out / split / f"shard_{number:03d}.npy").exists():
+            drawn = range(number * per_shard, min((number + 1) * per_shard, items))
+            made.append(fill_shard(out, split, number, drawn, remixer.draw, separate, seed=seed, say=say))
     return made
+
+
+def fill_shard(
+    out: Path, split: str, number: int, items: range, draw: Callable[[np.random.Generator], Remix], separate: Separate,
+    *, seed: int, separator: str = "spleeter-2stems", say: Callable[[str], None] = print,
+) -> Path:  # fmt: skip
+    """Make one shard of remixes, separated; an item depends on (seed, split, its number) and on what draws it."""
+    began = time.perf_counter()
+    tracks, infos = [], []
+    for item in items:
+        track, info = make_tracks(draw(np.random.default_rng([seed, SPLITS.index(split), item])), separate)
+        tracks.append(track)
+        infos.append({"item": item, **info})
+    path = write_shard(out / split, number, tracks, infos, split=split, seed=seed, separator=separator)
+    took = time.perf_counter() - began
+    pace = sum(track.shape[-1] for track in tracks) / SAMPLE_RATE / took
+    say(f"{path.name}: {len(tracks)} items, {took:.0f} s, {pace:.1f} x real time")
+    return path
 
 
 def build_songs(

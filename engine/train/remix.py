@@ -96,7 +96,7 @@ def _respeed(audio: np.ndarray, speed: float, length: int) -> np.ndarray:
     return out
 
 
-def _colour(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
+def colour(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
     """Gentle random equaliser, width, polarity and channel swap on (2, T)."""
     board: list[pedalboard.Plugin] = []
     if rng.random() < 0.6:
@@ -290,7 +290,7 @@ class Remixer:
             x_v *= gain
             ratio_db = round(float(20 * np.log10(gain * level_v / level_a)), 2)
         if config.vary:
-            x_v, x_a = _colour(rng, x_v), _colour(rng, x_a)
+            x_v, x_a = colour(rng, x_v), colour(rng, x_a)
         fade = np.linspace(0, 1, _FADE, dtype=np.float32)
         for audio in (x_v, x_a):
             audio[:, :_FADE] *= fade

@@ -12,6 +12,7 @@ import soundfile as sf
 from stemprover.engine.train import build, manifest
 from stemprover.engine.train.build import CorpusOptions, build_corpus, list_sources, make_sources, singers_per_song
 from stemprover.engine.train.corpus import SAMPLE_RATE, CorpusError, Source
+from stemprover.engine.train.four_stems import train_four_stems
 from stemprover.engine.train.layouts import split_of
 from stemprover.engine.train.pool import open_shard, shard_paths
 
@@ -51,7 +52,7 @@ def options(tmp_path: Path, stems: Path) -> CorpusOptions:
     """Four training items of half a second, in shards of two."""
     return CorpusOptions(
         tmp_path / "corpus", (stems,), hours=4 * 0.5 / 3600, packages=False, items_held_out=3, item_samples=LENGTH,
-        per_shard=2,
+        per_shard=2, four_stems=0.0,
     )  # fmt: skip
 
 
@@ -120,6 +121,36 @@ def test_an_interrupted_build_goes_on_and_gives_the_same(options: CorpusOptions,
     heard.clear()
     build_corpus(options, quiet, stopping)
     assert not heard, "a finished corpus was built again"
+
+
+def test_the_second_separator_adds_its_own_items(options: CorpusOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def train(sources: list[Source], out: Path, minutes: float, say: object) -> None:
+        trained.append(minutes)
+        train_four_stems(sources, out, minutes, batch=1, frames=16, steps=1, say=quiet)
+
+    monkeypatch.setattr(build, "train_four_stems", train)
+    build_corpus(options, quiet, halves)
+    before = shards(options.folder)
+    more = replace(options, four_stems=0.5)
+    about = build_corpus(more, quiet, halves)
+    after = shards(options.folder)
+    assert {name: after[name] for name in before} == before
+    names = sorted(set(after) - set(before))
+    assert names == [f"{split}/shard_{number}.npy" for split in ("test", "train") for number in range(1000, 1004)]
+    assert about["pool"]["train"] == pytest.approx((4 + 8) * 0.5 / 3600, abs=1e-3)
+    held = {entry["name"].split("/")[0] for entry in about["sources"] if entry["split"] != "train"}
+    for number, stem in enumerate(("drums", "bass", "other", "vocals"), 1000):
+        tracks, infos = open_shard(options.folder / "train" / f"shard_{number}.npy")
+        for item, info in zip(tracks, infos, strict=True):
+            assert info["stem"] == stem
+            assert not any(song in json.dumps(info) for song in held)
+            true, rest, made, other = (item[i].astype(float) for i in (0, 1, 4, 5))
+            assert np.abs(made + other - true - rest)[:, 4096:-4096].max() < 0.02 * 32767, "masks sum to one"
+    build_corpus(more, quiet, halves)
+    assert shards(options.folder) == after
+    assert len(trained) == 1
 
 
 def test_more_hours_add_to_what_is_there(options: CorpusOptions) -> None:
