@@ -46,6 +46,13 @@ def repair(
     in_sum: Annotated[
         bool, typer.Option("--sum/--no-sum", help="Have a song's stems sum to it again, if all of them are given.")
     ] = True,
+    linked: Annotated[
+        bool,
+        typer.Option(
+            "--linked/--no-linked",
+            help="Repair more than two channels (5.1, ambisonics) as one sound, and not two by two.",
+        ),
+    ] = True,
     device: DeviceOption = Device.AUTO,
     jobs: JobsOption = None,
     overwrite: OverwriteOption = False,
@@ -73,7 +80,9 @@ def repair(
 
         probe(mix)
     careful = (quality or Quality.STANDARD).value
-    settings: dict[str, Any] = {"steps": steps, "quality": careful, "device": device.value, "jobs": jobs}
+    settings: dict[str, Any] = {
+        "steps": steps, "quality": careful, "device": device.value, "jobs": jobs, "linked": linked
+    }  # fmt: skip
     choice: Choice
     if chosen is None:
         from ..bridge.auto import AutoChoice

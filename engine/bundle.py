@@ -14,6 +14,7 @@ import numpy as np
 
 from .detect.bank import Detectors
 from .errors import ModelError, OptionError
+from .gate import Caution
 from .latent import Latent
 from .limits import MAX_WEIGHT
 from .schedule import BridgeSchedule
@@ -39,14 +40,16 @@ class Bundle:
     receptive_field: Mapping[str, int]
     caches: Mapping[str, Mapping[str, tuple[int, int, int]]]
     graphs: Mapping[str, bytes]
+    caution: Caution | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
         """Read and check a bundle folder. Raises ModelError where a file is missing or its checksum differs."""
         about = _read_json(folder / "bundle.json")
-        if about.get("format") != "stemprover-bundle-1":
+        if about.get("format") != "stemprover-bundle-2":
             raise ModelError(
-                f"{folder / 'bundle.json'}: format {about.get('format')!r} is not one that this version reads; update"
+                f"{folder / 'bundle.json'}: format {about.get('format')!r} is not one that this version reads; export "
+                "it again with this version"
             )
         if about.get("detectors") != Detectors().fingerprint:
             raise ModelError(f"{folder} was made for other detectors than this version's; train it on with these")
@@ -68,6 +71,7 @@ class Bundle:
                     for name in GRAPHS
                 },
                 graphs=graphs,
+                caution=Caution.from_dict(about["caution"]) if "caution" in about else None,
             )
         except (KeyError, TypeError, ValueError, IndexError, OptionError) as error:
             raise ModelError(

@@ -10,17 +10,22 @@ import numpy as np
 from .detect.bank import TYPES, Detectors, DetectorState
 from .detect.measures import MEMORY
 from .latent import SLOTS, Latent
+from .leak import LeakCanceller, LeakState
 from .phase import PhaseState, phase_coherence, start_phase
 from .stft import StftConfig
 
-FEATURES = 4 * SLOTS * 2 + 2 * SLOTS * 3 + 8 + 1 + len(TYPES)
+FEATURES = 4 * SLOTS * 2 + 2 * SLOTS * 3 + 8 + 1 + 4 + 2 * SLOTS + len(TYPES)
+#: Where among them are the flag for the mixture, and the leak's gain and coherence of mid and side.
+MIX_FLAG, LEAK_GAIN, LEAK_COHERENCE = 232, slice(233, 235), slice(235, 237)
 
 
 @dataclass(frozen=True)
 class FeatureState:
-    """The last frame of mid and side of stem and mixture, and what the detectors of each pair remember."""
+    """The last frame of mid and side of stem and mixture, what the leak's gain is measured from, and what the detectors
+    of each pair remember."""
 
     phase: PhaseState
+    leak: LeakState
     detectors: tuple[DetectorState, ...]
 
 
@@ -28,15 +33,22 @@ class FeatureState:
 class Features:
     """The inputs of the model for one run of frames; B batch, K bands, N frames.
 
-    control (B, 238, K, N): latents of stem and of mixture minus stem, log-magnitudes of stem, mixture and their
+    control (B, 274, K, N): latents of stem and of mixture minus stem, log-magnitudes of stem, mixture and their
     difference, phase coherence in time and over frequency of stem and mixture (mid and side), a flag for the mixture,
-    the detectors' severities.
-    stem and mix (B, 64, K, N): the latents; without a mixture `mix` equals `stem`.
+    gain and coherence of the leak (mid and side), log-magnitudes of the stem without it, the detectors' severities.
+    stem, mix, cancelled (B, 64, K, N): the latents of stem, mixture, and stem without its leak (leak.py); without a
+    mixture all three are the stem's.
     """
 
     control: np.ndarray
     stem: np.ndarray
     mix: np.ndarray
+    cancelled: np.ndarray
+
+    @property
+    def references(self) -> np.ndarray:
+        """What the denoiser's gates act on: stem, mix, cancelled as (B, 3, 64, K, N)."""
+        return np.stack([self.stem, self.mix, self.cancelled], axis=1)
 
 
 @dataclass(frozen=True)
@@ -63,10 +75,16 @@ class FeatureMaker:
         middle = np.cumsum(layout.widths) - layout.widths / 2
         return np.searchsorted(self.detectors.bands.starts, middle, side="right") - 1
 
+    @cached_property
+    def _leak(self) -> LeakCanceller:
+        return LeakCanceller(self.latent.layout)
+
     def start(self, batch: int) -> FeatureState:
         """State before the first frame."""
         return FeatureState(
-            start_phase((batch, 4, self.latent.layout.bins)), tuple(self.detectors.start() for _ in range(batch))
+            start_phase((batch, 4, self.latent.layout.bins)),
+            self._leak.start(batch),
+            tuple(self.detectors.start() for _ in range(batch)),
         )
 
     def __call__(self, stem: np.ndarray, mix: np.ndarray | None, state: FeatureState) -> tuple[Features, FeatureState]:
@@ -76,20 +94,27 @@ class FeatureMaker:
         control = np.zeros((batch, FEATURES, bands, frames), np.float32)
         control[:, :64] = z_stem
         control[:, 128:160] = log_magnitude(z_stem)
-        z_mix = z_stem
+        z_mix = z_cancelled = z_stem
+        sides, leak = _sides(stem, mix), state.leak
         if mix is not None:
             z_mix = self.latent.encode(mix)
             z_rest = self.latent.encode(mix - stem)
             control[:, 64:128] = z_rest
             control[:, 160:192] = log_magnitude(z_mix)
             control[:, 192:224] = log_magnitude(z_rest)
-            control[:, 232] = 1.0
-        temporal, spectral, phase = phase_coherence(_sides(stem, mix), self.latent.layout, state.phase)
+            control[:, MIX_FLAG] = 1.0
+            own, rest = sides[:, 0:2], sides[:, 2:4] - sides[:, 0:2]
+            gain, coherence, leak = self._leak.measure(own, rest, leak)
+            z_cancelled = self.latent.encode(_left_right(self._leak.cancel(own, rest, gain)))
+            control[:, LEAK_GAIN] = gain
+            control[:, LEAK_COHERENCE] = coherence
+        control[:, 237:269] = log_magnitude(z_cancelled)
+        temporal, spectral, phase = phase_coherence(sides, self.latent.layout, state.phase)
         control[:, 224:228] = temporal
         control[:, 228:232] = spectral
         severity, detectors = self._detect(stem, mix, state.detectors)
-        control[:, 233:] = severity[:, :, self._perceptual]
-        return Features(control, z_stem, z_mix), FeatureState(phase, detectors)
+        control[:, 269:] = severity[:, :, self._perceptual]
+        return Features(control, z_stem, z_mix, z_cancelled), FeatureState(phase, leak, detectors)
 
     def listen(self, stem: np.ndarray, mix: np.ndarray | None, state: FeatureState) -> FeatureState:
         """The state after the frames, without their features."""
@@ -97,7 +122,11 @@ class FeatureMaker:
         _, _, phase = phase_coherence(
             _sides(stem[..., last], None if mix is None else mix[..., last]), self.latent.layout, state.phase
         )
-        return FeatureState(phase, self._detect(stem, mix, state.detectors)[1])
+        leak = state.leak
+        if mix is not None:
+            sides = _sides(stem, mix)
+            leak = self._leak.measure(sides[:, 0:2], sides[:, 2:4] - sides[:, 0:2], leak)[2]
+        return FeatureState(phase, leak, self._detect(stem, mix, state.detectors)[1])
 
     def _detect(
         self, stem: np.ndarray, mix: np.ndarray | None, states: tuple[DetectorState, ...]
@@ -119,6 +148,11 @@ def _sides(stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
 
 def _mid_side(spectrum: np.ndarray) -> np.ndarray:
     return np.stack([spectrum[:, 0] + spectrum[:, 1], spectrum[:, 0] - spectrum[:, 1]], axis=1) * np.float32(0.5)
+
+
+def _left_right(sides: np.ndarray) -> np.ndarray:
+    """The inverse of `_mid_side`."""
+    return np.stack([sides[:, 0] + sides[:, 1], sides[:, 0] - sides[:, 1]], axis=1)
 
 
 def log_magnitude(latent: np.ndarray) -> np.ndarray:

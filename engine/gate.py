@@ -1,43 +1,105 @@
-"""Lets the change through where the detectors hear something wrong, so that a clean stem is left alone."""
+"""Lets the change through where the detectors hear something wrong, and as much of it as has proved right where things
+sounded like this."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .detect.bank import TYPES
 from .errors import OptionError
-from .features import FEATURES
+from .features import FEATURES, LEAK_COHERENCE, MIX_FLAG
 from .latent import BandLayout
+
+#: What the share hangs on: one, the severity of each type, how much of the stem a leak of the rest explains.
+EVIDENCE = ("always", *TYPES, "leak")
+
+
+@dataclass(frozen=True)
+class Caution:
+    """The share of the change that was right on held-out sounds, as a linear function of the evidence, cut off at 0 and
+    1; for each group of bands its own, with the mixture and without. Fitted by least squares
+    (`engine/train/fit_caution.py`): a network is surer of its change in some bands and on some sounds than it should
+    be.
+
+    starts: the first band of each group. with_mix, without_mix: weights (groups, 7), columns as in EVIDENCE.
+    """
+
+    starts: tuple[int, ...]
+    with_mix: np.ndarray
+    without_mix: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not self.starts or self.starts[0] != 0 or list(self.starts) != sorted(set(self.starts)):
+            raise OptionError(f"caution: starts {self.starts} are not rising bands from 0 on")
+        for name in ("with_mix", "without_mix"):
+            weights = np.asarray(getattr(self, name), np.float32)
+            if weights.shape != (len(self.starts), len(EVIDENCE)) or not np.isfinite(weights).all():
+                raise OptionError(f"caution: {name} of shape {weights.shape} is not {len(self.starts)} x 7 numbers")
+            object.__setattr__(self, name, weights)
+
+    def share(self, heard: np.ndarray, with_mix: bool) -> np.ndarray:
+        """Evidence (B, 6, K, N), without the one, to shares (B, K, N)."""
+        weights = self.with_mix if with_mix else self.without_mix
+        bands = heard.shape[2]
+        by_band = np.repeat(weights, np.diff([*self.starts, bands]), axis=0)
+        share = by_band[:, :1] + np.einsum("kj,bjkn->bkn", by_band[:, 1:], heard)
+        return np.clip(share, 0.0, 1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rows = {name: np.round(getattr(self, name), 4).tolist() for name in ("with_mix", "without_mix")}
+        return {"starts": list(self.starts), **rows}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Sequence[Any]]) -> Caution:
+        """From JSON. Raises OptionError, KeyError, TypeError or ValueError for what is none."""
+        rows = [np.array(values[name], np.float32) for name in ("with_mix", "without_mix")]
+        return cls(tuple(int(start) for start in values["starts"]), *rows)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A share 0..1 of the change for each band and frame, by the worst severity of any type there within the
-    look-ahead: none up to `closed`, all from `opened` on, and linear between."""
+    """A share 0..1 of the change for each band and frame: by the worst severity of any type there within the
+    look-ahead, none up to `closed`, all from `opened` on, and linear between; and of that the part that `caution` lets
+    through."""
 
     closed: float = 0.12
     opened: float = 0.35
+    caution: Caution | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.closed < self.opened <= 1.0:
             raise OptionError(f"gate from {self.closed:g} to {self.opened:g}: give two rising numbers in 0 to 1")
 
     def start(self, batch: int, layout: BandLayout, lookahead: int) -> np.ndarray:
-        """State before the first frame: the severities (B, K, L) of the frames that wait for their look-ahead."""
-        return np.zeros((batch, layout.bands, lookahead), np.float32)
+        """State before the first frame: the evidence (B, 6, K, L) of the frames that wait for their look-ahead."""
+        return np.zeros((batch, len(EVIDENCE) - 1, layout.bands, lookahead), np.float32)
 
     def __call__(self, control: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The control branch's input (B, 238, K, N) to shares (B, K, N) for the frames that leave the look-ahead, which
+        """The control branch's input (B, 274, K, N) to shares (B, K, N) for the frames that leave the look-ahead, which
         are L frames earlier, and the state after them."""
-        worst = control[:, FEATURES - len(TYPES) :].max(axis=1)
-        joined = np.concatenate([held, worst], axis=-1)
-        count = worst.shape[-1]
-        reach = held.shape[-1] + 1
-        heard = np.lib.stride_tricks.sliding_window_view(joined, reach, axis=-1).max(axis=-1)
-        share = np.clip((heard - self.closed) / (self.opened - self.closed), 0.0, 1.0)
+        joined = np.concatenate([held, evidence(control)], axis=-1)
+        count = control.shape[-1]
+        heard = most_within(joined, held.shape[-1])
+        share = np.clip((heard[:, : len(TYPES)].max(axis=1) - self.closed) / (self.opened - self.closed), 0.0, 1.0)
+        if self.caution is not None:
+            share = share * self.caution.share(heard, bool(control[:, MIX_FLAG].any()))
         return share.astype(np.float32), joined[..., count:]
+
+
+def evidence(control: np.ndarray) -> np.ndarray:
+    """The control branch's input (B, 274, K, N) to what the gate looks at (B, 6, K, N)."""
+    coherence = control[:, LEAK_COHERENCE].max(axis=1, keepdims=True)
+    return np.concatenate([control[:, FEATURES - len(TYPES) :], coherence], axis=1)
+
+
+def most_within(values: np.ndarray, lookahead: int) -> np.ndarray:
+    """The largest of each value and the `lookahead` that follow it: (..., N + lookahead) to (..., N)."""
+    return np.lib.stride_tricks.sliding_window_view(values, lookahead + 1, axis=-1).max(axis=-1)
 
 
 def over_bins(share: np.ndarray, layout: BandLayout) -> np.ndarray:

@@ -50,7 +50,8 @@ class Repairer:
 
     preset or blend (adapter file -> weight 0..1.5) choose the adapters; `quality` (draft, standard, best) or `steps`
     the steps of the sampler; `wet` 0..1 the share of the change that is added; `jobs` the cores that a file may use;
-    `gated`: nothing is changed where the detectors hear nothing wrong.
+    `gated`: nothing is changed where the detectors hear nothing wrong; `linked`: more than two channels are one sound,
+    and keep their phases and levels against each other (else they are repaired two by two).
     Raises OptionError for values out of range and ModelError for a missing or damaged bundle.
     """
 
@@ -67,6 +68,7 @@ class Repairer:
         jobs: int | None = None,
         segments: SegmentConfig | None = None,
         gated: bool = True,
+        linked: bool = True,
     ) -> None:
         if preset is not None and blend is not None:
             raise OptionError("give a preset or a blend, not both")
@@ -82,9 +84,11 @@ class Repairer:
         if self.jobs < 1:
             raise OptionError(f"jobs={self.jobs} is out of range; give 1 or more")
         self.segments = segments or SegmentConfig()
-        self.gate = Gate() if gated else None
         adapters = blend if blend is not None else preset.adapters if preset is not None else {}
-        self.runtime = Runtime(Bundle.load(bundle or base_bundle()), adapters, device)
+        loaded = Bundle.load(bundle or base_bundle())
+        self.linked = linked
+        self.gate = Gate(caution=loaded.caution) if gated else None
+        self.runtime = Runtime(loaded, adapters, device)
 
     @property
     def provider(self) -> str:
@@ -161,7 +165,7 @@ class Repairer:
 
     def delta_stream(self) -> DeltaStream:
         """The model's own stream, for `RepairStream.swap`."""
-        return DeltaStream(self.runtime, self.steps, gate=self.gate)
+        return DeltaStream(self.runtime, self.steps, gate=self.gate, linked=self.linked)
 
     def _changes(self, blocks: Iterator[np.ndarray], channels: int, has_mix: bool) -> Iterator[np.ndarray]:
         """Model-rate blocks (stem and mixture channels stacked) to the change (C, n), aligned, as many samples as

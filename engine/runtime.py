@@ -22,7 +22,7 @@ Caches = Mapping[str, np.ndarray]
 @dataclass(frozen=True)
 class ModelState:
     """The caches of the control branch and of each sampler step, the latents that wait for their look-ahead
-    (B, 2, 64, K, L), and how many frames have come in, at most L."""
+    (B, 3, 64, K, L), and how many frames have come in, at most L."""
 
     control: Caches
     denoiser: tuple[Caches, ...]
@@ -77,20 +77,21 @@ class Runtime:
             for name in ("control", "denoiser")
         }
         latent, lookahead = self.bundle.latent, self.bundle.lookahead
-        waiting = np.zeros((batch, 2, latent.channels, latent.layout.bands, lookahead), np.float32)
+        waiting = np.zeros((batch, 3, latent.channels, latent.layout.bands, lookahead), np.float32)
         return ModelState(zeros["control"], (zeros["denoiser"],) * steps, waiting, 0)
 
     def control(self, features: np.ndarray, caches: Caches) -> tuple[Control, Caches]:
-        """One run of the control branch over features (B, 238, K, N)."""
+        """One run of the control branch over features (B, 274, K, N)."""
         outputs, after = _run(self._control, {"control": features}, caches)
         return Control({name: outputs[name] for name in self._residuals}), after
 
     def denoise(
-        self, x_t: np.ndarray, t: float, stem: np.ndarray, mix: np.ndarray, control: Control, caches: Caches
+        self, x_t: np.ndarray, t: float, references: np.ndarray, control: Control, caches: Caches
     ) -> tuple[np.ndarray, Caches]:
-        """One prediction of the true stem's latent (B, 64, K, N) at time t of the bridge."""
+        """One prediction of the true stem's latent (B, 64, K, N) at time t of the bridge; references (B, 3, 64, K,
+        N)."""
         times = np.full(len(x_t), t, np.float32)
-        inputs = {"x_t": x_t, "t": times, "stem": stem, "mix": mix, **control.outputs}
+        inputs = {"x_t": x_t, "t": times, "references": references, **control.outputs}
         outputs, after = _run(self._denoiser, inputs, caches)
         return outputs["estimate"], after
 
@@ -105,11 +106,12 @@ class Runtime:
         """
         found, control_after = self.control(features.control, state.control)
         lookahead = self.bundle.lookahead
-        joined = np.concatenate([state.waiting, np.stack([features.stem, features.mix], axis=1)], axis=-1)
+        joined = np.concatenate([state.waiting, features.references], axis=-1)
         count = features.stem.shape[-1]
         ready, waiting = joined[..., :count], joined[..., count:]
         skip = min(count, lookahead - state.frames)
-        stem, mix = (np.ascontiguousarray(ready[:, i, ..., skip:]) for i in (0, 1))
+        references = np.ascontiguousarray(ready[..., skip:])
+        stem, mix = (np.ascontiguousarray(references[:, i]) for i in (0, 1))
         frames = min(lookahead, state.frames + count)
         if stem.shape[-1] == 0:
             return stem, stem, mix, ModelState(control_after, state.denoiser, waiting, frames)
@@ -118,7 +120,7 @@ class Runtime:
         def denoise(x_t: np.ndarray, t: float, step: int) -> np.ndarray:
             again = self.control(features.control, state.control)[0] if recompute_control and step else found
             late = Control({name: np.ascontiguousarray(value[..., skip:]) for name, value in again.outputs.items()})
-            estimate, caches[step] = self.denoise(x_t, t, stem, mix, late, state.denoiser[step])
+            estimate, caches[step] = self.denoise(x_t, t, references, late, state.denoiser[step])
             return estimate
 
         times = self.bundle.schedule.times(len(state.denoiser))

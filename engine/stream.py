@@ -5,13 +5,14 @@ The state of a stream is one dataclass that goes in and comes out. Any split of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .channels import from_pairs, to_pairs
 from .features import FeatureMaker, Features, FeatureState
 from .gate import Gate, over_bins
+from .linked import link
 from .runtime import ModelState, Runtime
 from .stft import AnalysisState, Stft, SynthesisState
 
@@ -39,13 +40,14 @@ class DeltaStream:
 
     The model sleeps when nothing but digital silence is within its look-ahead, and starts afresh with the first
     sound: by a rule that looks at single hops, so that it does not depend on how the stream was cut into blocks. Where
-    `gate` is None, all of the change is let through.
+    `gate` is None, all of the change is let through. `linked`: more than two channels belong together.
     """
 
     runtime: Runtime
     steps: int
     recompute_control: bool = False
     gate: Gate | None = field(default_factory=Gate)
+    linked: bool = True
     stft: Stft = field(init=False)
     maker: FeatureMaker = field(init=False)
 
@@ -95,6 +97,14 @@ class DeltaStream:
     ) -> tuple[np.ndarray, DeltaState]:
         """Stem and mixture (B, 2, n * hop) to the change (B, 2, n * hop), and the state after it. `listen_only`: the
         features remember this sound, the model does not run, and the change is zero."""
+        change, _, after = self._spectra(stem, mix, state, listen_only)
+        return self._synthesised(change, after)
+
+    def _spectra(
+        self, stem: np.ndarray, mix: np.ndarray | None, state: DeltaState, listen_only: bool
+    ) -> tuple[np.ndarray, np.ndarray, DeltaState]:
+        """Spectra of the change and of the stem that it belongs to, (B, 2, F, n) both, and the state after them but for
+        the synthesis."""
         batch, _, length = stem.shape
         flat = stem.reshape(2 * batch, length)
         y, stem_state = self.stft.analysis(flat, state.stem)
@@ -104,7 +114,7 @@ class DeltaStream:
             m, mix_state = self.stft.analysis(mix.reshape(2 * batch, length), state.mix)
             m = m.reshape(y.shape)
         sounding = np.any(flat.reshape(2 * batch, -1, self.hop) != 0.0, axis=(0, 2))
-        change = np.zeros_like(y)
+        change, before = np.zeros_like(y), np.zeros_like(y)
         features, model, gate = state.features, state.model, state.gate
         quiet, running = state.quiet, state.running
         for start, stop, after, awake in _runs(sounding, quiet, self._sleep_after):
@@ -122,28 +132,36 @@ class DeltaStream:
                 features = self.maker.listen(heard, song, features)
                 continue
             made, features = self.maker(heard, song, features)
-            found, model = self._repair(made, model, has_mix=m is not None)
+            found, before[..., part], model = self._repair(made, model, has_mix=m is not None)
             if self.gate is not None:
                 share, gate = self.gate(made.control, gate)
                 found *= over_bins(share, self.runtime.bundle.latent.layout)
             change[..., part] = found
+        after = DeltaState(stem_state, mix_state, state.synthesis, features, model, gate, quiet, running)
+        return change, before, after
+
+    def _synthesised(self, change: np.ndarray, state: DeltaState) -> tuple[np.ndarray, DeltaState]:
+        batch = len(change)
         out, synthesis = self.stft.synthesis(change.reshape(2 * batch, *change.shape[2:]), state.synthesis)
-        return out.reshape(batch, 2, length), DeltaState(
-            stem_state, mix_state, synthesis, features, model, gate, quiet, running
-        )
+        return out.reshape(batch, 2, -1), replace(state, synthesis=synthesis)
 
     def process_channels(
         self, stem: np.ndarray, mix: np.ndarray | None, states: list[DeltaState], *, listen_only: bool = False
     ) -> tuple[np.ndarray, list[DeltaState]]:
-        """Any number of channels (C, n * hop) to their change: each pair by itself, so a silent one costs no model time
-        and none depends on another. One state a pair (`channels.pair_count`); `listen_only` as in `process`."""
+        """Any number of channels (C, n * hop) to their change. The model hears each pair by itself, so a silent one
+        costs no model time; of more than two channels that are `linked` the changes are made one (`linked.link`). One
+        state a pair (`channels.pair_count`); `listen_only` as in `process`."""
         stems, mixes = to_pairs(stem), None if mix is None else to_pairs(mix)
-        made = [
-            self.process(stems[i : i + 1], None if mixes is None else mixes[i : i + 1], state, listen_only=listen_only)
+        heard = [
+            self._spectra(stems[i : i + 1], None if mixes is None else mixes[i : i + 1], state, listen_only)
             for i, state in enumerate(states)
         ]
-        change = np.concatenate([part for part, _ in made])
-        return from_pairs(change, len(stem)), [state for _, state in made]
+        changes = [change for change, _, _ in heard]
+        if self.linked and len(states) > 1:
+            before = np.concatenate([one for _, one, _ in heard])
+            changes = np.split(link(before, np.concatenate(changes), len(stem) % 2 == 1), len(states))
+        made = [self._synthesised(change, state) for change, (_, _, state) in zip(changes, heard, strict=True)]
+        return from_pairs(np.concatenate([part for part, _ in made]), len(stem)), [state for _, state in made]
 
     def _start_gate(self, batch: int) -> np.ndarray:
         bundle = self.runtime.bundle
@@ -153,13 +171,15 @@ class DeltaStream:
     def _sleep_after(self) -> int:
         return self.stft.config.n_fft // self.hop + self.runtime.bundle.lookahead
 
-    def _repair(self, features: Features, model: ModelState, has_mix: bool) -> tuple[np.ndarray, ModelState]:
+    def _repair(
+        self, features: Features, model: ModelState, has_mix: bool
+    ) -> tuple[np.ndarray, np.ndarray, ModelState]:
         count = features.stem.shape[-1]
         repaired, stem, mix, after = self.runtime.step(features, model, self.recompute_control)
         ready = repaired.shape[-1]
-        change = np.zeros((len(stem), 2, self.stft.config.bins, count), np.complex64)
+        change, late = np.zeros((2, len(stem), 2, self.stft.config.bins, count), np.complex64)
         if ready == 0:
-            return change, after
+            return change, late, after
         latent = self.runtime.bundle.latent
         before = latent.decode(stem)
         wanted = latent.decode(repaired)
@@ -171,7 +191,8 @@ class DeltaStream:
         found.transpose(0, 3, 1, 2)[silent] = 0.0
         found[~np.isfinite(found)] = 0.0
         change[..., count - ready :] = found
-        return change, after
+        late[..., count - ready :] = before
+        return change, late, after
 
 
 def change_limit(stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:

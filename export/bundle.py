@@ -88,7 +88,7 @@ def write_bundle(net: RepairNet, scale: np.ndarray, folder: Path, merge_error: f
     """Both graphs and bundle.json into an existing folder, compared with torch."""
     caches = {name: write_graph(name, net, folder / f"{name}.onnx") for name in ("control", "denoiser")}
     about = {
-        "format": "stemprover-bundle-1",
+        "format": "stemprover-bundle-2",
         "made_by": f"stemprover {__version__}",
         "stft": {"n_fft": StftConfig().n_fft, "hop": StftConfig().hop},
         "latent": {"exponent": Latent().exponent, "scale": [round(float(s), 6) for s in scale]},
@@ -159,6 +159,6 @@ def _axes(path: Path, names_in: list[str], names_out: list[str]) -> list[str]:
         sizes = value.type.tensor_type.shape.dim
         if sizes[0].dim_param != "batch":
             problems.append(f"{path.stem}/{value.name}: the batch axis is fixed")
-        if len(sizes) == 4 and not value.name.endswith(".cache") and sizes[3].dim_param != "frames":
+        if len(sizes) >= 4 and not value.name.endswith(".cache") and sizes[-1].dim_param != "frames":
             problems.append(f"{path.stem}/{value.name}: the frames axis is fixed")
     return problems

@@ -63,18 +63,18 @@ class ControlGraph(nn.Module):
 
 
 class DenoiserGraph(nn.Module):
-    """(x_t, t, stem, mix, residual.0 ... residual.<n>, tokens, *caches) -> (estimate, *next caches)."""
+    """(x_t, t, references, residual.0 ... residual.<n>, tokens, *caches) -> (estimate, *next caches)."""
 
     def __init__(self, net: RepairNet) -> None:
         super().__init__()
         self.model = net.denoiser
         self.count = len(net.config.residuals)
 
-    def forward(self, x_t: Tensor, t: Tensor, stem: Tensor, mix: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x_t: Tensor, t: Tensor, references: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         layers = [layer for _, layer in memories(self.model)]
         residuals, tokens, caches = list(rest[: self.count]), rest[self.count], rest[self.count + 1 :]
         with holding(layers, caches):
-            estimate = self.model(x_t, t, stem, mix, residuals, tokens)
+            estimate = self.model(x_t, t, references, residuals, tokens)
             return (estimate, *[_kept(layer) for layer in layers])
 
 
@@ -89,18 +89,19 @@ def example_inputs(config: ModelConfig, batch: int = 2, frames: int = 5, seed: i
     bands = config.bands
     shapes: dict[str, tuple[int, int]] = {
         "control": (config.features, bands),
-        **dict.fromkeys(("x_t", "stem", "mix"), (config.latent, bands)),
+        "x_t": (config.latent, bands),
         **{f"residual.{i}": (width, config.bands_at(level)) for i, (level, width) in enumerate(config.residuals)},
         "tokens": (config.tokens, config.bands_at(2)),
     }
     inputs = {name: torch.randn(batch, *shape, frames, generator=generator) for name, shape in shapes.items()}
     inputs["t"] = torch.rand(batch, generator=generator)
+    inputs["references"] = torch.randn(batch, 3, config.latent, bands, frames, generator=generator)
     return inputs
 
 
 def graph_inputs(name: str, config: ModelConfig) -> list[str]:
     """Input names of a graph in order, without caches."""
-    return ["control"] if name == "control" else ["x_t", "t", "stem", "mix", *_controls(config)]
+    return ["control"] if name == "control" else ["x_t", "t", "references", *_controls(config)]
 
 
 def graph_outputs(name: str, config: ModelConfig) -> list[str]:
@@ -119,13 +120,13 @@ def write_graph(name: str, net: RepairNet, path: Path) -> dict[str, list[int]]:
     plain_in, plain_out = graph_inputs(name, net.config), graph_outputs(name, net.config)
     inputs = tuple(example[key] for key in plain_in)
     model = net.control if name == "control" else net.denoiser
-    plain: tuple[Any, ...] = inputs if name == "control" else (*inputs[:4], list(inputs[4:-1]), inputs[-1])
+    plain: tuple[Any, ...] = inputs if name == "control" else (*inputs[:3], list(inputs[3:-1]), inputs[-1])
     shapes = cache_shapes(model, plain)
     caches = tuple(torch.randn(inputs[0].shape[0], *shape) for shape in shapes.values())
     cache_in, cache_out = [f"{key}.cache" for key in shapes], [f"{key}.next" for key in shapes]
     names_in, names_out = plain_in + cache_in, plain_out + cache_out
     axes = {key: {0: "batch", 3: "frames"} for key in (*plain_in, *plain_out) if key != "t"}
-    axes |= {"t": {0: "batch"}} if name == "denoiser" else {}
+    axes |= {"t": {0: "batch"}, "references": {0: "batch", 4: "frames"}} if name == "denoiser" else {}
     axes |= {key: {0: "batch"} for key in (*cache_in, *cache_out)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

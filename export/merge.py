@@ -19,7 +19,7 @@ def merge(model: PeftModel) -> tuple[RepairNet, float]:
     assert isinstance(merged, RepairNet)
     inputs = example_inputs(merged.config, frames=9)
     control = torch.nn.functional.pad(inputs["control"], (merged.config.lookahead, 0))
-    arguments = (control, inputs["x_t"], inputs["t"], inputs["stem"], inputs["mix"])
+    arguments = (control, inputs["x_t"], inputs["t"], inputs["references"])
     with torch.no_grad():
         before, after = unmerged(*arguments), merged(*arguments)
     return merged, float((before - after).abs().max() / before.abs().max().clamp_min(1.0))

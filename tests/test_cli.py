@@ -171,6 +171,7 @@ def test_options_reach_the_repairer(run_cli, make_audio, tmp_path, monkeypatch):
         "quality": "standard",
         "device": "auto",
         "jobs": None,
+        "linked": True,
     }
     run_cli(
         "repair",
@@ -187,8 +188,11 @@ def test_options_reach_the_repairer(run_cli, make_audio, tmp_path, monkeypatch):
         "cpu",
         "--jobs",
         "2",
+        "--no-linked",
     )
-    assert seen == {"preset": "bleed", "wet": 0.5, "steps": 3, "quality": "standard", "device": "cpu", "jobs": 2}
+    assert seen == {
+        "preset": "bleed", "wet": 0.5, "steps": 3, "quality": "standard", "device": "cpu", "jobs": 2, "linked": False,
+    }  # fmt: skip
     run_cli("repair", source, "-o", tmp_path / "3.wav", "--blend", "bleed=0.6,musical-noise=0.4", "--quality", "best")
     assert (seen["preset"], seen["quality"]) == ("bleed=0.6,musical-noise=0.4", "best")
 

@@ -10,19 +10,17 @@ frames nothing is left of what was before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import zip_longest
 
 import numpy as np
 
 from ..bands import PerceptualBands
+from ..moving_sums import LONGEST, WIDTHS, moving_sums, no_sums
 from ..stft import StftConfig
 
 LAG = 4  # frames: at an overlap of 75% the first without common samples
 HISTORY = 12  # frames of band levels that an attack is looked for in
-LONGEST = 128
 MEMORY = LONGEST + HISTORY  # frames
 
 
@@ -53,7 +51,6 @@ MEASURES = (
 INDEX = {measure.name: i for i, measure in enumerate(MEASURES)}
 TRACKS = ("stem", "song", "left", "right", "cross_re", "cross_im", "slow_stem", "slow_song")
 TRACK_FRAMES = (64, 64, 64, 64, 64, 64, 128, 128)
-WIDTHS = tuple(2**i for i in range(LONGEST.bit_length()))  # frames of the sums that are made, each of the one before
 MEASURE_ROWS, TRACK_ROWS = (
     [np.flatnonzero(np.array(frames) == width) for width in WIDTHS]
     for frames in ([measure.frames for measure in MEASURES], TRACK_FRAMES)
@@ -103,8 +100,8 @@ class Measures:
             zeros,
             zeros,
             np.zeros((2, k, HISTORY), np.float32),
-            _no_sums((2, len(MEASURES), k)),
-            _no_sums((1, len(TRACKS), k)),
+            no_sums((2, len(MEASURES), k)),
+            no_sums((1, len(TRACKS), k)),
         )
 
     def __call__(
@@ -131,8 +128,8 @@ class Measures:
         cross = self.bands.sum((y[0] * y[1].conj())[:, LAG:])
         side = [self.bands.sum(p[:, LAG:]) for p in power]
         instant = np.stack([energy, song, side[0], side[1], cross.real, cross.imag, energy, song])
-        sums, pair_sums = _window_sums(pairs, MEASURE_ROWS, state.pairs)
-        (tracks,), track_sums = _window_sums(instant[None], TRACK_ROWS, state.instant)
+        sums, pair_sums = moving_sums(pairs, MEASURE_ROWS, state.pairs)
+        (tracks,), track_sums = moving_sums(instant[None], TRACK_ROWS, state.instant)
         found = self._derive(sums, tracks)
         after = MeasureState(y[..., frames:], m[..., frames:], levels[..., frames:], pair_sums, track_sums)
         return found, _activity(tracks), after
@@ -271,30 +268,6 @@ def _cliff(level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     at = np.maximum.accumulate(np.where((drop >= steepest) & (drop > 0.0), place, 0), axis=0)
     edge = np.take_along_axis(level, np.maximum(at - 2, 0), axis=0)
     return steepest, np.where(at > 0, edge, 0.0)
-
-
-def _no_sums(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """What `_window_sums` remembers before the first frame."""
-    return tuple(np.zeros((*shape, width), np.float32) for width in WIDTHS[:-1])
-
-
-def _window_sums(
-    values: np.ndarray, rows: Sequence[np.ndarray], before: tuple[np.ndarray, ...]
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Sums of values (A, J, K, N) over the last WIDTHS[i] frames for the rows rows[i] of J: (A, J, K, N), and the state
-    after them. Each width adds two sums of half of it, of which the last are remembered: the work is that of the new
-    frames alone, and the rounding does not depend on how they come."""
-    count = values.shape[-1]
-    out = np.empty_like(values)
-    total, after = values, []
-    for width, wanted, kept in zip_longest(WIDTHS, rows, before):
-        if len(wanted):
-            out[:, wanted] = total[:, wanted]
-        if width < LONGEST:
-            joined = np.concatenate([kept, total], axis=-1)
-            after.append(joined[..., count:])
-            total = total + joined[..., :count]
-    return out, tuple(after)
 
 
 def _activity(tracks: np.ndarray) -> np.ndarray:

@@ -127,8 +127,8 @@ class ModelConfig:
 
     @property
     def head_outputs(self) -> int:
-        """Channels of the output convolution: residual, two gates a slot, a confidence for mid and for side."""
-        return self.latent + 2 * (self.latent // 2) + 2
+        """Channels of the output convolution: residual, three gates a slot, a confidence for mid and for side."""
+        return self.latent + 3 * (self.latent // 2) + 2
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

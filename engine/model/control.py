@@ -28,7 +28,7 @@ class ResBlock(nn.Module):
 
 
 class ControlBranch(nn.Module):
-    """Features (B, 238, K, N) to the residuals of the denoiser's skips and middle (`ModelConfig.residuals`), and band
+    """Features (B, 274, K, N) to the residuals of the denoiser's skips and middle (`ModelConfig.residuals`), and band
     tokens (B, D, K / 4, N). Levels of a pretrained base below the third halve the bands of what the third found.
 
     It sees neither x_t nor t, so its outputs are cached for all steps. The output at frame n + 16 belongs to frame n:

@@ -15,12 +15,15 @@ from ..errors import ModelError
 from .network import RepairNet
 
 FORMAT = "stemprover-lora-1"
-LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "conv1.conv", "conv2.conv")
+LAYERS = (
+    "to_q", "to_k", "to_v", "to_out.0", "conv1.conv", "conv2.conv", "control.conv_in", "conv_in.conv", "conv_out.conv",
+)  # fmt: skip
 
 
 def lora_layers(net: nn.Module) -> list[str]:
-    """Layers that an adapter changes: attention and the blocks' convolutions, but for the dilated ones, which peft's
-    convolution adapter cannot follow (it keeps kernel, stride and padding, not the dilation)."""
+    """Layers that an adapter changes: attention, the convolutions in and out, and the blocks' convolutions, but for the
+    dilated ones, which peft's convolution adapter cannot follow (it keeps kernel, stride and padding, not the
+    dilation)."""
     return [
         name
         for name, layer in net.named_modules()

@@ -13,8 +13,9 @@ from .unet import build_unet
 class Denoiser(nn.Module):
     """Predicts the true stem's latent from a point x_t on the bridge: (B, 64, K, N) to the same shape.
 
-    Head: z = z_y + c (g1 z_y + g2 (z_mix - z_y) + r). The gates g act on slots (one value for re and im, so they keep
-    the phase), r is free, c in 0..1 is the network's confidence in its own change, for each band, for mid and side.
+    Head: z = z_y + c (g1 z_y + g2 (z_mix - z_y) + g3 (z_c - z_y) + r), z_c the stem without its leak (engine/leak.py).
+    The gates g act on slots (one value for re and im, so they keep the phase), r is free, c in 0..1 is the network's
+    confidence in its own change, for each band, for mid and side.
     Gates and r are zero at the start. Training leaves c out (`trusts` False) until there is a change worth trusting:
     a net that may distrust itself from the start learns that first, and then neither gates nor r have a gradient
     left.
@@ -27,9 +28,10 @@ class Denoiser(nn.Module):
         self.unet = build_unet(config)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, stem: Tensor, mix: Tensor, residuals: list[Tensor], tokens: Tensor
+        self, x_t: Tensor, t: Tensor, references: Tensor, residuals: list[Tensor], tokens: Tensor
     ) -> Tensor:
-        """x_t, stem, mix (B, 64, K, N), t (B,) in 0..1; residuals and tokens from the control branch, same frames."""
+        """x_t (B, 64, K, N), t (B,) in 0..1, references (B, 3, 64, K, N): stem, mixture, stem without its leak;
+        residuals and tokens from the control branch, same frames."""
         head = self.unet(
             x_t,
             1000.0 * t,
@@ -39,13 +41,15 @@ class Denoiser(nn.Module):
             return_dict=False,
         )[0].float()
         head = 0.25 * head  # a small step of the output layer is a large one of the sound
-        free, gates = 0.1 * head[:, : 4 * self.slots], head[:, 4 * self.slots : 8 * self.slots]
-        by_stem = 1.5 * torch.tanh(gates[:, : 2 * self.slots])
-        by_mix = 1.5 * torch.tanh(gates[:, 2 * self.slots :])
-        change = torch.cat([by_stem, by_stem], 1) * stem + torch.cat([by_mix, by_mix], 1) * (mix - stem) + free
+        stem, mix, cancelled = references.unbind(1)
+        width = 2 * self.slots
+        change = 0.1 * head[:, : 2 * width]
+        for i, reference in enumerate((stem, mix - stem, cancelled - stem)):
+            gate = 1.5 * torch.tanh(head[:, (2 + i) * width : (3 + i) * width])
+            change = change + torch.cat([gate, gate], 1) * reference
         if not self.trusts:
             return stem + change
-        trust = torch.sigmoid(head[:, 8 * self.slots :] + 3.0)
+        trust = torch.sigmoid(head[:, 5 * width :] + 3.0)
         trust = torch.repeat_interleave(trust, self.slots, dim=1)
         return stem + torch.cat([trust, trust], 1) * change
 
@@ -59,9 +63,9 @@ class RepairNet(nn.Module):
         self.control = ControlBranch(self.config)
         self.denoiser = Denoiser(self.config)
 
-    def forward(self, features: Tensor, x_t: Tensor, t: Tensor, stem: Tensor, mix: Tensor) -> Tensor:
-        """features (B, 238, K, N + 16); x_t, stem, mix (B, 64, K, N): frame n of them goes with features up to n +
-        16."""
+    def forward(self, features: Tensor, x_t: Tensor, t: Tensor, references: Tensor) -> Tensor:
+        """features (B, 274, K, N + 16); x_t (B, 64, K, N), references (B, 3, 64, K, N): frame n of them goes with
+        features up to n + 16."""
         residuals, tokens = self.control(features)
         ahead = self.config.lookahead
-        return self.denoiser(x_t, t, stem, mix, [r[..., ahead:] for r in residuals], tokens[..., ahead:])
+        return self.denoiser(x_t, t, references, [r[..., ahead:] for r in residuals], tokens[..., ahead:])

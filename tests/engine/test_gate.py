@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stemprover.engine.errors import OptionError
-from stemprover.engine.features import FEATURES
-from stemprover.engine.gate import Gate, over_bins
+from stemprover.engine.features import FEATURES, LEAK_COHERENCE, MIX_FLAG
+from stemprover.engine.gate import EVIDENCE, Caution, Gate, over_bins
 from stemprover.engine.latent import BandLayout
 
 LAYOUT, LOOKAHEAD = BandLayout(), 16
@@ -35,9 +35,12 @@ def test_it_is_shut_for_clean_sound_and_open_for_faults() -> None:
     assert not share[0, 11, 30 + LOOKAHEAD + 1 :].any()
 
 
+@pytest.mark.parametrize("cautious", [False, True])
 @given(cuts=st.lists(st.integers(1, 12), min_size=1, max_size=12), seed=st.integers(0, 99))
-def test_any_split_gives_the_same(cuts: list[int], seed: int) -> None:
-    gate, rng = Gate(), np.random.default_rng(seed)
+def test_any_split_gives_the_same(cautious: bool, cuts: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(0.2, 0.4, (2, 3, len(EVIDENCE)))
+    gate = Gate(caution=Caution((0, 20, 50), *weights) if cautious else None)
     control = control_of(rng.random((5, LAYOUT.bands, sum(cuts))).astype(np.float32) ** 3)
     whole, _ = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))
     state, parts, at = gate.start(1, LAYOUT, LOOKAHEAD), [], 0
@@ -48,6 +51,22 @@ def test_any_split_gives_the_same(cuts: list[int], seed: int) -> None:
     assert np.array_equal(np.concatenate(parts, axis=-1), whole)
     assert whole.min() >= 0.0
     assert whole.max() <= 1.0
+
+
+def test_caution_lets_a_part_through_by_what_is_heard_and_by_whether_there_is_a_song() -> None:
+    with_mix, without = np.zeros((2, 2, len(EVIDENCE)))
+    with_mix[:, 0], with_mix[1, 3], with_mix[0, 6] = 0.1, 1.0, 0.5  # phasiness in the upper bands, a leak below
+    without[:, 0] = 0.7
+    gate = Gate(0.1, 0.2, Caution((0, 40), with_mix, without))
+    severity = np.full((5, LAYOUT.bands, 40), 0.3, np.float32)
+    control = control_of(severity)
+    control[:, MIX_FLAG], control[:, LEAK_COHERENCE] = 1.0, 0.2
+    share, _ = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))
+    assert share[0, :40, LOOKAHEAD:] == pytest.approx(0.1 + 0.5 * 0.2)
+    assert share[0, 40:, LOOKAHEAD:] == pytest.approx(0.1 + 0.3)
+    control[:, MIX_FLAG] = 0.0
+    alone, _ = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))
+    assert alone[..., LOOKAHEAD:] == pytest.approx(0.7)
 
 
 def test_every_bin_has_its_band() -> None:

@@ -135,7 +135,8 @@ def test_any_length_comes_back_to_the_sample(repairer: Repairer, length: int, ra
 
 
 @pytest.mark.parametrize("channels", [3, 4, 5, 6])
-def test_more_channels_go_as_pairs_and_the_rest_as_mono(repairer: Repairer, channels: int) -> None:
+def test_more_channels_go_as_pairs_and_the_rest_as_mono(lively_bundle: Path, channels: int) -> None:
+    repairer = Repairer(bundle=lively_bundle, jobs=1, linked=False)
     stem = sound(0.4, channels=channels)
     out = repairer.process(stem, 44100)
     for first in range(0, channels, 2):
@@ -216,7 +217,8 @@ def test_memory_is_bounded_by_the_segments_in_flight(lively_bundle: Path) -> Non
     assert max(ahead) <= (repairer.jobs + 2) * config.longest * 512 + delay + 2 * block
 
 
-def test_a_silent_pair_costs_nothing_and_changes_no_other(repairer: Repairer) -> None:
+def test_a_silent_pair_costs_nothing_and_changes_no_other(lively_bundle: Path) -> None:
+    repairer = Repairer(bundle=lively_bundle, jobs=1, linked=False)
     stem = sound(0.6, channels=4)
     stem[2:, :15000] = 0.0
     out = repairer.process(stem, 44100)

@@ -60,8 +60,9 @@ def base_net(folder: Path, lively: bool = True) -> RepairNet:
 def inputs(frames: int) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
     control = torch.randn(1, SMALL.features, 84, frames + SMALL.lookahead, generator=generator)
-    x_t, stem, mix = (torch.randn(1, SMALL.latent, 84, frames, generator=generator) for _ in range(3))
-    return control, x_t, torch.tensor([0.7]), stem, mix
+    x_t = torch.randn(1, SMALL.latent, 84, frames, generator=generator)
+    references = torch.randn(1, 3, SMALL.latent, 84, frames, generator=generator)
+    return control, x_t, torch.tensor([0.7]), references
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 5), (3, 7)])
@@ -108,13 +109,13 @@ def test_the_causal_u_net_answers_steady_sound_as_the_pretrained_one(kind: str) 
 @pytest.mark.parametrize("kind", list(FAMILY))
 def test_any_of_the_family_is_causal_and_streams(kind: str, tmp_path: Path) -> None:
     net = base_net(save_unet(tmp_path, **FAMILY[kind]))
-    control, x_t, t, stem, mix = inputs(12)
+    control, x_t, t, references = inputs(12)
     with torch.no_grad():
-        whole = net(control, x_t, t, stem, mix)
-        assert not torch.allclose(whole, stem, atol=1e-3)
+        whole = net(control, x_t, t, references)
+        assert not torch.allclose(whole, references[:, 0], atol=1e-3)
         later = x_t.clone()
         later[..., 7:] += 3.0
-        assert torch.equal(net(control, later, t, stem, mix)[..., :7], whole[..., :7])
+        assert torch.equal(net(control, later, t, references)[..., :7], whole[..., :7])
         residuals, tokens = net.control(control)
         assert [tuple(r.shape[1:3]) for r in residuals] == [
             (w, net.config.bands_at(n)) for n, w in net.config.residuals
@@ -124,7 +125,7 @@ def test_any_of_the_family_is_causal_and_streams(kind: str, tmp_path: Path) -> N
         for size in (1, 4, 2, 5):
             span, ahead = slice(at, at + size), slice(at + net.config.lookahead, at + size + net.config.lookahead)
             cut = [r[..., ahead] for r in residuals], tokens[..., ahead]
-            parts.append(net.denoiser(x_t[..., span], t, stem[..., span], mix[..., span], *cut))
+            parts.append(net.denoiser(x_t[..., span], t, references[..., span], *cut))
             advance(net.denoiser)
             at += size
     assert torch.allclose(torch.cat(parts, dim=-1), whole, atol=1e-5)
@@ -132,9 +133,9 @@ def test_any_of_the_family_is_causal_and_streams(kind: str, tmp_path: Path) -> N
 
 def test_what_was_pretrained_is_in_the_network_and_the_rest_starts_silent(tmp_path: Path) -> None:
     net = base_net(save_unet(tmp_path), lively=False)
-    control, x_t, t, stem, mix = inputs(5)
+    control, x_t, t, references = inputs(5)
     with torch.no_grad():
-        assert torch.equal(net(control, x_t, t, stem, mix), stem), "the identity, bit for bit"
+        assert torch.equal(net(control, x_t, t, references), references[:, 0]), "the identity, bit for bit"
     pretrained, own = tiny_unet().state_dict(), net.denoiser.unet.state_dict()
     key = "down_blocks.1.attentions.0.{}transformer_blocks.0.attn2.to_k.weight"
     assert torch.equal(own[key.format("picture.")], pretrained[key.format("")])
@@ -145,8 +146,8 @@ def test_what_was_pretrained_is_in_the_network_and_the_rest_starts_silent(tmp_pa
 
 def test_gradient_reaches_every_parameter_of_a_base(tmp_path: Path) -> None:
     net = base_net(save_unet(tmp_path))
-    control, x_t, t, stem, mix = inputs(6)
-    (net(control, x_t, t, stem, mix) - mix).abs().mean().backward()
+    control, x_t, t, references = inputs(6)
+    (net(control, x_t, t, references) - references[:, 1]).abs().mean().backward()
     assert not [name for name, p in net.named_parameters() if p.grad is None]
 
 

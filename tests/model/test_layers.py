@@ -60,31 +60,32 @@ def test_a_delay_hands_frames_on_unchanged() -> None:
 def inputs(frames: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     control = torch.randn(1, SMALL.features, SMALL.bands, frames + LOOKAHEAD, generator=generator)
-    x_t, stem, mix = (torch.randn(1, SMALL.latent, SMALL.bands, frames, generator=generator) for _ in range(3))
-    return control, x_t, torch.tensor([0.7]), stem, mix
+    x_t = torch.randn(1, SMALL.latent, SMALL.bands, frames, generator=generator)
+    references = torch.randn(1, 3, SMALL.latent, SMALL.bands, frames, generator=generator)
+    return control, x_t, torch.tensor([0.7]), references
 
 
 def test_the_future_beyond_the_look_ahead_changes_nothing() -> None:
     net, frames, at = lively_net(), 30, 12
-    control, x_t, t, stem, mix = inputs(frames)
+    control, x_t, t, references = inputs(frames)
     with torch.no_grad():
-        before = net(control, x_t, t, stem, mix)
-        later = [tensor.clone() for tensor in (control, x_t, stem, mix)]
+        before = net(control, x_t, t, references)
+        later = [tensor.clone() for tensor in (control, x_t, references)]
         later[0][..., at + LOOKAHEAD + 1 :] += 3.0
         for tensor in later[1:]:
             tensor[..., at + 1 :] += 3.0
-        after = net(later[0], later[1], t, later[2], later[3])
+        after = net(later[0], later[1], t, later[2])
     assert torch.equal(before[..., : at + 1], after[..., : at + 1])
     assert not torch.equal(before[..., at + 1 :], after[..., at + 1 :])
 
 
 def test_the_look_ahead_is_used_to_its_last_frame() -> None:
     net = lively_net()
-    control, x_t, t, stem, mix = inputs(30)
+    control, x_t, t, references = inputs(30)
     changed = control.clone()
     changed[..., 12 + LOOKAHEAD] += 3.0
     with torch.no_grad():
-        difference = (net(control, x_t, t, stem, mix) - net(changed, x_t, t, stem, mix)).abs()
+        difference = (net(control, x_t, t, references) - net(changed, x_t, t, references)).abs()
     assert float(difference[..., 12].max()) > 0.0
     assert not difference[..., :12].any()
 
@@ -104,29 +105,30 @@ def test_control_looks_equally_far_to_both_sides_and_no_farther_back() -> None:
 def test_no_output_of_the_denoiser_reaches_beyond_its_receptive_field() -> None:
     net = lively_net()
     field = sum(layer.columns for _, layer in memories(net.denoiser))
-    control, x_t, t, stem, mix = inputs(field + 20)
+    control, x_t, t, references = inputs(field + 20)
     changed = x_t.clone()
     changed[..., 0] += 3.0
     with torch.no_grad():
-        difference = (net(control, x_t, t, stem, mix) - net(control, changed, t, stem, mix)).abs().amax(dim=(0, 1, 2))
+        difference = (net(control, x_t, t, references) - net(control, changed, t, references)).abs().amax(dim=(0, 1, 2))
     assert float(difference[: field // 2].max()) > 0
     assert not difference[field + 1 :].any()
 
 
 def test_an_untrained_network_returns_the_stem_bit_for_bit() -> None:
-    control, x_t, t, stem, mix = inputs(9)
+    control, x_t, t, references = inputs(9)
     with torch.no_grad():
-        assert torch.equal(untrained_net()(control, x_t, t, stem, mix), stem)
+        assert torch.equal(untrained_net()(control, x_t, t, references), references[:, 0])
 
 
 def test_the_gates_keep_the_phase_of_what_they_gate() -> None:
-    """With the free residual off, every slot of the change is a real combination of stem and mixture minus stem."""
+    """With the free residual off, every slot of the change is a real combination of the references."""
     net = lively_net()
     with torch.no_grad():
         net.denoiser.unet.conv_out.conv.weight[: SMALL.latent] = 0.0
         net.denoiser.unet.conv_out.conv.bias[: SMALL.latent] = 0.0
-        control, x_t, t, stem, _ = inputs(9)
-        out = net(control, x_t, t, stem, 3.0 * stem)
+        control, x_t, t, references = inputs(9)
+        stem = references[:, 0]
+        out = net(control, x_t, t, torch.stack([stem, 3.0 * stem, -0.5 * stem], dim=1))
     a, b = (torch.complex(*z.chunk(2, dim=1)) for z in (out, stem))
     assert float((a * b.conj()).imag.abs().max()) < 1e-5 * float((a * b.conj()).abs().max())
     assert not torch.allclose(out, stem)
@@ -139,8 +141,8 @@ def test_gradient_reaches_every_parameter() -> None:
     net = RepairNet(SMALL)
     optimiser = torch.optim.Adam(net.parameters(), 1e-2)
     for step in range(3):
-        control, x_t, t, stem, mix = inputs(12, seed=step)
-        loss = (net(control, x_t, t, stem, mix) - mix).abs().mean()
+        control, x_t, t, references = inputs(12, seed=step)
+        loss = (net(control, x_t, t, references) - references[:, 1]).abs().mean()
         optimiser.zero_grad()
         loss.backward()
         if step < 2:
@@ -152,10 +154,10 @@ def test_gradient_reaches_every_parameter() -> None:
 def test_no_layer_gathers_statistics_over_time() -> None:
     """A loud event in the far past leaves no trace: what a group norm over a block could not promise."""
     net = lively_net()
-    control, x_t, t, stem, mix = inputs(140)
+    control, x_t, t, references = inputs(140)
     changed = [tensor.clone() for tensor in (control, x_t)]
     for tensor in changed:
         tensor[..., :2] *= 1000.0
     with torch.no_grad():
-        a, b = net(control, x_t, t, stem, mix), net(changed[0], changed[1], t, stem, mix)
+        a, b = net(control, x_t, t, references), net(changed[0], changed[1], t, references)
     assert torch.equal(a[..., 100:], b[..., 100:])

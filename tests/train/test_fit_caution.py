@@ -1,0 +1,125 @@
+"""How much of a change is let through: learnt from what was right, and kept in the bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stemprover.engine.bundle import Bundle
+from stemprover.engine.errors import ModelError, OptionError
+from stemprover.engine.gate import EVIDENCE, Caution, Gate
+from stemprover.engine.latent import BandLayout
+from stemprover.engine.repair import Repairer
+from stemprover.engine.train.cases import write_case
+from stemprover.engine.train.fit_caution import STARTS, Measured, fit_weights, main, measure, some_of
+
+BANDS = BandLayout().bands
+TERMS = len(EVIDENCE)
+
+
+def case(kind: str, share: np.ndarray, heard: np.ndarray, seed: int = 0) -> Measured:
+    """A case in which `share` (K, N) of the change is right."""
+    size = np.random.default_rng(seed).random(share.shape) + 0.1
+    return Measured(kind, heard, share * size, size, float(size.sum()))
+
+
+def test_what_is_right_in_some_bands_and_on_some_evidence_is_found() -> None:
+    rng = np.random.default_rng(0)
+    cases = []
+    for seed in range(6):
+        heard = rng.random((TERMS - 1, BANDS, 40))
+        share = 0.1 + 0.8 * heard[2]  # phasiness tells
+        share[: STARTS[3]] = 0.25
+        cases.append(case("bleed", share, heard, seed))
+    weights = fit_weights(cases)
+    expected = np.zeros((len(STARTS), TERMS))
+    expected[:, 0], expected[3:, 3], expected[:3, 0] = 0.1, 0.8, 0.25
+    assert np.abs(weights - expected).max() < 0.12, "but for the ridge"
+    caution = Caution(STARTS, weights, weights)
+    for one in cases:
+        assert one.gain_db(caution.share(one.heard[None], True)[0]) >= one.gain_db(1.0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), spread=st.floats(0.0, 3.0))
+def test_a_share_is_within_0_and_1_whatever_the_weights(seed: int, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(0, spread, (2, 2, TERMS))
+    caution = Caution((0, 30), a, b)
+    heard = rng.random((2, TERMS - 1, BANDS, 5)).astype(np.float32)
+    for with_mix, weights in ((True, a), (False, b)):
+        share = caution.share(heard, with_mix)
+        assert share.shape == (2, BANDS, 5)
+        assert share.min() >= 0.0
+        assert share.max() <= 1.0
+        one = weights[1, 0] + float(weights[1, 1:] @ heard[1, :, 30, 4])
+        assert share[1, 30, 4] == pytest.approx(np.clip(one, 0, 1), abs=1e-5)
+
+
+def test_nothing_known_leaves_the_prior() -> None:
+    silent = Measured("bleed", np.zeros((TERMS - 1, BANDS, 9)), np.zeros((BANDS, 9)), np.zeros((BANDS, 9)), 1.0)
+    assert fit_weights([silent])[:, 0] == pytest.approx(0.4)
+
+
+def test_a_measured_case_predicts_what_a_share_of_the_change_does(lively_bundle: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth, rest = (0.1 * rng.standard_normal((2, 2, 40_000))).astype(np.float32)
+    degraded = truth + 0.4 * rest
+    repairer = Repairer(bundle=lively_bundle, jobs=1, gated=False)
+    one = measure(repairer, "bleed", truth, degraded, truth + rest)
+    assert one is not None
+    after = repairer.process(degraded, 44100, truth + rest)
+    open_wide = np.asarray(one.heard[:-1].max(axis=0)) >= Gate().opened
+    assert open_wide.mean() > 0.9, "noise with a leak is found nearly everywhere, so the ramp is all open"
+    gain = 10 * np.log10(np.sum((degraded - truth) ** 2) / np.sum((after - truth) ** 2))
+    assert one.gain_db(1.0) == pytest.approx(gain, abs=1.0)
+    assert measure(repairer, "bleed", truth, truth, truth + rest) is None
+
+
+def test_the_command_writes_what_the_bundle_reads(
+    lively_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(lively_bundle, bundle)
+    rng = np.random.default_rng(0)
+    for n in range(3):
+        truth, rest = (0.1 * rng.standard_normal((2, 2, 30_000))).astype(np.float32)
+        sounds = {"truth": truth, "degraded": truth + 0.4 * rest, "mix": truth + rest}
+        write_case(tmp_path / "cases" / "bleed" / f"{n}", sounds)
+    before = json.loads((bundle / "bundle.json").read_text())
+    assert Bundle.load(bundle).caution is None
+    main([str(tmp_path / "cases"), "--bundle", str(bundle), "--most", "2"])
+    assert "bleed" in capsys.readouterr().out
+    after = json.loads((bundle / "bundle.json").read_text())
+    caution = Bundle.load(bundle).caution
+    assert caution is not None
+    assert caution.to_dict() == after.pop("caution")
+    assert after == before
+    gate = Repairer(bundle=bundle, jobs=1).gate
+    assert gate is not None
+    assert gate.caution is not None
+    # A net that was never trained is wrong: next to nothing of its change is let through.
+    free, held = (
+        Repairer(bundle=folder, jobs=1).process(sounds["degraded"], 44100, sounds["mix"]) - sounds["degraded"]
+        for folder in (lively_bundle, bundle)
+    )
+    assert np.abs(held).max() < 0.5 * np.abs(free).max()
+    after["caution"] = {"starts": [0], "with_mix": [[1.0]], "without_mix": [[1.0]]}
+    (bundle / "bundle.json").write_text(json.dumps(after))
+    with pytest.raises(ModelError, match="damaged"):
+        Bundle.load(bundle)
+
+
+def test_bad_input_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="holds no cases"):
+        main([str(tmp_path)])
+    with pytest.raises(OptionError, match="not rising bands"):
+        Caution((1, 2), np.zeros((2, TERMS)), np.zeros((2, TERMS)))
+    with pytest.raises(OptionError, match="with_mix of shape"):
+        Caution((0,), np.zeros((2, TERMS)), np.zeros((1, TERMS)))
+    assert [one[0] for one in some_of([("a", tmp_path)] * 3 + [("b", tmp_path)], 2)] == ["a", "a", "b"]
