@@ -5,6 +5,8 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 # For example TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu", which saves gigabytes on a machine without a GPU.
 TORCH_FLAGS ?=
+# What is trained, from which weights on, and for how long.
+RECIPE ?= $(if $(shell command -v nvidia-smi),docs/train-gpu.toml,docs/train-cpu.toml)
 TRAIN_FLAGS ?=
 CORPUS_FLAGS ?=
 BENCH_FLAGS ?=
@@ -24,7 +26,7 @@ help:
 	@echo "make lint      linter and types alone"
 	@echo "make bench     speed and memory, as ratios"
 	@echo "make peers     quality and speed beside other methods (builds the training pool first)"
-	@echo "make train     build the training material (STEMS=folder), train the base model (TRAIN_FLAGS='--minutes 60')"
+	@echo "make train     build the training material (STEMS=folder), train the base model on (TRAIN_FLAGS='--minutes 60')"
 	@echo "make clean     remove what builds and tests left;  make distclean: the environments too"
 
 $(DEMO_READY): pyproject.toml constraints.txt
@@ -86,7 +88,7 @@ peers: $(READY) cases/.ready
 	$(VENV)/bin/python -m stemprover.benchmarks.peers cases/test --cases 6
 
 train: $(READY) $(POOL)/.ready
-	$(VENV)/bin/stemprover train --pool $(POOL) $(TRAIN_FLAGS)
+	$(VENV)/bin/stemprover train --config $(RECIPE) --pool $(POOL) $(TRAIN_FLAGS)
 
 clean:
 	rm -rf build dist *.egg-info .types .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..engine.errors import OptionError
 from .options import Device, DeviceOption, OverwriteOption, check_range, needs_extra
 
 
@@ -48,8 +49,21 @@ def train(
     adapter: Annotated[
         str | None, typer.Option(metavar="NAME", help="Train an adapter of this name, and not the base model.")
     ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Train the adapter on your own sounds: DIR/before and DIR/after (and DIR/mix), files of one name in "
+            "step. Makes a preset's folder.",
+        ),
+    ] = None,
 ) -> None:
-    """Train the base model or an adapter. Needs the \\[train] extra (torch)."""
+    """Train the base model or an adapter. Needs the \\[train] extra (torch).
+
+    \b
+    stemprover train --adapter my-fault --pairs my-sounds --minutes 10
+    stemprover repair --preset runs/my-fault/my-fault stem.wav
+    """
     check_range("--steps", steps, 1, None)
     check_range("--minutes", minutes, 0, None)
     check_range("--threads", threads, 1, 1024)
@@ -57,6 +71,9 @@ def train(
         from ..engine.train.loop import train as run_training
         from ..engine.train.settings import load_options
 
+        if pairs is not None:
+            _train_on_pairs(pairs, adapter, config, run, steps, minutes, threads, device)
+            return
         run_training(
             load_options(
                 config,
@@ -70,6 +87,35 @@ def train(
                 device=device.value if device else None,
             )
         )
+
+
+def _train_on_pairs(
+    folder: Path, adapter: str | None, config: Path | None, run: Path | None, steps: int | None,
+    minutes: float | None, threads: int | None, device: Device | None,
+) -> None:  # fmt: skip
+    from ..bridge.presets import check_preset, find_presets
+    from ..engine.train import pairs
+    from ..engine.train.loop import train as run_training
+    from ..engine.train.settings import load_options
+
+    if adapter is None:
+        raise OptionError("--pairs trains an adapter: give it a name with --adapter NAME")
+    if adapter in find_presets():
+        raise OptionError(f"--adapter {adapter}: a preset of this name is there already; choose another")
+    found = pairs.find_pairs(folder)
+    run = run if run is not None else Path("runs") / adapter
+    lengths = pairs.build_pairs(found, run / "pairs")
+    said = f"{lengths['train']:.1f} minutes to train on, {lengths['valid']:.1f} held out"
+    print(f"{len(found)} pairs: {said}", flush=True)
+    options = load_options(
+        config, run=run, pool=run / "pairs", steps=steps, minutes=10.0 if minutes is None else minutes,
+        threads=threads, adapter=adapter, device=device.value if device else None,
+        crop=pairs.pair_crops(found),
+    )  # fmt: skip
+    run_training(options)
+    preset = pairs.finish(options, found, lengths)
+    check_preset(preset)
+    print(f"Preset {preset}\nstemprover repair --preset {preset.parent} STEM")
 
 
 def bench(

@@ -12,25 +12,28 @@ from ..errors import TrainingError
 from ..features import FeatureMaker
 from ..stft import Stft
 from .artefacts import SIMULATORS
+from .fresh import FreshShards
 from .pool import FULL_SCALE, TRACKS, open_shard, shards_of
 
 # (true stem, separated stem with zeros above 11 kHz, the same with the averaged mask)
-CHOICES = tuple((TRACKS.index(f"x_{s}"), TRACKS.index(f"y_{s}_zeros"), TRACKS.index(f"y_{s}_average")) for s in "va")
+CHOICES = {s: (TRACKS.index(f"x_{s}"), TRACKS.index(f"y_{s}_zeros"), TRACKS.index(f"y_{s}_average")) for s in "va"}
 
 
 @dataclass(frozen=True)
 class CropConfig:
-    """What a batch is made of: probabilities in 0..1, lengths in frames, gain in dB either way. The features have heard
-    `history` frames before the crop. `simulated` of the crops have one or two of `artefacts` instead of the real
-    separator's, and `upon_separated` of those have them on top of it."""
+    """What a batch is made of: probabilities in 0..1, lengths in frames, gain in dB either way. The features have
+    heard `history` frames before the crop. `clean` of them are true stems, `no_mix` have no mixture; of `blend` the
+    fault is made 0 to 1.5 times as large, by the line from the true stem to the faulty one. `simulated` of the crops
+    have one or two of `artefacts` instead of the real separator's, and `upon_separated` of those have them on top of
+    it. `roles`: of which of the pool's two stems crops are made."""
 
     batch: int = 8
     frames: int = 64
     lookahead: int = 16
     history: int = 64
     gain_db: float = 6.0
-    clean: float = 0.12
-    no_mix: float = 0.06
+    clean: float = 0.15
+    no_mix: float = 0.5
     blend: float = 0.15
     average: float = 0.25
     simulated: float = 0.25
@@ -38,6 +41,7 @@ class CropConfig:
     mono: float = 0.03
     artefacts: tuple[str, ...] = tuple(SIMULATORS)
     severity: tuple[float, float] = (0.1, 1.0)
+    roles: str = "va"
 
     def __post_init__(self) -> None:
         for name in ("clean", "no_mix", "blend", "average", "simulated", "upon_separated", "mono"):
@@ -46,6 +50,8 @@ class CropConfig:
         unknown = [name for name in self.artefacts if name not in SIMULATORS]
         if unknown or not self.artefacts:
             raise TrainingError(f"artefacts={list(self.artefacts)}: name some of {', '.join(SIMULATORS)}")
+        if not self.roles or set(self.roles) - set("va"):
+            raise TrainingError(f"roles={self.roles!r}: give v for vocals, a for accompaniment, or va for both")
         low, high = self.severity
         if not 0.0 <= low <= high <= 1.0:
             raise TrainingError(f"severity={list(self.severity)} is a range: give two rising numbers in 0 to 1")
@@ -53,20 +59,26 @@ class CropConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """control (B, 238, K, N + L); stem, mix, truth (B, 64, K, N), float32; clean (B,) marks stem == truth."""
+    """control (B, 274, K, N + L); stem, mix, cancelled, truth (B, 64, K, N), float32; clean (B,) marks stem ==
+    truth."""
 
     control: np.ndarray
     stem: np.ndarray
     mix: np.ndarray
+    cancelled: np.ndarray
     truth: np.ndarray
     clean: np.ndarray
 
 
 class PoolBatches:
-    """`batches[step]` is the batch of that step. Maps the shards on first use, so it can be sent to a worker
-    process."""
+    """`batches[step]` is the batch of that step, with crops of fresh material among it where there is some (fresh.py).
+    Maps the shards on first use, so it can be sent to a worker process."""
 
-    def __init__(self, pool: Path, split: str, maker: FeatureMaker, config: CropConfig, seed: int) -> None:
+    def __init__(
+        self, pool: Path, split: str, maker: FeatureMaker, config: CropConfig, seed: int,
+        fresh: FreshShards | None = None,
+    ) -> None:  # fmt: skip
+        self.fresh = fresh
         self.paths = shards_of(pool, split)
         self.maker, self.config, self.seed = maker, config, seed
         self.stft = Stft(maker.stft)
@@ -76,7 +88,7 @@ class PoolBatches:
         if self._shards is None:
             self._shards = [open_shard(path)[0] for path in self.paths]
         rng = np.random.default_rng([self.seed, step])
-        crops = [self._crop(rng) for _ in range(self.config.batch)]
+        crops = [self._crop(rng, step) for _ in range(self.config.batch)]
         truth, stem, mix = (np.stack([crop[i] for crop in crops]) for i in range(3))
         dropped = rng.random(self.config.batch) < self.config.no_mix
         return self.prepare(truth, stem, mix, dropped)
@@ -97,6 +109,7 @@ class PoolBatches:
             np.concatenate([f.control for f in features]),
             np.concatenate([f.stem for f in features])[..., keep],
             np.concatenate([f.mix for f in features])[..., keep],
+            np.concatenate([f.cancelled for f in features])[..., keep],
             z_true[..., keep],
             np.array([np.array_equal(a, b) for a, b in zip(truth, stem, strict=True)]),
         )
@@ -118,25 +131,28 @@ class PoolBatches:
         state = type(self.stft.start_analysis(2))(audio[:, :edge])
         return self.stft.analysis(audio[:, edge:], state)[0][None]
 
-    def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _crop(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         assert self._shards is not None
         config = self.config
-        shard = self._shards[rng.integers(len(self._shards))]
-        item = shard[rng.integers(len(shard))]
-        true_track, zeros, average = CHOICES[rng.integers(2)]
+        if self.fresh is not None and rng.random() < self.fresh.config.share:
+            item = self.fresh.draw(rng, step)
+        else:
+            shard = self._shards[rng.integers(len(self._shards))]
+            item = shard[rng.integers(len(shard))]
+        true_track, zeros, average = CHOICES[config.roles[rng.integers(len(config.roles))]]
         separated = average if rng.random() < config.average else zeros
         span = self.crop_samples
         starts = rng.integers(0, item.shape[-1] - span + 1, 3)
         # Mostly the liveliest of three places: silence teaches little.
         power = [np.square(item[true_track, :, s : s + span : 7].astype(np.float32)).sum() for s in starts]
         start = starts[int(np.argmax(power))] if rng.random() < 0.8 else starts[0]
-        tracks = item[:, :, start : start + span].astype(np.float32) / np.float32(FULL_SCALE)
+        tracks = item[..., start : start + span].astype(np.float32) / np.float32(FULL_SCALE)
         truth, stem, mix = tracks[true_track], tracks[separated], tracks[0] + tracks[1]
         if rng.random() < config.simulated:
             rest = tracks[1 - true_track]
             stem = self._simulated(stem if rng.random() < config.upon_separated else truth, rest, rng)
         if rng.random() < config.blend:
-            stem = truth + np.float32(rng.uniform(0.2, 1.3)) * (stem - truth)
+            stem = truth + np.float32(rng.uniform(0.0, 1.5)) * (stem - truth)
         if rng.random() < config.clean:
             stem = truth
         gain = 10 ** (rng.uniform(-config.gain_db, config.gain_db) / 20) * rng.choice([-1.0, 1.0])

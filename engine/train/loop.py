@@ -34,7 +34,9 @@ from ..model.lora import add_adapter, save_adapter
 from ..model.network import RepairNet
 from ..schedule import BridgeSchedule
 from .dataset import Batch, PoolBatches, fit_band_scale
+from .fresh import FreshMaker, FreshShards
 from .options import LossWeights, TrainOptions
+from .separators import Spleeter
 
 
 def repair_terms(
@@ -81,9 +83,11 @@ def bridge_point(
 def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     """A batch as tensors on the device, channels last."""
     out = {}
-    for name in ("control", "stem", "mix", "truth"):
+    for name in ("control", "stem", "mix", "cancelled", "truth"):
         tensor = torch.from_numpy(np.ascontiguousarray(getattr(batch, name)))
         out[name] = tensor.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+    last = [out[name].permute(0, 2, 3, 1) for name in ("stem", "mix", "cancelled")]
+    out["references"] = torch.stack(last, dim=1).permute(0, 1, 4, 2, 3)
     return out
 
 
@@ -168,7 +172,14 @@ class Trainer:
             self.seconds = saved["seconds"]
             self.typical = saved["typical"]
         maker = FeatureMaker(self.latent)
-        self.batches = PoolBatches(options.pool, "train", maker, options.crop, options.seed)
+        self.fresh: FreshMaker | None = None
+        if options.fresh.share:
+            folder = options.run / f"fresh-{self.accelerator.process_index}"
+            shards = FreshShards(folder, options.fresh)
+            separate = Spleeter(device=self.device).separate_all
+            self.fresh = FreshMaker(options.pool, shards, separate, options.seed)
+        fresh = None if self.fresh is None else self.fresh.shards
+        self.batches = PoolBatches(options.pool, "train", maker, options.crop, options.seed, fresh)
         self.schedule = BridgeSchedule()
         if self.writes:
             (options.run / "options.json").write_text(json.dumps(asdict(options), default=str, indent=1) + "\n")
@@ -224,7 +235,7 @@ class Trainer:
         self.model.train()
         self.net.denoiser.trusts = options.adapter is not None or self.done > options.trust_from
         with self.accelerator.autocast():
-            estimate = self.joined(data["control"], x_t, t, data["stem"], data["mix"])
+            estimate = self.joined(data["control"], x_t, t, data["references"])
         arguments = (data, self.latent, self.scale, options.weights, self.floor)
         terms = repair_terms(estimate.float(), *arguments)
         if self.step_index % 4 == 0:
@@ -313,7 +324,14 @@ def train(options: TrainOptions, say: Callable[[str], None] = print) -> Path:
     # Zero-initialised layers make denormal numbers, at a third of the speed. Threads inherit this where they start.
     torch.set_flush_denormal(True)
     try:
-        return _run(Trainer(options), say)
+        trainer = Trainer(options)
+        if trainer.fresh is None:
+            return _run(trainer, say)
+        trainer.fresh.start(trainer.batch_number(trainer.step_index))
+        try:
+            return _run(trainer, say)
+        finally:
+            trainer.fresh.stop()
     finally:
         torch.set_flush_denormal(False)
 
@@ -340,6 +358,8 @@ def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
     tick, ticked = time.monotonic(), trainer.step_index
     for batch in loader:
         terms = trainer.step(batch)
+        if trainer.fresh is not None:
+            trainer.fresh.keep_up(trainer.batch_number(trainer.step_index))
         running = {k: v if k not in running else 0.97 * running[k] + 0.03 * v for k, v in terms.items()}
         now = time.monotonic()
         trainer.seconds, last = trainer.seconds + now - last, now

@@ -12,6 +12,7 @@ from ..errors import TrainingError
 from ..model.base import with_base
 from ..model.config import ModelConfig
 from .dataset import CropConfig
+from .fresh import FreshConfig
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class TrainOptions:
     start_from: Path | None = None
     base: Path | None = None
     crop: CropConfig = field(default_factory=CropConfig)
+    fresh: FreshConfig = field(default_factory=FreshConfig)
     weights: LossWeights = field(default_factory=LossWeights)
     model: ModelConfig = field(default_factory=ModelConfig)
 

@@ -16,24 +16,28 @@ if TYPE_CHECKING:
     from .loop import Trainer
 
 FRAMES = 300
+_KINDS = {"v": "vocals", "a": "accompaniment"}
 
 
 def fixed_crops(trainer: Trainer, split: str, count: int) -> list[tuple[str, Batch]]:
-    """Crops of 3.5 s spread evenly over a split, with the mixture: vocals, accompaniment and clean stems in turn."""
+    """Crops of 3.5 s spread evenly over a split, with the mixture where training has it: vocals, accompaniment and
+    clean stems in turn."""
     options = trainer.options
     config = CropConfig(batch=1, frames=FRAMES, lookahead=options.crop.lookahead)
     batches = PoolBatches(options.pool, split, FeatureMaker(trainer.latent), config, 0)
     items = [(open_shard(path)[0], i) for path in batches.paths for i in range(len(open_shard(path)[0]))]
-    crops = []
+    crops, roles = [], options.crop.roles
+    kinds = (*[_KINDS[role] for role in roles], "clean")
+    dropped = np.array([options.crop.no_mix == 1.0])
     for n, (shard, i) in enumerate(items[:: max(1, len(items) // count)]):
-        kind = ("vocals", "accompaniment", "clean")[n % 3]
-        true_track, zeros, _ = CHOICES[n % 2 if kind == "clean" else n % 3]
+        kind = kinds[n % len(kinds)]
+        true_track, zeros, _ = CHOICES[roles[n % len(roles) if kind == "clean" else n % len(kinds)]]
         start = (shard.shape[-1] - batches.crop_samples) // 2
         tracks = shard[i, :, :, start : start + batches.crop_samples].astype(np.float32)[None] / np.float32(FULL_SCALE)
         truth, stem = tracks[:, true_track], tracks[:, true_track if kind == "clean" else zeros]
         if np.square(truth).mean() < 1e-6:
             continue
-        crops.append((kind, batches.prepare(truth, stem, tracks[:, 0] + tracks[:, 1], np.array([False]))))
+        crops.append((kind, batches.prepare(truth, stem, tracks[:, 0] + tracks[:, 1], dropped)))
     return crops
 
 
@@ -54,7 +58,7 @@ def quick_table(trainer: Trainer, count: int = 24) -> dict[str, float]:
             for kind, batch in fixed_crops(trainer, split, count):
                 data = tensors(batch, device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=trainer.options.bf16):
-                    z = trainer.model(data["control"], data["stem"], one, data["stem"], data["mix"])
+                    z = trainer.model(data["control"], data["stem"], one, data["references"])
                 after, before, truth = (
                     losses.linear_spectrum(v, layout, trainer.scale) for v in (z, data["stem"], data["truth"])
                 )

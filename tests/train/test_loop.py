@@ -62,7 +62,7 @@ def test_batches_depend_on_seed_and_step_alone(pool: Path) -> None:
     assert np.array_equal(a[7].control, b[7].control)
     assert not np.array_equal(a[7].control, a[8].control)
     batch = a[7]
-    assert batch.control.shape == (2, 238, 84, 12 + 16)
+    assert batch.control.shape == (2, 274, 84, 12 + 16)
     assert batch.stem.shape == batch.mix.shape == batch.truth.shape == (2, 64, 84, 12)
 
 

@@ -32,6 +32,7 @@ def options(pool: Path, run: Path) -> TrainOptions:
 def plain_loop(given: TrainOptions, processes: int) -> tuple[list[list[float]], dict[str, torch.Tensor]]:
     """The first steps in plain torch, without accelerate: the losses of each step's batches, and the weights after
     them. With several processes a step's gradient is the mean over its batches."""
+    torch.set_num_threads(given.threads)  # as the trainer does: sums are split by threads
     torch.manual_seed(given.seed)
     net = RepairNet(given.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for zero_conv in net.control.zero:
@@ -55,7 +56,7 @@ def plain_loop(given: TrainOptions, processes: int) -> tuple[list[list[float]], 
         for number, one in zip(numbers, data, strict=True):
             generator = torch.Generator().manual_seed(given.seed * 1_000_003 + number)
             t, x_t = bridge_point(one["truth"], one["stem"], BridgeSchedule(), generator, given.at_end)
-            estimate = net(one["control"], x_t, t, one["stem"], one["mix"])
+            estimate = net(one["control"], x_t, t, one["references"])
             terms = repair_terms(estimate, one, latent, scale, given.weights, floor)
             terms = {name: v if name == "log_error" else v / (typical[name] + 1e-6) for name, v in terms.items()}
             losses.append(torch.stack([getattr(given.weights, name) * v for name, v in terms.items()]).sum())

@@ -1,0 +1,179 @@
+"""A user's own before/after sounds as training material for an adapter.
+
+    DIR/before/<name>.wav   the stem with the fault
+    DIR/after/<name>.wav    the same without it
+    DIR/mix/<name>.wav      the song, where there is one
+
+in any format that libsndfile reads, in any sample rate, mono or stereo; the files of one name in step to the sample.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import soxr
+
+from ..errors import TrainingError
+from .dataset import CropConfig
+from .options import TrainOptions
+from .pool import FULL_SCALE, SAMPLE_RATE, write_shard
+
+PIECE_S = 8.0
+HELD_OUT = 0.15
+_SHORTEST_S = 4.0
+_QUIET = 1e-4
+_HEARD_S = 30.0
+_FARTHEST_S = 0.25
+_ADAPTER = "adapter.safetensors"
+_FORMATS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of one name."""
+
+    name: str
+    before: Path
+    after: Path
+    mix: Path | None
+
+
+def find_pairs(folder: Path) -> list[Pair]:
+    """All pairs of a folder, by name. Raises TrainingError, naming what is missing."""
+    for side in ("before", "after"):
+        if not (folder / side).is_dir():
+            raise TrainingError(f"{folder} has no folder {side!r}; put the sounds into {folder}/before and /after")
+    files = {side: _audio(folder / side) for side in ("before", "after", "mix")}
+    if not files["before"]:
+        raise TrainingError(f"{folder / 'before'} has no sound in it ({', '.join(_FORMATS)})")
+    for one, other in (("before", "after"), ("after", "before")):
+        lacking = sorted(set(files[one]) - set(files[other]))
+        if lacking:
+            raise TrainingError(f"{folder / one / files[one][lacking[0]].name} has no partner in {folder / other}")
+    if files["mix"] and set(files["mix"]) != set(files["before"]):
+        lacking = sorted(set(files["before"]) ^ set(files["mix"]))
+        raise TrainingError(f"{folder}: {lacking[0]} has no partner of all three; give a mix for all or for none")
+    return [
+        Pair(name, files["before"][name], files["after"][name], files["mix"].get(name))
+        for name in sorted(files["before"])
+    ]
+
+
+def build_pairs(pairs: list[Pair], out: Path) -> dict[str, float]:
+    """Write a pool (OUT/train, OUT/valid; shards of three tracks: true stem, all else, faulty stem) and return its
+    minutes by split. Every file's last 15% are held out. Raises TrainingError for pairs that do not fit together."""
+    pieces: dict[str, list[np.ndarray]] = {"train": [], "valid": []}
+    length = int(PIECE_S * SAMPLE_RATE)
+    for pair in pairs:
+        before, after, mix = _read_pair(pair)
+        tracks = np.stack([after, mix - after if mix is not None else np.zeros_like(after), before])
+        tracks /= max(1.0, float(np.abs(tracks).max()))
+        cut = round((1 - HELD_OUT) * after.shape[1])
+        for split, part in (("train", tracks[..., :cut]), ("valid", tracks[..., cut:])):
+            count = max(1, round(part.shape[-1] / length))
+            for start in np.linspace(0, max(part.shape[-1] - length, 0), count).astype(int):
+                piece = part[..., start : start + length]
+                piece = np.pad(piece, ((0, 0), (0, 0), (0, length - piece.shape[-1])))
+                if np.abs(piece[0]).max() > _QUIET:
+                    pieces[split].append(np.rint(piece * FULL_SCALE).astype(np.int16))
+    if not pieces["train"]:
+        raise TrainingError("the sounds in after/ are silent: there is nothing to learn")
+    for split, cuts in pieces.items():
+        if cuts:
+            write_shard(out / split, 0, cuts, [{"item": n} for n in range(len(cuts))], split=split, separator="pairs")
+    return {split: len(cuts) * PIECE_S / 60 for split, cuts in pieces.items()}
+
+
+def pair_crops(pairs: list[Pair]) -> CropConfig:
+    """Crops of what `build_pairs` wrote."""
+    with_mix = pairs[0].mix is not None
+    return CropConfig(
+        batch=6, roles="v", average=0.0, simulated=0.0, no_mix=0.3 if with_mix else 1.0, clean=0.1, blend=0.2
+    )
+
+
+def finish(options: TrainOptions, pairs: list[Pair], lengths: dict[str, float]) -> Path:
+    """The preset's folder, RUN/<adapter>, with the adapter that the run made, preset.toml and recipe.json (what it was
+    made of, and how); returns preset.toml."""
+    name = str(options.adapter)
+    folder = options.run / name
+    folder.mkdir(exist_ok=True)
+    part = folder / f".{_ADAPTER}.part"
+    shutil.copyfile(options.run / f"{name}.safetensors", part)
+    part.replace(folder / _ADAPTER)
+    recipe = {
+        "files": [pair.name for pair in pairs], "minutes_of_sound": lengths, "crop": asdict(options.crop),
+        "weights": asdict(options.weights), "rank": options.rank, "learning_rate": options.learning_rate,
+        "seed": options.seed, "minutes": options.minutes, "steps": options.steps,
+    }  # fmt: skip
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=1, default=str) + "\n")
+    (folder / "preset.toml").write_text(
+        f'name = "{name}"\ntitle = "{name.replace("-", " ").capitalize()}"\n'
+        f'description = "Trained on {len(pairs)} pairs of sounds, {lengths["train"]:.1f} minutes."\n'
+        f'for = "what the pairs differ in"\nwet = 1.0\n\n[adapters]\n"{_ADAPTER}" = 1.0\n'
+    )
+    return folder / "preset.toml"
+
+
+def _audio(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        return {}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in _FORMATS:
+            if path.stem in found:
+                raise TrainingError(f"{path} and {found[path.stem].name} have one name; keep one of them")
+            found[path.stem] = path
+    return found
+
+
+def _read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    before, after = _read(pair.before), _read(pair.after)
+    mix = None if pair.mix is None else _read(pair.mix)
+    longest = max(before.shape[1], after.shape[1])
+    if abs(before.shape[1] - after.shape[1]) > 0.02 * longest:
+        raise TrainingError(
+            f"{pair.before} lasts {before.shape[1] / SAMPLE_RATE:.2f} s and {pair.after} "
+            f"{after.shape[1] / SAMPLE_RATE:.2f} s; pairs have to be of one length"
+        )
+    length = min(sound.shape[1] for sound in (before, after, mix) if sound is not None)
+    if length < _SHORTEST_S * SAMPLE_RATE:
+        raise TrainingError(f"{pair.after} lasts {length / SAMPLE_RATE:.2f} s; give at least {_SHORTEST_S:g} s")
+    before, after = before[:, :length], after[:, :length]
+    lag = find_lag(before, after)
+    if lag:
+        late, by = (pair.before, lag) if lag > 0 else (pair.after, -lag)
+        raise TrainingError(f"{late} is {by} samples (at 44.1 kHz) late against its partner; cut them off its start")
+    return before, after, None if mix is None else mix[:, :length]
+
+
+def find_lag(before: np.ndarray, after: np.ndarray) -> int:
+    """Samples by which `before` is late against `after` (2, T), up to a quarter of a second either way; 0 unless
+    another lag fits clearly better than none (cross-correlation)."""
+    length = min(before.shape[1], int(_HEARD_S * SAMPLE_RATE))
+    reach = int(_FARTHEST_S * SAMPLE_RATE)
+    spectra = [np.fft.rfft(sound[:, :length].mean(axis=0), 2 * length) for sound in (before, after)]
+    correlation = np.fft.irfft(spectra[0] * spectra[1].conj())
+    lags = np.concatenate([np.arange(reach + 1), np.arange(-reach, 0)])
+    near = np.abs(correlation[lags])
+    best = int(lags[int(near.argmax())])
+    return best if near.max() > 1.1 * near[0] else 0
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        sound, rate = sf.read(path, dtype="float32", always_2d=True)
+    except (sf.LibsndfileError, OSError) as error:
+        raise TrainingError(f"{path} cannot be read as audio: {error}") from error
+    if sound.shape[1] > 2:
+        raise TrainingError(f"{path} has {sound.shape[1]} channels; give mono or stereo")
+    if not np.isfinite(sound).all():
+        raise TrainingError(f"{path} holds values that are no numbers (NaN or infinite); render it again")
+    if rate != SAMPLE_RATE:
+        sound = soxr.resample(sound, rate, SAMPLE_RATE)
+    return np.ascontiguousarray(np.repeat(sound.T, 2, axis=0) if sound.shape[1] == 1 else sound.T)
