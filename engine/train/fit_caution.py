@@ -29,13 +29,15 @@ from .cases import read_case, written_cases
 
 STARTS = (0, 4, 8, 12, 16, 22, 32, 40, 52, 64)
 PRIOR, RIDGE, RECORDED = 0.4, 0.02, 3.0
-LOSS_DB, HARM, ROUNDS = 0.05, 2.0, 6
+LOSS_DB, HARM, ROUNDS = 0.05, 1.5, 6
+CLEAN, CLEAN_DB = "clean", -30.0
 REAL = ("separated-", "four-stems-")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One case: heard (6, K, N), the gate's ramp (K, N), <e, c> and |c|^2 (K, N) through that ramp, |e|^2 in all."""
+    """One case: heard (6, K, N), <e, c> and |c|^2 (K, N) through the gate's ramp, |e|^2 in all (of a true stem, which
+    has no error, CLEAN_DB of its power: what may be changed of it)."""
 
     kind: str
     heard: np.ndarray
@@ -52,13 +54,15 @@ class Measured:
 def measure(
     repairer: Repairer, kind: str, truth: np.ndarray, degraded: np.ndarray, mix: np.ndarray | None
 ) -> Measured | None:
-    """Sounds (2, T) at 44.1 kHz; `repairer` without its gate. None where nothing is wrong with the stem."""
+    """Sounds (2, T) at 44.1 kHz; `repairer` without its gate. None for a silent true stem where nothing is wrong."""
     bundle = repairer.runtime.bundle
     stft, maker, layout = Stft(bundle.stft), FeatureMaker(bundle.latent, bundle.stft), bundle.latent.layout
     after = repairer.process(degraded, MODEL_RATE, mix)
     true, stem, made = (whole_stft(stft, sound) for sound in (truth, degraded, after))
     wrong, change = true - stem, made - stem
     error = float(np.sum(np.abs(wrong) ** 2))
+    if error == 0.0:
+        error = 10 ** (CLEAN_DB / 10) * float(np.sum(np.abs(true) ** 2))
     if error == 0.0:
         return None
     song = None if mix is None else whole_stft(stft, mix)[None]
@@ -78,7 +82,7 @@ def fit_weights(cases: Sequence[Measured], starts: Sequence[int] = STARTS) -> np
     HARM times as much in the next of ROUNDS rounds, each time that it does."""
     counts = {kind: sum(case.kind == kind for case in cases) for kind in {case.kind for case in cases}}
     scales = np.array(
-        [(RECORDED if case.kind.startswith(REAL) else 1.0) / counts[case.kind] / case.error for case in cases]
+        [(RECORDED if case.kind.startswith((*REAL, CLEAN)) else 1.0) / counts[case.kind] / case.error for case in cases]
     )
     weights = _solve(cases, scales, starts)
     for _ in range(ROUNDS):
@@ -108,14 +112,18 @@ def _solve(cases: Sequence[Measured], scales: np.ndarray, starts: Sequence[int])
 
 
 def measure_all(cases: Sequence[tuple[str, Path]], bundle: Path, with_mix: bool) -> list[Measured]:
-    """`measure` of all cases. Raises TrainingError where none has a fault."""
+    """`measure` of all cases, and of the true stems of real separators' cases. Raises TrainingError where there is
+    nothing to measure."""
     repairer = Repairer(bundle=bundle, gated=False)
     found = []
     for kind, folder in cases:
         sounds = read_case(folder)
         one = measure(repairer, kind, sounds["truth"], sounds["degraded"], sounds["mix"] if with_mix else None)
-        if one is not None:
-            found.append(one)
+        found += [] if one is None else [one]
+        if kind.startswith(REAL):
+            mix = sounds["mix"] if with_mix else None
+            clean = measure(repairer, CLEAN, sounds["truth"], sounds["truth"], mix)
+            found += [] if clean is None else [clean]
     if not found:
         raise TrainingError("none of the cases has a fault to measure")
     return found
