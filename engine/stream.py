@@ -137,9 +137,7 @@ class DeltaStream:
                 share, gate = self.gate(made.control, gate)
                 found *= over_bins(share, self.runtime.bundle.latent.layout)
             change[..., part] = found
-        return change, before, DeltaState(
-            stem_state, mix_state, state.synthesis, features, model, gate, quiet, running
-        )
+        return change, before, DeltaState(stem_state, mix_state, state.synthesis, features, model, gate, quiet, running)
 
     def _synthesised(self, change: np.ndarray, state: DeltaState) -> tuple[np.ndarray, DeltaState]:
         batch = len(change)
