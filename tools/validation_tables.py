@@ -120,7 +120,7 @@ def main() -> None:
         "# Validation of the shipped base\n\nPreset general, one step, with the song, gate on. Medians before → after "
         "the repair, over 5 s windows of each case and then over the cases; the first two kinds are the real "
         "Spleeter's, the others simulated. README.md has the medians of SI-SDR and log-spectral distance, and what "
-        f"the three kinds of material are. Weights: denoiser.onnx of SHA-256 {weights}....\n"
+        f"the material is. Weights: denoiser.onnx of SHA-256 {weights}....\n"
     )
     (ROOT / "docs" / "validation.md").write_text(intro + "\n" + "\n".join(long) + "\n")
 
