@@ -78,7 +78,14 @@ def test_a_measured_case_predicts_what_a_share_of_the_change_does(lively_bundle:
     assert open_wide.mean() > 0.9, "noise with a leak is found nearly everywhere, so the ramp is all open"
     gain = 10 * np.log10(np.sum((degraded - truth) ** 2) / np.sum((after - truth) ** 2))
     assert one.gain_db(1.0) == pytest.approx(gain, abs=1.0)
-    assert measure(repairer, "bleed", truth, truth, truth + rest) is None
+    clean = measure(repairer, "clean", truth, truth, truth + rest)
+    assert clean is not None
+    assert not clean.right.any(), "nothing of what is done to a true stem is right"
+    power = np.sum(np.square(truth.astype(float))) * 2048 * 1.5  # of its spectrum: Hann^2 at a hop of a quarter
+    assert clean.error == pytest.approx(1e-3 * power / 2, rel=0.05)
+    assert clean.gain_db(1.0) < clean.gain_db(0.1) < 0.0
+    silence = np.zeros_like(truth)
+    assert measure(repairer, "clean", silence, silence, rest) is None
 
 
 def test_the_command_writes_what_the_bundle_reads(
