@@ -118,13 +118,9 @@ class FeatureMaker:
 
     def listen(self, stem: np.ndarray, mix: np.ndarray | None, state: FeatureState) -> FeatureState:
         """The state after the frames, without their features."""
-        last = slice(stem.shape[-1] - 1, None)
-        _, _, phase = phase_coherence(
-            _sides(stem[..., last], None if mix is None else mix[..., last]), self.latent.layout, state.phase
-        )
-        leak = state.leak
+        sides, leak = _sides(stem, mix), state.leak
+        _, _, phase = phase_coherence(sides[..., -1:], self.latent.layout, state.phase)
         if mix is not None:
-            sides = _sides(stem, mix)
             leak = self._leak.measure(sides[:, 0:2], sides[:, 2:4] - sides[:, 0:2], leak)[2]
         return FeatureState(phase, leak, self._detect(stem, mix, state.detectors)[1])
 

@@ -33,7 +33,7 @@ def separated(pool: Path, split: str, most: int | None = None) -> Iterator[tuple
     items = _items(pool, split)
     for stem, letter in STEMS.items():
         heard = [number for number, tracks in enumerate(items) if _sounds(_track(tracks, f"x_{letter}"))]
-        for number in _spread(heard, most):
+        for number in spread(heard, most):
             tracks = items[number]
             mix = _track(tracks, "x_v") + _track(tracks, "x_a")
             truth, degraded = _track(tracks, f"x_{letter}"), _track(tracks, f"y_{letter}_zeros")
@@ -113,7 +113,8 @@ def _sounds(audio: np.ndarray) -> bool:
     return float(np.sqrt(np.mean(audio**2))) > QUIETEST
 
 
-def _spread(numbers: list[int], most: int | None) -> list[int]:
+def spread(numbers: list[int], most: int | None) -> list[int]:
+    """`most` of the numbers, evenly spread; all where there are no more, or `most` is None."""
     if most is None or len(numbers) <= most:
         return numbers
     return [numbers[i] for i in np.linspace(0, len(numbers) - 1, most).round().astype(int)]

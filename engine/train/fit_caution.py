@@ -25,7 +25,7 @@ from ..features import FeatureMaker
 from ..gate import EVIDENCE, Caution, Gate, evidence, most_within
 from ..repair import MODEL_RATE, Repairer
 from ..stft import Stft, whole_stft
-from .cases import read_case, written_cases
+from .cases import read_case, spread, written_cases
 
 STARTS = (0, 4, 8, 12, 16, 22, 32, 40, 52, 64)
 PRIOR, RIDGE, RECORDED = 0.4, 0.02, 3.0
@@ -180,8 +180,7 @@ def some_of(cases: Sequence[tuple[str, Path]], most: int | None) -> list[tuple[s
     chosen = []
     for kind in dict.fromkeys(kind for kind, _ in cases):
         mine = [case for case in cases if case[0] == kind]
-        count = len(mine) if most is None else min(most, len(mine))
-        chosen += [mine[i] for i in sorted(set(np.linspace(0, len(mine) - 1, count).round().astype(int)))]
+        chosen += [mine[i] for i in spread(list(range(len(mine))), most)]
     return chosen
 
 
