@@ -108,12 +108,14 @@ def _checked_bytes(path: Path, expected: str) -> bytes:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA: for each layer the factors A (r, in, ...) and B (out, r, ...), and the common scale alpha / r."""
+    """A LoRA: for each layer the factors A (r, in, ...) and B (out, r, ...), and the common scale alpha / r; and how
+    much of the change that it makes is let through, if that was fitted."""
 
     path: Path
     factors: Mapping[str, tuple[np.ndarray, np.ndarray]]
     scale: float
     base: str
+    caution: Caution | None = None
 
     @classmethod
     def load(cls, path: Path) -> Adapter:
@@ -133,8 +135,9 @@ class Adapter:
         layers = sorted({key.rpartition(".lora_")[0] for key in tensors})
         try:
             factors = {layer: (tensors[f"{layer}.lora_A"], tensors[f"{layer}.lora_B"]) for layer in layers}
-            return cls(path, factors, float(meta["scale"]), meta["base"])
-        except (KeyError, ValueError) as error:
+            caution = Caution.from_dict(json.loads(meta["caution"])) if "caution" in meta else None
+            return cls(path, factors, float(meta["scale"]), meta["base"], caution)
+        except (KeyError, TypeError, ValueError, OptionError) as error:
             raise ModelError(f"adapter {path}: {error} is missing or wrong; install the preset again") from error
 
     @property
@@ -158,16 +161,28 @@ def fingerprint(kernels: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def active_adapters(blend: Mapping[Path, float]) -> list[tuple[Adapter, float]]:
+    """The adapters of a blend that change something, with their weights. Raises OptionError for a weight outside
+    0..1.5 and ModelError for a file that is none."""
+    for path, weight in blend.items():
+        if not 0.0 <= weight <= MAX_WEIGHT:
+            raise OptionError(f"weight {weight:g} of {path.parent.name} is out of range; give 0 to {MAX_WEIGHT:g}")
+    adapters = [(Adapter.load(path), weight) for path, weight in blend.items() if weight]
+    return [(adapter, weight) for adapter, weight in adapters if not adapter.neutral]
+
+
+def cautions_of(bundle: Bundle, blend: Mapping[Path, float]) -> tuple[Caution, ...]:
+    """For `Gate`: of each adapter its own caution, or the base's where it has none; of no adapter the base's."""
+    found = [adapter.caution or bundle.caution for adapter, _ in active_adapters(blend)] or [bundle.caution]
+    return () if None in found else tuple(caution for caution in found if caution is not None)
+
+
 def merge_adapters(bundle: Bundle, blend: Mapping[Path, float]) -> dict[str, bytes]:
     """The graphs with W + sum of weight * scale * B A in their initialisers; torch is not needed.
 
     Raises OptionError for a weight outside 0..1.5 and ModelError for an adapter that does not fit.
     """
-    for path, weight in blend.items():
-        if not 0.0 <= weight <= MAX_WEIGHT:
-            raise OptionError(f"weight {weight:g} of {path.parent.name} is out of range; give 0 to {MAX_WEIGHT:g}")
-    adapters = [(Adapter.load(path), weight) for path, weight in blend.items() if weight]
-    adapters = [(adapter, weight) for adapter, weight in adapters if not adapter.neutral]
+    adapters = active_adapters(blend)
     if not adapters:
         return dict(bundle.graphs)
     import onnx

@@ -3,7 +3,7 @@ sounded like this."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,14 @@ class Caution:
     (`engine/train/fit_caution.py`): a network is surer of its change in some bands and on some sounds than it should
     be.
 
-    starts: the first band of each group. with_mix, without_mix: weights (groups, 7), columns as in EVIDENCE.
+    starts: the first band of each group. with_mix, without_mix: weights (groups, 7), columns as in EVIDENCE. gated:
+    False where the detectors know nothing of the fault, so that the share alone counts.
     """
 
     starts: tuple[int, ...]
     with_mix: np.ndarray
     without_mix: np.ndarray
+    gated: bool = True
 
     def __post_init__(self) -> None:
         if not self.starts or self.starts[0] != 0 or list(self.starts) != sorted(set(self.starts)):
@@ -52,24 +54,25 @@ class Caution:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         rows = {name: np.round(getattr(self, name), 4).tolist() for name in ("with_mix", "without_mix")}
-        return {"starts": list(self.starts), **rows}
+        return {"starts": list(self.starts), **rows, "gated": self.gated}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Sequence[Any]]) -> Caution:
+    def from_dict(cls, values: Mapping[str, Any]) -> Caution:
         """From JSON. Raises OptionError, KeyError, TypeError or ValueError for what is none."""
-        rows = [np.array(values[name], np.float32) for name in ("with_mix", "without_mix")]
-        return cls(tuple(int(start) for start in values["starts"]), *rows)
+        with_mix, without_mix = (np.array(values[name], np.float32) for name in ("with_mix", "without_mix"))
+        starts = tuple(int(start) for start in values["starts"])
+        return cls(starts, with_mix, without_mix, bool(values.get("gated", True)))
 
 
 @dataclass(frozen=True)
 class Gate:
     """A share 0..1 of the change for each band and frame: by the worst severity of any type there within the
-    look-ahead, none up to `closed`, all from `opened` on, and linear between; and of that the part that `caution` lets
-    through."""
+    look-ahead, none up to `closed`, all from `opened` on, and linear between; and of that the part that the least
+    cautious of `cautions` lets through (each adapter of a blend knows its own fault best)."""
 
     closed: float = 0.12
     opened: float = 0.35
-    caution: Caution | None = None
+    cautions: tuple[Caution, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.closed < self.opened <= 1.0:
@@ -85,10 +88,15 @@ class Gate:
         joined = np.concatenate([held, evidence(control)], axis=-1)
         count = control.shape[-1]
         heard = most_within(joined, held.shape[-1])
-        share = np.clip((heard[:, : len(TYPES)].max(axis=1) - self.closed) / (self.opened - self.closed), 0.0, 1.0)
-        if self.caution is not None:
-            share = share * self.caution.share(heard, bool(control[:, MIX_FLAG].any()))
+        ramp, has_mix = self.ramp(heard), bool(control[:, MIX_FLAG].any())
+        shares = [one.share(heard, has_mix) * (ramp if one.gated else 1.0) for one in self.cautions]
+        share = np.max(shares, axis=0) if shares else ramp
         return share.astype(np.float32), joined[..., count:]
+
+    def ramp(self, heard: np.ndarray) -> np.ndarray:
+        """Evidence (B, 6, K, N) to the share by the worst severity alone (B, K, N)."""
+        worst = heard[:, : len(TYPES)].max(axis=1)
+        return np.clip((worst - self.closed) / (self.opened - self.closed), 0.0, 1.0)
 
 
 def evidence(control: np.ndarray) -> np.ndarray:

@@ -52,6 +52,16 @@ def test_every_shipped_preset_repairs_and_an_untrained_one_as_the_base_does() ->
             assert repaired.tobytes() == base.tobytes(), preset.name
 
 
+def test_every_adapter_has_its_recipe() -> None:
+    from stemprover.engine.train.settings import load_options
+
+    for path in PRESETS.glob("*/adapter.safetensors"):
+        options = load_options(path.with_name("recipe.toml"))
+        assert options.adapter == path.parent.name
+        assert options.crop.artefacts == (options.adapter,)
+        assert options.start_from == base_bundle()
+
+
 @pytest.mark.parametrize("quality", QUALITY_STEPS)
 def test_every_quality_repairs_with_and_without_the_mixture(quality: str) -> None:
     stem, mix = demo(1.0)

@@ -27,9 +27,7 @@ class Denoiser(nn.Module):
         self.trusts = True
         self.unet = build_unet(config)
 
-    def forward(
-        self, x_t: Tensor, t: Tensor, references: Tensor, residuals: list[Tensor], tokens: Tensor
-    ) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, references: Tensor, residuals: list[Tensor], tokens: Tensor) -> Tensor:
         """x_t (B, 64, K, N), t (B,) in 0..1, references (B, 3, 64, K, N): stem, mixture, stem without its leak;
         residuals and tokens from the control branch, same frames."""
         head = self.unet(

@@ -1,11 +1,14 @@
-"""Fits how much of a model's change is let through (`engine/gate.py`), on held-out cases; writes it into the bundle.
+"""Fits how much of a model's change is let through (`engine/gate.py`), on held-out cases; writes it into the bundle, or
+into an adapter's file.
 
     python -m stemprover.engine.train.fit_caution cases/valid cases/valid-other --bundle presets/base
+    python -m stemprover.engine.train.fit_caution cases/valid cases/valid-other --own bleed \\
+        --adapter presets/bleed/adapter.safetensors
 
 In each band and frame let c be the model's change, e what was wrong with the stem, and s(evidence) the share: the
 error that is left is |e - s c|^2. With s linear in the evidence the best weights are those of a least-squares problem
 for each group of bands, summed over cases, each over its own error. Real separators count RECORDED times a simulated
-fault, and a ridge draws the weights to a share of PRIOR whatever the evidence.
+fault, an adapter's own one OWN times, and a ridge draws the weights to a share of PRIOR whatever the evidence.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from ..bundle import Bundle, base_bundle
+from ..bundle import Adapter, Bundle, base_bundle
 from ..errors import StemProverError, TrainingError
 from ..features import FeatureMaker
 from ..gate import EVIDENCE, Caution, Gate, evidence, most_within
@@ -28,7 +33,7 @@ from ..stft import Stft, whole_stft
 from .cases import read_case, spread, written_cases
 
 STARTS = (0, 4, 8, 12, 16, 22, 32, 40, 52, 64)
-PRIOR, RIDGE, RECORDED = 0.4, 0.02, 3.0
+PRIOR, RIDGE, RECORDED, OWN = 0.4, 0.02, 3.0, 5.0
 LOSS_DB, HARM, ROUNDS = 0.05, 1.5, 6
 CLEAN, CLEAN_DB = "clean", -30.0
 REAL = ("separated-", "four-stems-")
@@ -52,9 +57,10 @@ class Measured:
 
 
 def measure(
-    repairer: Repairer, kind: str, truth: np.ndarray, degraded: np.ndarray, mix: np.ndarray | None
+    repairer: Repairer, kind: str, truth: np.ndarray, degraded: np.ndarray, mix: np.ndarray | None, gated: bool = True
 ) -> Measured | None:
-    """Sounds (2, T) at 44.1 kHz; `repairer` without its gate. None for a silent true stem where nothing is wrong."""
+    """Sounds (2, T) at 44.1 kHz; `repairer` without its gate; `gated` as in Caution. None for a silent true stem where
+    nothing is wrong."""
     bundle = repairer.runtime.bundle
     stft, maker, layout = Stft(bundle.stft), FeatureMaker(bundle.latent, bundle.stft), bundle.latent.layout
     after = repairer.process(degraded, MODEL_RATE, mix)
@@ -69,21 +75,19 @@ def measure(
     seen = evidence(maker(stem[None], song, maker.start(1))[0].control)[0]
     padded = np.concatenate([seen, np.repeat(seen[..., -1:], bundle.lookahead, axis=-1)], axis=-1)
     heard = most_within(padded, bundle.lookahead)
-    gate = Gate()
-    ramp = np.clip((heard[:-1].max(axis=0) - gate.closed) / (gate.opened - gate.closed), 0.0, 1.0)
+    ramp = Gate().ramp(heard[None])[0] if gated else 1.0
     starts = np.concatenate([[0], np.cumsum(layout.widths)[:-1]])
     right = np.add.reduceat((wrong * change.conj()).real.sum(axis=0), starts, axis=0)
     size = np.add.reduceat((np.abs(change) ** 2).sum(axis=0), starts, axis=0)
     return Measured(kind, heard, ramp * right, ramp * ramp * size, error)
 
 
-def fit_weights(cases: Sequence[Measured], starts: Sequence[int] = STARTS) -> np.ndarray:
-    """Weights (groups, 7) for `Caution`. Every kind counts alike, but for real separators; a case that loses counts
-    HARM times as much in the next of ROUNDS rounds, each time that it does."""
+def fit_weights(cases: Sequence[Measured], starts: Sequence[int] = STARTS, own: str | None = None) -> np.ndarray:
+    """Weights (groups, 7) for `Caution`. Every kind counts alike, but for real separators and an adapter's `own` kind;
+    a case that loses counts HARM times as much in the next of ROUNDS rounds, each time that it does."""
     counts = {kind: sum(case.kind == kind for case in cases) for kind in {case.kind for case in cases}}
-    scales = np.array(
-        [(RECORDED if case.kind.startswith((*REAL, CLEAN)) else 1.0) / counts[case.kind] / case.error for case in cases]
-    )
+    worth = {kind: RECORDED if kind.startswith((*REAL, CLEAN)) else OWN if kind == own else 1.0 for kind in counts}
+    scales = np.array([worth[case.kind] / counts[case.kind] / case.error for case in cases])
     weights = _solve(cases, scales, starts)
     for _ in range(ROUNDS):
         caution = Caution(tuple(starts), weights, weights)
@@ -111,10 +115,12 @@ def _solve(cases: Sequence[Measured], scales: np.ndarray, starts: Sequence[int])
     return np.array(rows)
 
 
-def measure_all(cases: Sequence[tuple[str, Path]], bundle: Path, with_mix: bool) -> list[Measured]:
+def measure_all(
+    cases: Sequence[tuple[str, Path]], bundle: Path, with_mix: bool, adapter: Path | None = None
+) -> list[Measured]:
     """`measure` of all cases, and of the true stems of real separators' cases. Raises TrainingError where there is
     nothing to measure."""
-    repairer = Repairer(bundle=bundle, gated=False)
+    repairer = Repairer(bundle=bundle, blend={adapter: 1.0} if adapter else {}, gated=False)
     found = []
     for kind, folder in cases:
         sounds = read_case(folder)
@@ -139,6 +145,16 @@ def write_caution(folder: Path, caution: Caution) -> None:
     os.replace(part, path)
 
 
+def write_adapter_caution(path: Path, caution: Caution) -> None:
+    """Put it into the metadata of an adapter's file, beside its place first."""
+    with safe_open(path, framework="np") as file:
+        meta = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - a handle is no mapping
+    part = path.with_name(f".{path.name}.part")
+    save_file(tensors, part, metadata=meta | {"caution": json.dumps(caution.to_dict())})
+    os.replace(part, path)
+
+
 def render(cases: Sequence[Measured], weights: np.ndarray) -> list[str]:
     """Lines for people: the error's decrease in dB by kind, median and worst, without caution and with it."""
     caution = Caution(STARTS, weights, weights)
@@ -159,18 +175,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folders", type=Path, nargs="+", help="cases that nothing is reported on")
     parser.add_argument("--bundle", type=Path, default=base_bundle())
+    parser.add_argument("--adapter", type=Path, default=None, help="an adapter on that bundle, for its own caution")
+    parser.add_argument("--own", default=None, help="the kind of case that the adapter is for")
     parser.add_argument("--most", type=int, default=None, help="cases of each kind and folder (all)")
     given = parser.parse_args(arguments)
     try:
         Bundle.load(given.bundle)
+        if given.adapter is not None:
+            Adapter.load(given.adapter)
         cases = [case for folder in given.folders for case in some_of(written_cases(folder), given.most)]
         rows = []
         for with_mix in (True, False):
-            found = measure_all(cases, given.bundle, with_mix)
-            rows.append(fit_weights(found))
+            found = measure_all(cases, given.bundle, with_mix, given.adapter)
+            rows.append(fit_weights(found, own=given.own))
             print("with the mixture" if with_mix else "without it", flush=True)
             print("\n".join(render(found, rows[-1])), flush=True)
-        write_caution(given.bundle, Caution(STARTS, *rows))
+        caution = Caution(STARTS, rows[0], rows[1])
+        if given.adapter is not None:
+            write_adapter_caution(given.adapter, caution)
+        else:
+            write_caution(given.bundle, caution)
     except StemProverError as error:
         raise SystemExit(f"Error: {error}") from None
 

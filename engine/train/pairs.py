@@ -18,10 +18,14 @@ import numpy as np
 import soundfile as sf
 import soxr
 
+from ..bundle import base_bundle
 from ..errors import TrainingError
+from ..gate import EVIDENCE, Caution
+from ..repair import Repairer
 from .dataset import CropConfig
+from .fit_caution import CLEAN, STARTS, fit_weights, measure, write_adapter_caution
 from .options import TrainOptions
-from .pool import FULL_SCALE, SAMPLE_RATE, write_shard
+from .pool import FULL_SCALE, SAMPLE_RATE, open_shard, shard_paths, write_shard
 
 PIECE_S = 8.0
 HELD_OUT = 0.15
@@ -30,6 +34,8 @@ _QUIET = 1e-4
 _HEARD_S = 30.0
 _FARTHEST_S = 0.25
 _ADAPTER = "adapter.safetensors"
+_MOST_HELD_OUT = 24
+_ALL_OF_IT = np.eye(1, len(EVIDENCE), dtype=np.float32)
 _FORMATS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 
 
@@ -106,6 +112,7 @@ def finish(options: TrainOptions, pairs: list[Pair], lengths: dict[str, float]) 
     part = folder / f".{_ADAPTER}.part"
     shutil.copyfile(options.run / f"{name}.safetensors", part)
     part.replace(folder / _ADAPTER)
+    fit_own_caution(options, folder / _ADAPTER)
     recipe = {
         "files": [pair.name for pair in pairs], "minutes_of_sound": lengths, "crop": asdict(options.crop),
         "weights": asdict(options.weights), "rank": options.rank, "learning_rate": options.learning_rate,
@@ -118,6 +125,28 @@ def finish(options: TrainOptions, pairs: list[Pair], lengths: dict[str, float]) 
         f'for = "what the pairs differ in"\nwet = 1.0\n\n[adapters]\n"{_ADAPTER}" = 1.0\n'
     )
     return folder / "preset.toml"
+
+
+def fit_own_caution(options: TrainOptions, adapter: Path) -> None:
+    """Write into the adapter how much of its change was right on what the pairs hold out, and without the detectors'
+    gate, which may not know this fault. All of it is let through where nothing is held out, or where the base is a
+    checkpoint that was not exported."""
+    bundle = options.start_from or base_bundle()
+    held_out = shard_paths(options.pool / "valid") if bundle.is_dir() else []
+    items = [item.astype(np.float32) / FULL_SCALE for path in held_out for item in open_shard(path)[0]]
+    repairer = Repairer(bundle=bundle, blend={adapter: 1.0}, gated=False) if items else None
+    with_mix = options.crop.no_mix < 1.0
+    rows = []
+    for has_mix in (True, False):
+        found = []
+        for truth, rest, faulty in items[:_MOST_HELD_OUT]:
+            assert repairer is not None
+            mix = truth + rest if has_mix and with_mix else None
+            for kind, sound in (("pairs", faulty), (CLEAN, truth)):
+                one = measure(repairer, kind, truth, sound, mix, gated=False)
+                found += [] if one is None else [one]
+        rows.append(fit_weights(found, own="pairs") if found else np.repeat(_ALL_OF_IT, len(STARTS), axis=0))
+    write_adapter_caution(adapter, Caution(STARTS, rows[0], rows[1], gated=False))
 
 
 def _audio(folder: Path) -> dict[str, Path]:

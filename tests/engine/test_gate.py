@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from stemprover.engine.errors import OptionError
 from stemprover.engine.features import FEATURES, LEAK_COHERENCE, MIX_FLAG
@@ -36,11 +36,12 @@ def test_it_is_shut_for_clean_sound_and_open_for_faults() -> None:
 
 
 @pytest.mark.parametrize("cautious", [False, True])
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(1, 12), min_size=1, max_size=12), seed=st.integers(0, 99))
 def test_any_split_gives_the_same(cautious: bool, cuts: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     weights = rng.normal(0.2, 0.4, (2, 3, len(EVIDENCE)))
-    gate = Gate(caution=Caution((0, 20, 50), *weights) if cautious else None)
+    gate = Gate(cautions=(Caution((0, 20, 50), *weights),) if cautious else ())
     control = control_of(rng.random((5, LAYOUT.bands, sum(cuts))).astype(np.float32) ** 3)
     whole, _ = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))
     state, parts, at = gate.start(1, LAYOUT, LOOKAHEAD), [], 0
@@ -57,7 +58,7 @@ def test_caution_lets_a_part_through_by_what_is_heard_and_by_whether_there_is_a_
     with_mix, without = np.zeros((2, 2, len(EVIDENCE)))
     with_mix[:, 0], with_mix[1, 3], with_mix[0, 6] = 0.1, 1.0, 0.5  # phasiness in the upper bands, a leak below
     without[:, 0] = 0.7
-    gate = Gate(0.1, 0.2, Caution((0, 40), with_mix, without))
+    gate = Gate(0.1, 0.2, (Caution((0, 40), with_mix, without),))
     severity = np.full((5, LAYOUT.bands, 40), 0.3, np.float32)
     control = control_of(severity)
     control[:, MIX_FLAG], control[:, LEAK_COHERENCE] = 1.0, 0.2
@@ -67,6 +68,23 @@ def test_caution_lets_a_part_through_by_what_is_heard_and_by_whether_there_is_a_
     control[:, MIX_FLAG] = 0.0
     alone, _ = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))
     assert alone[..., LOOKAHEAD:] == pytest.approx(0.7)
+
+
+def test_of_several_cautions_the_boldest_counts_and_one_may_do_without_the_detectors() -> None:
+    shy, bold, free = (
+        Caution((0,), *np.full((2, 1, len(EVIDENCE)), share) * np.eye(1, len(EVIDENCE)), gated=gated)
+        for share, gated in ((0.1, True), (0.6, True), (0.3, False))
+    )
+    heard = control_of(np.full((5, LAYOUT.bands, 40), 0.5, np.float32))
+    silent = control_of(np.zeros((5, LAYOUT.bands, 40), np.float32))
+    for cautions, when_heard, when_not in (
+        ((shy,), 0.1, 0.0), ((shy, bold), 0.6, 0.0), ((bold, shy), 0.6, 0.0), ((free,), 0.3, 0.3),
+        ((free, bold), 0.6, 0.3),
+    ):  # fmt: skip
+        gate = Gate(cautions=cautions)
+        for control, share in ((heard, when_heard), (silent, when_not)):
+            found = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
+            assert found == pytest.approx(share, abs=1e-6)
 
 
 def test_every_bin_has_its_band() -> None:

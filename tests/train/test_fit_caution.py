@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stemprover.engine.bundle import Bundle
+from models import lively_net
+from stemprover.engine.bundle import Adapter, Bundle, cautions_of
 from stemprover.engine.errors import ModelError, OptionError
 from stemprover.engine.gate import EVIDENCE, Caution, Gate
 from stemprover.engine.latent import BandLayout
+from stemprover.engine.model.lora import add_adapter, save_adapter
 from stemprover.engine.repair import Repairer
 from stemprover.engine.train.cases import write_case
 from stemprover.engine.train.fit_caution import STARTS, Measured, fit_weights, main, measure, some_of
@@ -109,7 +113,7 @@ def test_the_command_writes_what_the_bundle_reads(
     assert after == before
     gate = Repairer(bundle=bundle, jobs=1).gate
     assert gate is not None
-    assert gate.caution is not None
+    assert [one.to_dict() for one in gate.cautions] == [caution.to_dict()]
     # A net that was never trained is wrong: next to nothing of its change is let through.
     free, held = (
         Repairer(bundle=folder, jobs=1).process(sounds["degraded"], 44100, sounds["mix"]) - sounds["degraded"]
@@ -120,6 +124,45 @@ def test_the_command_writes_what_the_bundle_reads(
     (bundle / "bundle.json").write_text(json.dumps(after))
     with pytest.raises(ModelError, match="damaged"):
         Bundle.load(bundle)
+
+
+def test_an_adapter_carries_its_own_caution(lively_bundle: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth, rest = (0.1 * rng.standard_normal((2, 2, 30_000))).astype(np.float32)
+    write_case(tmp_path / "cases" / "bleed" / "1", {"truth": truth, "degraded": truth + rest, "mix": truth + rest})
+    adapter, other = (tmp_path / f"{name}.safetensors" for name in "ab")
+    model = add_adapter(lively_net(), rank=2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    for path in (adapter, other):
+        save_adapter(model, path)
+    before = Adapter.load(adapter)
+    main([str(tmp_path / "cases"), "--bundle", str(lively_bundle), "--adapter", str(adapter), "--own", "bleed"])
+    after = Adapter.load(adapter)
+    assert before.caution is None
+    assert after.caution is not None
+    assert (after.scale, after.base) == (before.scale, before.base)
+    assert all(np.array_equal(after.delta(layer), before.delta(layer)) for layer in before.factors)
+    bundle = Bundle.load(lively_bundle)
+    assert bundle.caution is None
+    for blend, count in (({adapter: 1.0}, 1), ({adapter: 0.0}, 0), ({adapter: 0.5, other: 0.5}, 0), ({}, 0)):
+        found = cautions_of(bundle, blend)
+        assert len(found) == count, "where one has no caution, it is as if there were none"
+    own = after.caution.to_dict()
+    cautious = replace(bundle, caution=Caution.from_dict(own | {"starts": [0], "with_mix": [[0.5] + [0.0] * 6],
+                                                                "without_mix": [[0.5] + [0.0] * 6]}))  # fmt: skip
+    found = cautions_of(cautious, {adapter: 0.5, other: 0.5})
+    assert [one.starts for one in found] == [STARTS, (0,)], "one has its own, the other the base's"
+
+
+def test_a_kind_of_its_own_counts_most() -> None:
+    rng = np.random.default_rng(0)
+    heard = rng.random((TERMS - 1, BANDS, 40))
+    cases = [case(kind, np.full((BANDS, 40), share), heard) for kind, share in (("bleed", 0.9), ("other", 0.5))]
+    shares = [fit_weights(cases, own=own) @ np.full(TERMS, 1.0) for own in (None, "bleed", "other")]
+    assert shares[2].mean() < shares[0].mean() < shares[1].mean()
 
 
 def test_bad_input_is_named(tmp_path: Path) -> None:

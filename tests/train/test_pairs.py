@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import soundfile as sf
 import torch
 from models import SMALL, lively_net
 from stemprover.bridge.presets import check_preset
+from stemprover.engine.bundle import Adapter
 from stemprover.engine.errors import TrainingError
+from stemprover.engine.model.lora import add_adapter, save_adapter
 from stemprover.engine.train.loop import train
 from stemprover.engine.train.options import TrainOptions
-from stemprover.engine.train.pairs import build_pairs, find_lag, find_pairs, finish, pair_crops
+from stemprover.engine.train.pairs import build_pairs, find_lag, find_pairs, finish, fit_own_caution, pair_crops
 from stemprover.engine.train.pool import FULL_SCALE, SAMPLE_RATE, open_shard
 from typer.testing import CliRunner
 
@@ -141,6 +144,32 @@ def test_a_run_ends_in_a_preset_that_the_program_accepts(folder: Path, tmp_path:
     assert preset.trained
     assert [path.name for path in preset.adapters] == ["adapter.safetensors"]
     assert (preset.path.parent / "recipe.json").exists()  # type: ignore[union-attr]
+
+
+def test_an_adapter_is_as_bold_as_what_was_held_out_says(folder: Path, tmp_path: Path, lively_bundle: Path) -> None:
+    build_pairs(find_pairs(folder), tmp_path / "pool")
+    adapter = tmp_path / "adapter.safetensors"
+    model = add_adapter(lively_net(), rank=2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    save_adapter(model, adapter)
+    options = TrainOptions(
+        run=tmp_path, pool=tmp_path / "pool", adapter="mine", start_from=lively_bundle, model=SMALL,
+        crop=pair_crops(find_pairs(folder)),
+    )  # fmt: skip
+    fit_own_caution(options, adapter)
+    caution = Adapter.load(adapter).caution
+    assert caution is not None
+    assert not caution.gated, "the detectors need not know this fault"
+    heard = np.full((1, 6, SMALL.bands, 1), 0.2, np.float32)
+    assert caution.share(heard, True).mean() < 0.2, "a net that was never trained is wrong"
+    shutil.rmtree(tmp_path / "pool" / "valid")
+    fit_own_caution(options, adapter)
+    caution = Adapter.load(adapter).caution
+    assert caution is not None
+    assert (caution.share(heard, False) == 1.0).all(), "where nothing was held out nothing is known against it"
 
 
 @pytest.mark.parametrize(
