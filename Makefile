@@ -10,6 +10,7 @@ RECIPE ?= $(if $(shell command -v nvidia-smi),docs/train-gpu.toml,docs/train-cpu
 TRAIN_FLAGS ?=
 CORPUS_FLAGS ?=
 BENCH_FLAGS ?=
+ADAPTERS ?= musical-noise bleed phasiness dull-highs smeared-transients
 PYTEST_FLAGS ?=
 
 VENV := .venv
@@ -17,7 +18,7 @@ DEMO_VENV := .venv-demo
 READY := $(VENV)/.ready
 DEMO_READY := $(DEMO_VENV)/.ready
 
-.PHONY: help demo test lint programs pytest peers bench train venv clean distclean
+.PHONY: help demo test lint programs pytest peers bench train adapters venv clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +28,7 @@ help:
 	@echo "make bench     speed and memory, as ratios"
 	@echo "make peers     quality and speed beside other methods (builds the training pool first)"
 	@echo "make train     build the training material (STEMS=folder), train the base model on (TRAIN_FLAGS='--minutes 60')"
+	@echo "make adapters  train the presets' adapters from the shipped base, each by its recipe.toml (ADAPTERS='bleed phasiness')"
 	@echo "make clean     remove what builds and tests left;  make distclean: the environments too"
 
 $(DEMO_READY): pyproject.toml constraints.txt
@@ -89,6 +91,15 @@ peers: $(READY) cases/.ready
 
 train: $(READY) $(POOL)/.ready
 	$(VENV)/bin/stemprover train --config $(RECIPE) --pool $(POOL) $(TRAIN_FLAGS)
+
+# The trained flag of a preset's preset.toml is for a person to set, when the figures say that it is better than the base.
+adapters: $(READY) cases/.ready
+	for name in $(ADAPTERS); do \
+		$(VENV)/bin/stemprover train --config presets/$$name/recipe.toml --pool $(POOL) --run runs/$$name && \
+		cp runs/$$name/$$name.safetensors presets/$$name/adapter.safetensors && \
+		$(VENV)/bin/python -m stemprover.engine.train.fit_caution $(wildcard cases/valid cases/valid-other cases/four-stems) \
+			--adapter presets/$$name/adapter.safetensors --own $$name --most 3 || exit 1; \
+	done
 
 clean:
 	rm -rf build dist *.egg-info .types .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out

@@ -1,6 +1,7 @@
 """What more steps of the sampler bring and cost, and what a clean stem loses, with and without the detectors' gate.
 
     python -m stemprover.benchmarks.steps cases/test --cases 4
+    python -m stemprover.benchmarks.steps cases/test --cases 2 --path     # why more steps bring what they bring
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from rich.console import Console
 from rich.table import Table
 
 from ..bridge.validate import Case, find_cases
+from ..engine.features import FeatureMaker
 from ..engine.metrics import log_spectral_distance, sdr, si_sdr, windowed
-from ..engine.repair import Repairer
+from ..engine.repair import MODEL_RATE, Repairer
+from ..engine.runtime import Control
+from ..engine.stft import Stft, whole_stft
 
 WINDOW_S = 5
 STEPS = (1, 2, 4, 8)
+TIMES = (0.75, 0.5, 0.25)
 
 
 def spread(cases: Sequence[Case], most: int) -> list[Case]:
@@ -58,6 +63,54 @@ def measured(repairer: Repairer, case: Case, with_mix: bool) -> tuple[float, flo
     return *differences, sdr(repairer.process(truth, rate, mix), truth), took
 
 
+def along_the_path(repairer: Repairer, case: Case, seconds: float = 6.0) -> dict[str, list[float]]:
+    """Errors of single predictions in dB against that of the stem, in the latent: at the end of the bridge, and at
+    TIMES from a point that the true stem is in, without noise and with it, and from the point that the sampler itself
+    comes to."""
+    runtime, rng = repairer.runtime, np.random.default_rng(0)
+    bundle, ahead = runtime.bundle, runtime.bundle.lookahead
+    count = int(seconds * MODEL_RATE)
+    paths = (case.truth, case.degraded, case.mix or case.degraded)
+    sounds = [soundfile.read(path, count, dtype="float32", always_2d=True)[0].T for path in paths]
+    truth, stem, mix = (whole_stft(Stft(bundle.stft), sound)[None] for sound in sounds)
+    maker = FeatureMaker(bundle.latent, bundle.stft)
+    features = maker(stem, mix if case.mix else None, maker.start(1))[0]
+    start = runtime.start(1, 1)
+    control = runtime.control(features.control, start.control)[0]
+    late = Control({name: np.ascontiguousarray(value[..., ahead:]) for name, value in control.outputs.items()})
+    references = np.ascontiguousarray(features.references[..., :-ahead])
+    z_true, z_stem = bundle.latent.encode(truth)[..., :-ahead], references[:, 0]
+
+    def error_db(x: np.ndarray, t: float) -> tuple[np.ndarray, float]:
+        found = runtime.denoise(np.ascontiguousarray(x, np.float32), t, references, late, start.denoiser[0])[0]
+        wrong, wrong_before = (float(np.sum((z - z_true) ** 2)) for z in (found, z_stem))
+        return found, 10 * float(np.log10(wrong / wrong_before))
+
+    first, at_the_end = error_db(z_stem, 1.0)
+    found: dict[str, list[float]] = {"end": [at_the_end], "true": [], "noisy": [], "own": []}
+    for t in TIMES:
+        w_x, w_y, sigma = bundle.schedule.marginal(t)
+        noise = sigma * rng.standard_normal(z_true.shape)
+        for name, x in (("true", z_true), ("noisy", z_true), ("own", first)):
+            point = w_x * x + w_y * z_stem + (noise if name == "noisy" else 0.0)
+            found[name].append(error_db(point, t)[1])
+    return found
+
+
+def path_table(repairer: Repairer, cases: Sequence[Case]) -> Table:
+    """Medians over cases of `along_the_path`."""
+    found = [along_the_path(repairer, case) for case in cases]
+    table = Table("from", *(f"t = {t:g}" for t in (1.0, *TIMES)), title="Error against the stem's own, latent, dB")
+    end = np.median([one["end"][0] for one in found])
+    for name, said in (
+        ("true", "the true stem, without noise"), ("noisy", "the true stem, with the bridge's noise"),
+        ("own", "its own first prediction"),
+    ):  # fmt: skip
+        row = np.median([one[name] for one in found], axis=0)
+        table.add_row(said, f"{end:+.2f}", *(f"{value:+.2f}" for value in row))
+    return table
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -66,8 +119,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("--no-mix", action="store_true")
     parser.add_argument("--model", type=Path, default=None, help="another bundle than the shipped one")
+    parser.add_argument("--path", action="store_true", help="predictions from points along the bridge instead")
     given = parser.parse_args(arguments)
     cases, console = spread(find_cases(given.folder), given.cases), Console(width=120)
+    if given.path:
+        console.print(path_table(Repairer(bundle=given.model, gated=False), cases))
+        return
     kinds = list(dict.fromkeys(case.kind for case in cases))
     table = Table("steps", "gate", *kinds, "a clean stem comes back at", "time", title="SI-SDR gain / LSD change, dB")
     for count in given.steps:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from stemprover.benchmarks.steps import main, measured, spread
+from stemprover.benchmarks.steps import TIMES, along_the_path, main, measured, spread
 from stemprover.bridge.validate import Case, find_cases
 from stemprover.engine.repair import Repairer
 
@@ -47,3 +47,18 @@ def test_the_table_has_a_row_for_each_number_of_steps(
     main([str(folder), "--cases", "1", "--steps", "1", "2", "--model", str(lively_bundle), "--no-mix"])
     rows = [line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert [row for row in rows if row] == ["1", "1", "2", "2"]
+
+
+def test_predictions_along_the_path_are_measured_against_the_stem(
+    untrained_bundle: Path, lively_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = find_cases(folder)[0]
+    found = along_the_path(Repairer(bundle=untrained_bundle, jobs=1, gated=False), one)
+    assert {name: len(values) for name, values in found.items()} == {"end": 1, "true": 3, "noisy": 3, "own": 3}
+    assert all(value == pytest.approx(0.0, abs=1e-4) for values in found.values() for value in values)
+    lively = along_the_path(Repairer(bundle=lively_bundle, jobs=1, gated=False), one)
+    assert lively["end"][0] > 0.1, "random weights do harm"
+    assert lively["true"] != lively["noisy"]
+    assert len(TIMES) == 3
+    main([str(folder), "--cases", "1", "--path", "--model", str(untrained_bundle)])
+    assert "its own first prediction" in capsys.readouterr().out

@@ -1,0 +1,112 @@
+"""Writes docs/presets.md: what every preset does to every artefact, from reports of `stemprover validate`.
+
+    for preset in general musical-noise bleed phasiness dull-highs smeared-transients auto; do
+        stemprover validate cases/test -o report/presets/$preset --preset $preset
+    done
+    python tools/preset_matrix.py report/presets
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+PRESETS = ("general", "musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients", "auto")
+KINDS = (
+    "musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients", "mixed", "separated-vocals",
+    "separated-accompaniment",
+)  # fmt: skip
+
+Cell = Callable[[str, list[dict[str, Any]]], str]
+
+
+def both(cases: list[dict[str, Any]], measure: str) -> np.ndarray:
+    """Before and after (N, 2) of the cases that have this measure."""
+    found = [case["measures"].get(measure) for case in cases]
+    return np.array([pair for pair in found if pair is not None and None not in pair], float).reshape(-1, 2)
+
+
+def gain(_: str, cases: list[dict[str, Any]]) -> str:
+    """SI-SDR: the median gain, and that of the worst case."""
+    pairs = both(cases, "SI-SDR")
+    gains = pairs[:, 1] - pairs[:, 0]
+    return f"{np.median(gains):+.2f} ({gains.min():+.2f})" if len(gains) else "-"
+
+
+def distance(_: str, cases: list[dict[str, Any]]) -> str:
+    """Log-spectral distance: the change of the median."""
+    pairs = both(cases, "Log-spectral distance")
+    before, after = np.median(pairs, axis=0)
+    return f"{100 * (after / before - 1):+.1f}%"
+
+
+def detected(kind: str, cases: list[dict[str, Any]]) -> str:
+    """The score of the fault's own detector, before and after."""
+    pairs = both(cases, f"Detected {kind}")
+    return "{:.2f} → {:.2f}".format(*np.median(pairs, axis=0)) if len(pairs) else "-"
+
+
+def perceptual(_: str, cases: list[dict[str, Any]]) -> str:
+    """The 2f-model's score: the median gain in points."""
+    pairs = both(cases, "Perceptual score (2f)")
+    return f"{np.median(pairs[:, 1] - pairs[:, 0]):+.1f}" if len(pairs) else "-"
+
+
+def clean(_: str, cases: list[dict[str, Any]]) -> str:
+    """SDR at which the true stems of these cases come back: median and worst."""
+    found = [150.0 if case["clean_sdr_db"] is None else case["clean_sdr_db"] for case in cases]
+    return f"{np.median(found):.0f} / {min(found):.0f}"
+
+
+TABLES: dict[str, Cell] = {
+    "SI-SDR, median gain in dB (worst case)": gain,
+    "Log-spectral distance, change of the median": distance,
+    "Score of the fault's own detector": detected,
+    "Perceptual score (2f-model), median gain in points": perceptual,
+    "A true stem comes back at (median / worst, dB)": clean,
+}
+
+
+def table(title: str, cell: Cell, reports: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Lines of one table: a row for each preset, a column for each fault; none where nothing was measured."""
+    rows = []
+    for preset, cases in reports.items():
+        groups = {kind: [case for case in cases if case["kind"] == kind] for kind in KINDS}
+        rows.append([preset, *(cell(kind, group) if group else "-" for kind, group in groups.items())])
+    if all(text == "-" for row in rows for text in row[1:]):
+        return []
+    lines = [f"\n## {title}\n", "| preset | " + " | ".join(KINDS) + " |", "|" + "---|" * (len(KINDS) + 1)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def main() -> None:
+    """The command line."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "report/presets")
+    reports = {}
+    for preset in PRESETS:
+        path = folder / preset / "report.json"
+        if path.exists():
+            reports[preset] = json.loads(path.read_text())["cases"]
+    if not reports:
+        raise SystemExit(f"{folder} has no report of a preset; make them first:\n{__doc__}")
+    lines = [
+        "# Presets by artefact",
+        "",
+        "Held-out songs, the song given, one step, gate and caution on; simulated faults, and the last two columns the "
+        "real Spleeter's.",
+        "",
+        *(__doc__ or "").split("\n\n", 1)[1].rstrip().split("\n"),
+    ]
+    for title, cell in TABLES.items():
+        lines += table(title, cell, reports)
+    (ROOT / "docs" / "presets.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
