@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..bridge.demo import DEMO
-from ..engine.bundle import Bundle, base_bundle
+from ..bridge.presets import list_presets
+from ..engine.bundle import Bundle, base_bundle, merge_adapters
 from ..engine.detect.bank import Detectors
 from ..engine.repair import QUALITY_STEPS, Repairer
 from ..engine.runtime import Runtime
@@ -104,6 +105,19 @@ def detector_costs(seconds: float) -> list[tuple[int, float]]:
     return [(size, seconds_of(lambda s=size: listen(s)) / seconds) for size in (4, 32, 512)]  # type: ignore[misc]
 
 
+def blend_costs(device: str) -> list[tuple[int, float, float]]:
+    """(adapters, seconds to merge them into the graphs, seconds to a model that is ready) for one and for all of the
+    presets that are trained."""
+    bundle = Bundle.load(base_bundle())
+    files = [file for preset in list_presets() if preset.is_shipped and preset.trained for file in preset.adapters]
+    found = []
+    for count in sorted({1, len(files)} if files else ()):
+        blend = dict.fromkeys(files[:count], 1.0 / count)
+        merge = seconds_of(lambda b=blend: merge_adapters(bundle, b))  # type: ignore[misc]
+        found.append((count, merge, seconds_of(lambda b=blend: Repairer(blend=b, device=device))))  # type: ignore[misc]
+    return found
+
+
 def start_up(device: str) -> float:
     """Seconds from the start of a process to its first repaired block."""
     program = [sys.executable, "-c", FIRST_BLOCK.format(device=device)]
@@ -155,6 +169,10 @@ def run(device: str = "auto", quick: bool = False) -> None:
     table = Table("frames at a time", "real-time factor", title="Detectors (stereo, with the song)")
     for size, factor in detector_costs(10.0):
         table.add_row(str(size), f"{factor:.4f}")
+    console.print(table)
+    table = Table("adapters", "merged after", "model ready after", title="A blend")
+    for adapters, merged, ready in blend_costs(device):
+        table.add_row(str(adapters), f"{merged:.3f} s", f"{ready:.3f} s")
     console.print(table)
     console.print(f"Start of the process to the first repaired block: {start_up(device):.2f} s")
     table = Table(

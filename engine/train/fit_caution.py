@@ -33,7 +33,7 @@ from ..stft import Stft, whole_stft
 from .cases import read_case, spread, written_cases
 
 STARTS = (0, 4, 8, 12, 16, 22, 32, 40, 52, 64)
-PRIOR, RIDGE, RECORDED, OWN = 0.4, 0.02, 3.0, 5.0
+PRIOR, RIDGE, RECORDED, OWN = 0.4, 0.02, 3.0, 50.0
 LOSS_DB, HARM, ROUNDS = 0.05, 1.5, 6
 CLEAN, CLEAN_DB = "clean", -30.0
 REAL = ("separated-", "four-stems-")
