@@ -110,7 +110,7 @@ def _train_on_pairs(
     options = load_options(
         config, run=run, pool=run / "pairs", steps=steps, minutes=10.0 if minutes is None else minutes,
         threads=threads, adapter=adapter, device=device.value if device else None,
-        crop=pairs.pair_crops(found),
+        crop=pairs.pair_crops(found), **({} if config else pairs.pair_settings()),
     )  # fmt: skip
     run_training(options)
     preset = pairs.finish(options, found, lengths)

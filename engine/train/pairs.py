@@ -13,6 +13,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -24,7 +25,7 @@ from ..gate import EVIDENCE, Caution
 from ..repair import Repairer
 from .dataset import CropConfig
 from .fit_caution import CLEAN, STARTS, fit_weights, measure, write_adapter_caution
-from .options import TrainOptions
+from .options import LossWeights, TrainOptions
 from .pool import FULL_SCALE, SAMPLE_RATE, open_shard, shard_paths, write_shard
 
 PIECE_S = 8.0
@@ -101,6 +102,14 @@ def pair_crops(pairs: list[Pair]) -> CropConfig:
     return CropConfig(
         batch=6, roles="v", average=0.0, simulated=0.0, no_mix=0.3 if with_mix else 1.0, clean=0.1, blend=0.2
     )
+
+
+def pair_settings() -> dict[str, Any]:
+    """What suits some minutes of an adapter's training, where no settings are given."""
+    return {
+        "learning_rate": 1.5e-3, "warmup": 40, "ema": 0.99, "validate_every": 1000,
+        "weights": LossWeights(log_error=3.0),
+    }  # fmt: skip
 
 
 def finish(options: TrainOptions, pairs: list[Pair], lengths: dict[str, float]) -> Path:
