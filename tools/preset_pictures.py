@@ -23,7 +23,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for preset in list_presets():
         case = next((case for case in cases if case.kind == preset.name), None)
-        if case is None or not preset.is_shipped:
+        if case is None or not preset.is_shipped or not preset.trained:
             continue
         paths = {"before": case.degraded, "truth": case.truth, "mix": case.mix}
         sounds = {name: soundfile.read(path, dtype="float32")[0].T for name, path in paths.items() if path is not None}
