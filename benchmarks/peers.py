@@ -129,15 +129,18 @@ class Score:
     real_time_factor: float
 
 
-def ours() -> dict[str, Method]:
-    """StemProver with the general preset, with the song and without it."""
-    from ..bridge.presets import load_preset
+def ours(kind: str) -> dict[str, Method]:
+    """StemProver with the general preset, with the song and without it, and with the preset for this kind of fault
+    (general where there is none)."""
+    from ..bridge.presets import find_presets, load_preset
     from ..engine.repair import Repairer
 
-    repairer = Repairer(load_preset("general"), jobs=1)
+    general = Repairer(load_preset("general"), jobs=1)
+    own = Repairer(load_preset(kind), jobs=1) if kind in find_presets() else general
     return {
-        "StemProver": lambda stem, mix, rate: repairer.process(stem, rate, mix),
-        "StemProver without the song": lambda stem, mix, rate: repairer.process(stem, rate),
+        "StemProver": lambda stem, mix, rate: general.process(stem, rate, mix),
+        "StemProver, the fault's preset": lambda stem, mix, rate: own.process(stem, rate, mix),
+        "StemProver without the song": lambda stem, mix, rate: general.process(stem, rate),
     }
 
 
@@ -182,6 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cases", type=int, default=None, help="of each type, spread evenly (all there are)")
+    parser.add_argument("--only", default="", help="methods whose names begin like this, as StemProver")
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
@@ -196,13 +200,18 @@ def main() -> None:
         raise SystemExit(f"Error: --cases {given.cases} is out of range; give 1 or more")
     try:
         cases = [case for case in find_cases(given.folder) if case.mix is not None]
-        methods = ours() | METHODS
+        methods = {
+            kind: {name: method for name, method in (ours(kind) | METHODS).items() if name.startswith(given.only)}
+            for kind in sorted({case.kind for case in cases})
+        }
     except StemProverError as error:
         raise SystemExit(f"Error: {error}") from None
     if not cases:
         raise SystemExit(f"Error: {given.folder}: no case has a mix, which most of the methods need")
     scores: list[Score] = []
-    for kind in sorted({case.kind for case in cases}):
+    for kind in methods:
+        if not methods[kind]:
+            raise SystemExit(f"Error: --only {given.only}: there are {', '.join(ours(kind) | METHODS)}")
         group = [case for case in cases if case.kind == kind]
         if given.cases is not None and len(group) > given.cases:
             group = [group[i] for i in np.linspace(0, len(group) - 1, given.cases).round().astype(int)]
@@ -210,7 +219,7 @@ def main() -> None:
             paths = {"truth": case.truth, "degraded": case.degraded, "mix": case.mix}
             sounds = {role: read_start(path) for role, path in paths.items() if path is not None}
             rate = probe(case.truth).sample_rate
-            scores += [measure(name, method, kind, sounds, rate) for name, method in methods.items()]
+            scores += [measure(name, method, kind, sounds, rate) for name, method in methods[kind].items()]
         print(f"{kind}: {len(group)} cases", flush=True)
     print("SI-SDR gain / gain of log-spectral distance, dB, medians:\n")
     print(render(scores))

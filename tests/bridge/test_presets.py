@@ -194,9 +194,9 @@ def test_a_blend_scales_adapters_and_averages_wet(write_preset, no_user_presets:
 
 
 def test_a_blend_of_nothing_but_zeros_is_the_base_model() -> None:
-    blend = blend_presets({"bleed": 0.0, "general": 0.0})
+    blend = blend_presets({"musical-noise": 0.0, "general": 0.0})
     assert blend.wet == 1.0
-    assert (blend.trained, blend.note) == (False, "not trained yet, so the same as general: bleed")
+    assert (blend.trained, blend.note) == (False, "not trained yet, so the same as general: musical-noise")
     assert not any(blend.adapters.values())
 
 
