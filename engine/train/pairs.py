@@ -75,6 +75,7 @@ def build_pairs(pairs: list[Pair], out: Path) -> dict[str, float]:
     """Write a pool (OUT/train, OUT/valid; shards of three tracks: true stem, all else, faulty stem) and return its
     minutes by split. Every file's last 15% are held out. Raises TrainingError for pairs that do not fit together."""
     pieces: dict[str, list[np.ndarray]] = {"train": [], "valid": []}
+    samples = dict.fromkeys(pieces, 0)
     length = int(PIECE_S * SAMPLE_RATE)
     for pair in pairs:
         before, after, mix = _read_pair(pair)
@@ -85,15 +86,17 @@ def build_pairs(pairs: list[Pair], out: Path) -> dict[str, float]:
             count = max(1, round(part.shape[-1] / length))
             for start in np.linspace(0, max(part.shape[-1] - length, 0), count).astype(int):
                 piece = part[..., start : start + length]
-                piece = np.pad(piece, ((0, 0), (0, 0), (0, length - piece.shape[-1])))
+                there = piece.shape[-1]
+                piece = np.pad(piece, ((0, 0), (0, 0), (0, length - there)))
                 if np.abs(piece[0]).max() > _QUIET:
+                    samples[split] += there
                     pieces[split].append(np.rint(piece * FULL_SCALE).astype(np.int16))
     if not pieces["train"]:
         raise TrainingError("the sounds in after/ are silent: there is nothing to learn")
     for split, cuts in pieces.items():
         if cuts:
             write_shard(out / split, 0, cuts, [{"item": n} for n in range(len(cuts))], split=split, separator="pairs")
-    return {split: len(cuts) * PIECE_S / 60 for split, cuts in pieces.items()}
+    return {split: count / SAMPLE_RATE / 60 for split, count in samples.items()}
 
 
 def pair_crops(pairs: list[Pair]) -> CropConfig:

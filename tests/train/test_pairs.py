@@ -46,7 +46,7 @@ def test_pairs_become_a_pool_with_a_part_held_out(folder: Path, tmp_path: Path) 
     assert [pair.name for pair in pairs] == ["take 0", "take 1"]
     assert pairs[0].mix is None
     minutes = build_pairs(pairs, tmp_path / "pool")
-    assert minutes == pytest.approx({"train": 2 * 8 / 60, "valid": 2 * 8 / 60})
+    assert minutes == pytest.approx({"train": 2 * 8 / 60, "valid": 2 * 0.15 * SECONDS / 60})
     train_items, valid_items = (open_shard(tmp_path / "pool" / split / "shard_000.npy")[0] for split in minutes)
     cut = round(0.85 * SECONDS * SAMPLE_RATE)
     for n in range(2):
