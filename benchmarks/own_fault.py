@@ -21,9 +21,8 @@ from rich.table import Table
 from ..bridge.presets import list_presets, load_preset
 from ..engine.metrics import log_spectral_distance, sdr, si_sdr, windowed
 from ..engine.repair import Repairer
+from .consistency import FULL_SCALE, RATE, WINDOW
 
-RATE, WINDOW = 44100, 220500
-FULL_SCALE = 32767  # of the pool's int16
 NAME = "gated-reverb"
 QUIETEST = 0.01
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
@@ -24,6 +25,9 @@ import soxr
 from ..engine.errors import StemProverError
 from ..engine.metrics import log_spectral_distance, sdr, si_sdr
 from ..engine.stft import Stft, StftConfig, whole_istft, whole_stft
+
+if TYPE_CHECKING:
+    from ..engine.repair import Repairer
 
 #: A stem (C, T), its song, and the sample rate, to the stem after the method.
 Method = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
@@ -129,13 +133,20 @@ class Score:
     real_time_factor: float
 
 
-def ours(kind: str) -> dict[str, Method]:
+def general_repairer() -> Repairer:
+    """StemProver with the general preset, on one core."""
+    from ..bridge.presets import load_preset
+    from ..engine.repair import Repairer
+
+    return Repairer(load_preset("general"), jobs=1)
+
+
+def ours(kind: str, general: Repairer) -> dict[str, Method]:
     """StemProver with the general preset, with the song and without it, and with the preset for this kind of fault
     (general where there is none)."""
     from ..bridge.presets import find_presets, load_preset
     from ..engine.repair import Repairer
 
-    general = Repairer(load_preset("general"), jobs=1)
     own = Repairer(load_preset(kind), jobs=1) if kind in find_presets() else general
     return {
         "StemProver": lambda stem, mix, rate: general.process(stem, rate, mix),
@@ -200,8 +211,9 @@ def main() -> None:
         raise SystemExit(f"Error: --cases {given.cases} is out of range; give 1 or more")
     try:
         cases = [case for case in find_cases(given.folder) if case.mix is not None]
+        general = general_repairer()
         methods = {
-            kind: {name: method for name, method in (ours(kind) | METHODS).items() if name.startswith(given.only)}
+            kind: {n: method for n, method in (ours(kind, general) | METHODS).items() if n.startswith(given.only)}
             for kind in sorted({case.kind for case in cases})
         }
     except StemProverError as error:
@@ -211,7 +223,7 @@ def main() -> None:
     scores: list[Score] = []
     for kind in methods:
         if not methods[kind]:
-            raise SystemExit(f"Error: --only {given.only}: there are {', '.join(ours(kind) | METHODS)}")
+            raise SystemExit(f"Error: --only {given.only}: there are {', '.join(ours(kind, general) | METHODS)}")
         group = [case for case in cases if case.kind == kind]
         if given.cases is not None and len(group) > given.cases:
             group = [group[i] for i in np.linspace(0, len(group) - 1, given.cases).round().astype(int)]

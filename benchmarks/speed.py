@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ..bridge.demo import DEMO
 from ..bridge.presets import list_presets
-from ..engine.bundle import Bundle, base_bundle, merge_adapters
+from ..engine.bundle import Bundle, active_adapters, base_bundle, merge_adapters
 from ..engine.detect.bank import Detectors
 from ..engine.repair import QUALITY_STEPS, Repairer
 from ..engine.runtime import Runtime
@@ -113,7 +113,7 @@ def blend_costs(device: str) -> list[tuple[int, float, float]]:
     found = []
     for count in sorted({1, len(files)} if files else ()):
         blend = dict.fromkeys(files[:count], 1.0 / count)
-        merge = seconds_of(lambda b=blend: merge_adapters(bundle, b))  # type: ignore[misc]
+        merge = seconds_of(lambda b=blend: merge_adapters(bundle, active_adapters(b)))  # type: ignore[misc]
         found.append((count, merge, seconds_of(lambda b=blend: Repairer(blend=b, device=device))))  # type: ignore[misc]
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,18 +171,17 @@ def active_adapters(blend: Mapping[Path, float]) -> list[tuple[Adapter, float]]:
     return [(adapter, weight) for adapter, weight in adapters if not adapter.neutral]
 
 
-def cautions_of(bundle: Bundle, blend: Mapping[Path, float]) -> tuple[Caution, ...]:
+def cautions_of(bundle: Bundle, adapters: Sequence[tuple[Adapter, float]]) -> tuple[Caution, ...]:
     """For `Gate`: of each adapter its own caution, or the base's where it has none; of no adapter the base's."""
-    found = [adapter.caution or bundle.caution for adapter, _ in active_adapters(blend)] or [bundle.caution]
+    found = [adapter.caution or bundle.caution for adapter, _ in adapters] or [bundle.caution]
     return () if None in found else tuple(caution for caution in found if caution is not None)
 
 
-def merge_adapters(bundle: Bundle, blend: Mapping[Path, float]) -> dict[str, bytes]:
+def merge_adapters(bundle: Bundle, adapters: Sequence[tuple[Adapter, float]]) -> dict[str, bytes]:
     """The graphs with W + sum of weight * scale * B A in their initialisers; torch is not needed.
 
-    Raises OptionError for a weight outside 0..1.5 and ModelError for an adapter that does not fit.
+    Adapters as of `active_adapters`. Raises ModelError for one that does not fit.
     """
-    adapters = active_adapters(blend)
     if not adapters:
         return dict(bundle.graphs)
     import onnx

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .bundle import Bundle, base_bundle, cautions_of
+from .bundle import Bundle, base_bundle
 from .channels import add_change, pair_count
 from .errors import MixMismatchError, OptionError
 from .fifo import Fifo
@@ -87,8 +87,8 @@ class Repairer:
         adapters = blend if blend is not None else preset.adapters if preset is not None else {}
         loaded = Bundle.load(bundle or base_bundle())
         self.linked = linked
-        self.gate = Gate(cautions=cautions_of(loaded, adapters)) if gated else None
         self.runtime = Runtime(loaded, adapters, device)
+        self.gate = Gate(cautions=self.runtime.cautions) if gated else None
 
     @property
     def provider(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .bundle import Bundle, merge_adapters
+from .bundle import Bundle, active_adapters, cautions_of, merge_adapters
 from .errors import ModelError, OptionError
 from .features import Features
 from .schedule import sample_bridge
@@ -53,7 +53,9 @@ class Runtime:
         options.log_severity_level = 3
         # Waiting threads sleep: with a DAW's own threads beside them, spinning costs more than it saves.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        graphs = merge_adapters(bundle, blend or {})
+        adapters = active_adapters(blend or {})
+        self.cautions = cautions_of(bundle, adapters)
+        graphs = merge_adapters(bundle, adapters)
         providers = _providers(device, ort.get_available_providers())
         try:
             self._control = ort.InferenceSession(graphs["control"], options, providers=providers)

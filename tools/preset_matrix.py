@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from validation_tables import NO_CHANGE_DB, ROOT, pairs
 
-ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("general", "musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients", "auto")
 KINDS = (
     "musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients", "mixed", "separated-vocals",
@@ -32,41 +32,34 @@ KINDS = (
 Cell = Callable[[str, list[dict[str, Any]]], str]
 
 
-def both(cases: list[dict[str, Any]], measure: str) -> np.ndarray:
-    """Before and after (N, 2) of the cases that have this measure."""
-    found = [case["measures"].get(measure) for case in cases]
-    return np.array([pair for pair in found if pair is not None and None not in pair], float).reshape(-1, 2)
-
-
 def gain(_: str, cases: list[dict[str, Any]]) -> str:
     """SI-SDR: the median gain, and that of the worst case."""
-    pairs = both(cases, "SI-SDR")
-    gains = pairs[:, 1] - pairs[:, 0]
+    found = pairs(cases, "SI-SDR")
+    gains = found[:, 1] - found[:, 0]
     return f"{np.median(gains):+.2f} ({gains.min():+.2f})" if len(gains) else "-"
 
 
 def distance(_: str, cases: list[dict[str, Any]]) -> str:
     """Log-spectral distance: the change of the median."""
-    pairs = both(cases, "Log-spectral distance")
-    before, after = np.median(pairs, axis=0)
+    before, after = np.median(pairs(cases, "Log-spectral distance"), axis=0)
     return f"{100 * (after / before - 1):+.1f}%"
 
 
 def detected(kind: str, cases: list[dict[str, Any]]) -> str:
     """The score of the fault's own detector, before and after."""
-    pairs = both(cases, f"Detected {kind}")
-    return "{:.2f} → {:.2f}".format(*np.median(pairs, axis=0)) if len(pairs) else "-"
+    found = pairs(cases, f"Detected {kind}")
+    return "{:.2f} → {:.2f}".format(*np.median(found, axis=0)) if len(found) else "-"
 
 
 def perceptual(_: str, cases: list[dict[str, Any]]) -> str:
     """The 2f-model's score: the median gain in points."""
-    pairs = both(cases, "Perceptual score (2f)")
-    return f"{np.median(pairs[:, 1] - pairs[:, 0]):+.1f}" if len(pairs) else "-"
+    found = pairs(cases, "Perceptual score (2f)")
+    return f"{np.median(found[:, 1] - found[:, 0]):+.1f}" if len(found) else "-"
 
 
 def clean(_: str, cases: list[dict[str, Any]]) -> str:
     """SDR at which the true stems of these cases come back: median and worst."""
-    found = [150.0 if case["clean_sdr_db"] is None else case["clean_sdr_db"] for case in cases]
+    found = [NO_CHANGE_DB if case["clean_sdr_db"] is None else case["clean_sdr_db"] for case in cases]
     return f"{np.median(found):.0f} / {min(found):.0f}"
 
 

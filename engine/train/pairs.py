@@ -146,19 +146,22 @@ def fit_own_caution(options: TrainOptions, adapter: Path) -> None:
     bundle = options.start_from or base_bundle()
     held_out = shard_paths(options.pool / "valid") if bundle.is_dir() else []
     items = [item.astype(np.float32) / FULL_SCALE for path in held_out for item in open_shard(path)[0]]
-    repairer = Repairer(bundle=bundle, blend={adapter: 1.0}, gated=False) if items else None
+    if not items:
+        rows = np.repeat(_ALL_OF_IT, len(STARTS), axis=0)
+        write_adapter_caution(adapter, Caution(STARTS, rows, rows, gated=False))
+        return
+    repairer = Repairer(bundle=bundle, blend={adapter: 1.0}, gated=False)
     with_mix = options.crop.no_mix < 1.0
-    rows = []
+    fitted = []
     for has_mix in (True, False):
         found = []
         for truth, rest, faulty in items[:_MOST_HELD_OUT]:
-            assert repairer is not None
             mix = truth + rest if has_mix and with_mix else None
             for kind, sound in (("pairs", faulty), (CLEAN, truth)):
                 one = measure(repairer, kind, truth, sound, mix, gated=False)
                 found += [] if one is None else [one]
-        rows.append(fit_weights(found, own="pairs") if found else np.repeat(_ALL_OF_IT, len(STARTS), axis=0))
-    write_adapter_caution(adapter, Caution(STARTS, rows[0], rows[1], gated=False))
+        fitted.append(fit_weights(found, own="pairs"))
+    write_adapter_caution(adapter, Caution(STARTS, fitted[0], fitted[1], gated=False))
 
 
 def _audio(folder: Path) -> dict[str, Path]:

@@ -30,7 +30,6 @@ from stemprover.engine.errors import OptionError, StemProverError
 
 RATE = 44100
 BLOCK = to_blob(np.zeros((2, 512), np.float32))
-STUCK_S = 2.0  # a loaded machine answers sooner; a bridge that waits for somebody else takes seconds more
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def honest_stream(bridge: Bridge, seconds: float = 0.0) -> Iterator[dict[str, An
 def test_mutated_messages_harm_nobody(bridge: Bridge) -> None:
     with honest_stream(bridge) as met:
         assert fuzz(bridge.port, 3000, seed=1) >= 3000
-    assert met["longest_s"] < STUCK_S
+    assert met["longest_s"] < 1.0
     with Client(RATE, 2, port=bridge.port) as client:
         assert client.process(np.zeros((2, 64), np.float32)).shape == (2, 64)
 
@@ -90,7 +89,7 @@ def test_a_flood_of_small_messages_leaves_others_their_turn(bridge: Bridge) -> N
             with contextlib.suppress(BlockingIOError):
                 flood.socket.recv(1 << 18)
     assert met["blocks"] > 60
-    assert met["longest_s"] < STUCK_S
+    assert met["longest_s"] < 0.5
 
 
 def test_a_client_that_reads_nothing_is_let_go(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +329,7 @@ def test_five_hundred_connections(bridge: Bridge) -> None:
         time.sleep(0.2)
         for one in crowd:
             one.close()
-    assert met["longest_s"] < STUCK_S
+    assert met["longest_s"] < 0.5
     deadline = time.monotonic() + 5.0
     while bridge.call(lambda: len(bridge.connections)) and time.monotonic() < deadline:
         time.sleep(0.01)

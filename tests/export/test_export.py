@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from models import lively_net, sound
-from stemprover.engine.bundle import Adapter, Bundle, merge_adapters
+from stemprover.engine.bundle import Adapter, Bundle, active_adapters, merge_adapters
 from stemprover.engine.detect.bank import Detectors
 from stemprover.engine.errors import ExportError, ModelError, OptionError, OutputExistsError
 from stemprover.engine.model.lora import add_adapter, load_adapter, save_adapter
@@ -123,7 +123,7 @@ def test_any_weighted_blend_equals_the_weighted_sum_in_torch(
             state[f"{layer}.weight"] += weight * torch.from_numpy(adapter.delta(layer))
     net.load_state_dict(state)
     bundle = Bundle.load(lively_bundle)
-    graphs = merge_adapters(bundle, dict(zip(adapters, weights, strict=True)))
+    graphs = merge_adapters(bundle, active_adapters(dict(zip(adapters, weights, strict=True))))
     found = {}
     for name in ("control", "denoiser"):
         for item in onnx.load_from_string(graphs[name]).graph.initializer:
@@ -208,12 +208,12 @@ def test_damaged_models_are_told_with_the_file(lively_bundle: Path, tmp_path: Pa
 def test_wrong_adapters_are_told(lively_bundle: Path, adapters: list[Path], tmp_path: Path) -> None:
     bundle = Bundle.load(lively_bundle)
     with pytest.raises(OptionError, match=r"weight 2 of"):
-        merge_adapters(bundle, {adapters[0]: 2.0})
+        merge_adapters(bundle, active_adapters({adapters[0]: 2.0}))
     with pytest.raises(ModelError, match="is missing"):
-        merge_adapters(bundle, {tmp_path / "none.safetensors": 1.0})
+        merge_adapters(bundle, active_adapters({tmp_path / "none.safetensors": 1.0}))
     (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="is damaged"):
-        merge_adapters(bundle, {tmp_path / "bad.safetensors": 1.0})
+        merge_adapters(bundle, active_adapters({tmp_path / "bad.safetensors": 1.0}))
     from safetensors.numpy import save_file
 
     layer = "control.levels.0.0.conv1.conv"
@@ -224,13 +224,13 @@ def test_wrong_adapters_are_told(lively_bundle: Path, adapters: list[Path], tmp_
     meta = {"format": "stemprover-lora-1", "scale": "1", "rank": "2", "base": "?"}
     save_file(factors, tmp_path / "shape.safetensors", metadata=meta)
     with pytest.raises(ModelError, match=r"control\.levels\.0\.0\.conv1\.conv is \(4, 3, 3, 3\)"):
-        merge_adapters(bundle, {tmp_path / "shape.safetensors": 1.0})
+        merge_adapters(bundle, active_adapters({tmp_path / "shape.safetensors": 1.0}))
     model = add_adapter(lively_net(seed=5), rank=2)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data.fill_(0.1)
     save_adapter(model, tmp_path / "other.safetensors")
     with pytest.raises(ModelError, match="trained on another base"):
-        merge_adapters(bundle, {tmp_path / "other.safetensors": 1.0})
+        merge_adapters(bundle, active_adapters({tmp_path / "other.safetensors": 1.0}))
     with pytest.raises(ModelError, match="does not fit"):
         load_adapter(lively_net(), tmp_path / "shape.safetensors")

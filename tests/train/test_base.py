@@ -12,7 +12,7 @@ import pytest
 import torch
 from bases import save_unet
 from models import SMALL, sound
-from stemprover.engine.bundle import Bundle, merge_adapters
+from stemprover.engine.bundle import Bundle, active_adapters, merge_adapters
 from stemprover.engine.errors import TrainingError
 from stemprover.engine.repair import Repairer
 from stemprover.engine.train.dataset import CropConfig
@@ -79,7 +79,7 @@ def test_an_adapter_is_trained_on_what_came_of_a_base(base: Path, pool: Path, bu
     assert all(torch.equal(kept[name], value) for name, value in torch.load(start, weights_only=True)["ema"].items())
     trainer.step(trainer.batches[0])
     trainer.save()
-    graphs = merge_adapters(Bundle.load(bundle), {tmp_path / "hum.safetensors": 1.0})
+    graphs = merge_adapters(Bundle.load(bundle), active_adapters({tmp_path / "hum.safetensors": 1.0}))
     assert graphs["denoiser"] != (bundle / "denoiser.onnx").read_bytes(), "it fits the bundle, and is not neutral"
 
 

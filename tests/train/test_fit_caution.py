@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import lively_net
-from stemprover.engine.bundle import Adapter, Bundle, cautions_of
+from stemprover.engine.bundle import Adapter, Bundle, active_adapters, cautions_of
 from stemprover.engine.errors import ModelError, OptionError
 from stemprover.engine.gate import EVIDENCE, Caution, Gate
 from stemprover.engine.latent import BandLayout
@@ -148,12 +148,12 @@ def test_an_adapter_carries_its_own_caution(lively_bundle: Path, tmp_path: Path)
     bundle = Bundle.load(lively_bundle)
     assert bundle.caution is None
     for blend, count in (({adapter: 1.0}, 1), ({adapter: 0.0}, 0), ({adapter: 0.5, other: 0.5}, 0), ({}, 0)):
-        found = cautions_of(bundle, blend)
+        found = cautions_of(bundle, active_adapters(blend))
         assert len(found) == count, "where one has no caution, it is as if there were none"
     own = after.caution.to_dict()
     cautious = replace(bundle, caution=Caution.from_dict(own | {"starts": [0], "with_mix": [[0.5] + [0.0] * 6],
                                                                 "without_mix": [[0.5] + [0.0] * 6]}))  # fmt: skip
-    found = cautions_of(cautious, {adapter: 0.5, other: 0.5})
+    found = cautions_of(cautious, active_adapters({adapter: 0.5, other: 0.5}))
     assert [one.starts for one in found] == [STARTS, (0,)], "one has its own, the other the base's"
 
 
