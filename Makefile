@@ -1,5 +1,6 @@
 # make demo   repair a shipped excerpt (own environment, run-time dependencies only, no torch)
 # make test   everything: environment, linter, types, tests
+# make plugin the DAW plug-in (VST3 and LV2)
 # make help   the rest
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -18,13 +19,14 @@ DEMO_VENV := .venv-demo
 READY := $(VENV)/.ready
 DEMO_READY := $(DEMO_VENV)/.ready
 
-.PHONY: help demo test lint programs pytest peers bench train adapters venv clean distclean
+.PHONY: help demo test lint programs plugin plugin-or-not hosts pytest peers bench train adapters venv clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      repair a shipped excerpt: results in demo-out/"
 	@echo "make test      linter, types and all tests"
 	@echo "make lint      linter and types alone"
+	@echo "make plugin    build the DAW plug-in, VST3 and LV2; stemprover plugin install puts it where hosts look"
 	@echo "make bench     speed and memory, as ratios"
 	@echo "make peers     quality and speed beside other methods (builds the training pool first)"
 	@echo "make train     build the training material (STEMS=folder), train the base model on (TRAIN_FLAGS='--minutes 60')"
@@ -65,7 +67,35 @@ programs:
 		&& apt-get install -q -y --no-install-recommends chromium liblo-tools supercollider-language; } \
 		|| echo "no Chromium, liblo or SuperCollider: their tests are skipped"
 
-pytest: $(READY) programs
+# What the plug-in is built with, and the hosts that it is tested in. Where apt may install them, that is done.
+PLUGIN := bridge/plugin
+PLUGIN_PACKAGES := juce-modules-source cmake g++ pkg-config libasound2-dev lv2-dev
+HOST_PACKAGES := ardour jalv jackd2 lilv-utils xvfb
+
+plugin:
+	cmake -S $(PLUGIN) -B $(PLUGIN)/build -DCMAKE_BUILD_TYPE=Release >/dev/null 2>&1 \
+		|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -q \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(PLUGIN_PACKAGES) \
+		&& cmake -S $(PLUGIN) -B $(PLUGIN)/build -DCMAKE_BUILD_TYPE=Release; } \
+		|| { echo "install JUCE 7, CMake and a C++ compiler first (Debian: apt install $(PLUGIN_PACKAGES))"; exit 1; }
+	cmake --build $(PLUGIN)/build --parallel 2
+	mkdir -p $(PLUGIN)/dist
+	rm -rf $(PLUGIN)/dist/StemProver.vst3 $(PLUGIN)/dist/StemProver.lv2
+	cp -r $(PLUGIN)/build/StemProver_artefacts/Release/VST3/StemProver.vst3 $(PLUGIN)/dist/
+	cp -r $(PLUGIN)/build/StemProver_artefacts/Release/LV2/StemProver.lv2 $(PLUGIN)/dist/
+	@echo "built in $(PLUGIN)/dist; stemprover plugin install puts it where hosts look"
+
+# Elsewhere than on Debian its tests are skipped.
+plugin-or-not:
+	$(MAKE) --no-print-directory plugin || echo "no plug-in: its tests are skipped"
+
+hosts:
+	command -v ardour7-lua >/dev/null && command -v jalv >/dev/null && command -v jackd >/dev/null && command -v Xvfb >/dev/null \
+		|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -q \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(HOST_PACKAGES); } \
+		|| echo "no Ardour, jalv, jackd or Xvfb: their tests are skipped"
+
+pytest: $(READY) programs plugin-or-not hosts
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
 
 test: lint pytest

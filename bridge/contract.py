@@ -61,6 +61,13 @@ class Latency:
         return cls(total, window, lookahead, chunk, total - window - lookahead - chunk)
 
 
+def latency_bound(sample_rate: int) -> int:
+    """Samples that no stream's latency passes at this rate: for clients that have to name theirs before they have
+    reached a bridge."""
+    thousandths = 320 if sample_rate == MODEL_RATE else 370 if sample_rate >= 32000 else 540
+    return -(-sample_rate * thousandths // 1000)
+
+
 @dataclass(frozen=True)
 class Answer:
     """A block that goes back: sound (C, n)."""

@@ -1,0 +1,61 @@
+#pragma once
+
+#include "BridgeLink.h"
+#include "Parameters.h"
+#include "Spectrum.h"
+
+namespace stemprover
+{
+
+/** The plug-in. Main input and output mono or stereo, with the song on the side-chain; or four channels, of which the
+    last two are the song (for hosts without side-chains; they come out as late as the rest). */
+class Processor : public juce::AudioProcessor
+{
+public:
+    Processor();
+
+    void prepareToPlay (double sampleRate, int maxBlock) override;
+    void releaseResources() override {}
+    void reset() override;
+    bool isBusesLayoutSupported (const BusesLayout&) const override;
+    using juce::AudioProcessor::processBlock;
+    using juce::AudioProcessor::processBlockBypassed;
+    void processBlock (juce::AudioBuffer<float>&, juce::MidiBuffer&) override;
+    void processBlockBypassed (juce::AudioBuffer<float>&, juce::MidiBuffer&) override;
+    juce::AudioProcessorParameter* getBypassParameter() const override { return parameters.bypassParameter(); }
+
+    juce::AudioProcessorEditor* createEditor() override;
+    bool hasEditor() const override { return true; }
+    const juce::String getName() const override { return JucePlugin_Name; }
+    bool acceptsMidi() const override { return false; }
+    bool producesMidi() const override { return false; }
+    double getTailLengthSeconds() const override { return 0.0; }
+    int getNumPrograms() override { return 1; }
+    int getCurrentProgram() override { return 0; }
+    void setCurrentProgram (int) override {}
+    const juce::String getProgramName (int) override { return "Default"; }
+    void changeProgramName (int, const juce::String&) override {}
+    void getStateInformation (juce::MemoryBlock& into) override { parameters.save (into); }
+    void setStateInformation (const void* data, int size) override { parameters.load (data, size); }
+
+    /** For the editor. */
+    BridgeLink::Report report() const { return link.report(); }
+    int lateBlocks() const { return exchange.late.load(); }
+    juce::String trouble() const;
+
+    Parameters parameters { *this };
+    Spectrum before, after;
+    std::atomic<int> presetsChanged { 0 };
+
+private:
+    void run (juce::AudioBuffer<float>&, bool bypassed);
+
+    const bool alwaysLive;
+    Exchange exchange;
+    Playback playback { exchange };
+    std::function<bool (int64_t)> wait;
+    std::atomic<int> largest { 0 };
+    BridgeLink link; // last: its thread uses what is above
+};
+
+} // namespace stemprover

@@ -1,0 +1,99 @@
+#include "Start.h"
+
+#include <iostream>
+
+#if JUCE_LINUX || JUCE_MAC || JUCE_BSD
+ #include <fcntl.h>
+ #include <spawn.h>
+ #include <unistd.h>
+extern char** environ;
+#endif
+
+namespace stemprover
+{
+
+static juce::File settingsFolder()
+{
+   #if JUCE_LINUX || JUCE_BSD
+    const auto config = juce::SystemStats::getEnvironmentVariable ("XDG_CONFIG_HOME", {});
+    if (config.isNotEmpty())
+        return juce::File (config).getChildFile ("stemprover");
+    return juce::File::getSpecialLocation (juce::File::userHomeDirectory).getChildFile (".config/stemprover");
+   #else
+    return juce::File::getSpecialLocation (juce::File::userApplicationDataDirectory).getChildFile ("stemprover");
+   #endif
+}
+
+static juce::String findCommand()
+{
+    const auto given = juce::SystemStats::getEnvironmentVariable ("STEMPROVER_COMMAND", {});
+    if (given.isNotEmpty())
+        return given;
+    const auto noted = settingsFolder().getChildFile ("command").loadFileAsString().trim();
+    if (noted.isNotEmpty() && juce::File::isAbsolutePath (noted) && juce::File (noted).existsAsFile())
+        return noted;
+   #if JUCE_WINDOWS
+    const juce::String name { "stemprover.exe" }, separator { ";" };
+   #else
+    const juce::String name { "stemprover" }, separator { ":" };
+   #endif
+    juce::StringArray folders;
+    folders.addTokens (juce::SystemStats::getEnvironmentVariable ("PATH", {}), separator, {});
+    folders.add (juce::File::getSpecialLocation (juce::File::userHomeDirectory).getChildFile (".local/bin").getFullPathName());
+    for (const auto& folder : folders)
+        if (juce::File::isAbsolutePath (folder) && juce::File (folder).getChildFile (name).existsAsFile())
+            return juce::File (folder).getChildFile (name).getFullPathName();
+    return {};
+}
+
+bool startBridge (int port)
+{
+    const auto command = findCommand();
+    if (command.isEmpty())
+        return false;
+   #if JUCE_LINUX || JUCE_MAC || JUCE_BSD
+    const auto portText = juce::String (port), httpPort = juce::String (port + 1);
+    std::vector<std::string> words { command.toStdString(), "serve", "--port", portText.toStdString(),
+                                     "--http-port", httpPort.toStdString() };
+    std::vector<char*> arguments;
+    for (auto& word : words)
+        arguments.push_back (word.data());
+    arguments.push_back (nullptr);
+
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attributes;
+    posix_spawn_file_actions_init (&files);
+    posix_spawnattr_init (&attributes);
+    for (const auto descriptor : { STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO })
+        posix_spawn_file_actions_addopen (&files, descriptor, "/dev/null", O_RDWR, 0);
+   #ifdef POSIX_SPAWN_SETSID
+    posix_spawnattr_setflags (&attributes, POSIX_SPAWN_SETSID);
+   #endif
+    pid_t child = 0;
+    const auto failed = posix_spawn (&child, arguments[0], &files, &attributes, arguments.data(), environ);
+    posix_spawn_file_actions_destroy (&files);
+    posix_spawnattr_destroy (&attributes);
+    return failed == 0;
+   #else
+    juce::ChildProcess process;
+    return process.start (juce::StringArray { command, "serve", "--port", juce::String (port), "--http-port", juce::String (port + 1) }, 0);
+   #endif
+}
+
+void writeLog (const juce::String& line)
+{
+    const auto file = settingsFolder().getChildFile ("plugin.log");
+    file.getParentDirectory().createDirectory();
+    if (file.getSize() > 1 << 20)
+        file.moveFileTo (file.withFileExtension ("log.1"));
+    file.appendText (juce::Time::getCurrentTime().toISO8601 (true) + " " + line + "\n", false, false, "\n");
+    std::cerr << "StemProver: " << line << std::endl;
+}
+
+double numberFromEnvironment (const char* name, double otherwise)
+{
+    const auto text = juce::SystemStats::getEnvironmentVariable (name, {});
+    return text.containsOnly ("0123456789.") && text.isNotEmpty() ? text.getDoubleValue() : otherwise;
+}
+
+} // namespace stemprover

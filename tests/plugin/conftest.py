@@ -1,0 +1,64 @@
+"""The plug-in as `make plugin` builds it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DIST = Path(__file__).resolve().parents[2] / "bridge" / "plugin" / "dist"
+
+
+def needs(found: bool, what: str) -> None:
+    """Missing is a failure where `make test` could have installed it, and a skip elsewhere."""
+    if found:
+        return
+    if sys.platform == "linux" and shutil.which("apt-get") and os.geteuid() == 0:
+        pytest.fail(f"{what} is missing; run: make plugin hosts")
+    pytest.skip(f"no {what}")
+
+
+@pytest.fixture(scope="session")
+def vst3() -> Path:
+    """The VST3's folder."""
+    needs((DIST / "StemProver.vst3").is_dir(), "StemProver.vst3")
+    return DIST / "StemProver.vst3"
+
+
+@pytest.fixture(scope="session")
+def lv2() -> Path:
+    """The LV2 bundle."""
+    needs((DIST / "StemProver.lv2").is_dir(), "StemProver.lv2")
+    return DIST / "StemProver.lv2"
+
+
+@pytest.fixture
+def plugin_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Sets what the plug-in reads when it is loaded; by default nothing answers, and nothing is started."""
+
+    def put(port: int = 9, *, live: bool = False, timeout_s: float = 20.0) -> None:
+        monkeypatch.setenv("STEMPROVER_PORT", str(port))
+        monkeypatch.setenv("STEMPROVER_LIVE", str(int(live)))
+        monkeypatch.setenv("STEMPROVER_OFFLINE_TIMEOUT_S", str(timeout_s))
+        monkeypatch.setenv("STEMPROVER_COMMAND", "/nowhere/stemprover")
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    put()
+    return put
+
+
+@pytest.fixture
+def load(vst3: Path, plugin_environment: Callable[..., None]) -> Callable[..., Any]:
+    """load(port, ...) gives the plug-in in pedalboard, as it is when it has just been inserted."""
+    import pedalboard
+
+    def make(port: int = 9, **options: Any) -> Any:
+        plugin_environment(port, **options)
+        return pedalboard.load_plugin(str(vst3))
+
+    return make

@@ -1,0 +1,66 @@
+"""The audio thread allocates nothing, locks nothing and calls nobody: a library loaded before the host counts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bridges import running
+from fakes import FakeModelRepairer
+
+GUARD = Path(__file__).with_name("realtime_guard.c")
+HOST = """
+import ctypes, sys, time
+import numpy as np, pedalboard
+
+guard = ctypes.CDLL(None)
+guard.guard_last.restype = ctypes.c_char_p
+libc = ctypes.CDLL(None)
+# The guard sees what it should.
+guard.stemprover_audio_begins()
+libc.malloc.restype = ctypes.c_void_p
+libc.free(ctypes.c_void_p(libc.malloc(100)))
+guard.stemprover_audio_ends()
+seen = guard.guard_count()
+assert seen >= 2, seen
+
+plugin = pedalboard.load_plugin(sys.argv[1])
+rng = np.random.default_rng(0)
+rate, heard = 48000, []
+for channels in (2, 4, 1):
+    stem = (0.2 * rng.standard_normal((channels, rate))).astype(np.float32)
+    plugin.process(stem[:, :2048], rate)
+    before, blocks, begun = guard.guard_count(), guard.guard_blocks(), time.monotonic()
+    for number, at in enumerate(range(0, rate, 256)):
+        time.sleep(max(0.0, begun + at / rate - time.monotonic()))
+        if number == 60:
+            plugin.preset = "bleed"
+        if number == 100:
+            plugin.wet, plugin.bypass = 40.0, number % 2 == 0
+        heard.append(np.abs(plugin.process(stem[:, at:at + 256], rate, buffer_size=2048, reset=False)).sum())
+    ran = guard.guard_blocks() - blocks
+    bad = guard.guard_count() - before
+    assert ran >= 180, ran
+    assert bad == 0, f"{bad} in {ran} blocks, the last one {guard.guard_last().decode()}"
+    print(channels, "channels:", ran, "blocks,", bad, "calls")
+assert sum(heard) > 0
+"""
+
+
+def test_the_audio_thread_allocates_and_locks_nothing(
+    vst3: Path, plugin_environment: Callable[..., None], tmp_path: Path
+) -> None:
+    library = tmp_path / "guard.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, GUARD, "-ldl"], check=True)
+    with running(FakeModelRepairer({"general": 1.0})) as bridge:
+        plugin_environment(bridge.port, live=True)
+        shown = subprocess.run(
+            [sys.executable, "-c", HOST, str(vst3)], env={**os.environ, "LD_PRELOAD": str(library)},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert shown.returncode == 0, shown.stdout[-1000:] + shown.stderr[-3000:]
+        assert bridge.call(lambda: bridge.hub.status_json()) is not None
+    assert shown.stdout.count(" 0 calls") == 3
