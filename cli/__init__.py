@@ -15,7 +15,7 @@ import typer
 
 from .. import __version__
 from ..engine.errors import StemProverError
-from . import corpus, files, listen, live, models, options, presets
+from . import corpus, files, listen, live, models, options, plugin, presets
 
 __all__ = ["app", "main", "options"]
 
@@ -30,6 +30,7 @@ app = typer.Typer(
     "[bold]stemprover repair vocals.wav -o repaired.wav --mix song.wav[/bold].",
 )
 app.add_typer(presets.app, name="presets")
+app.add_typer(plugin.app, name="plugin")
 app.add_typer(corpus.app, name="corpus")
 
 

@@ -24,8 +24,9 @@ class CropConfig:
     """What a batch is made of: probabilities in 0..1, lengths in frames, gain in dB either way. The features have
     heard `history` frames before the crop. `clean` of them are true stems, `no_mix` have no mixture; of `blend` the
     fault is made 0 to 1.5 times as large, by the line from the true stem to the faulty one. `simulated` of the crops
-    have one or two of `artefacts` instead of the real separator's, and `upon_separated` of those have them on top of
-    it. `roles`: of which of the pool's two stems crops are made."""
+    have one or two of `artefacts` instead of the real separator's, `beside` of those with another kind of fault before
+    or after, and `upon_separated` of those have them on top of it. `roles`: of which of the pool's two stems crops are
+    made."""
 
     batch: int = 8
     frames: int = 64
@@ -38,13 +39,14 @@ class CropConfig:
     average: float = 0.25
     simulated: float = 0.25
     upon_separated: float = 0.3
+    beside: float = 0.0
     mono: float = 0.03
     artefacts: tuple[str, ...] = tuple(SIMULATORS)
     severity: tuple[float, float] = (0.1, 1.0)
     roles: str = "va"
 
     def __post_init__(self) -> None:
-        for name in ("clean", "no_mix", "blend", "average", "simulated", "upon_separated", "mono"):
+        for name in ("clean", "no_mix", "blend", "average", "simulated", "upon_separated", "beside", "mono"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise TrainingError(f"{name}={getattr(self, name)} is a probability: give 0 to 1")
         unknown = [name for name in self.artefacts if name not in SIMULATORS]
@@ -122,6 +124,9 @@ class PoolBatches:
 
     def _simulated(self, stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         names = rng.permutation(self.config.artefacts)[: rng.integers(1, 3)]
+        others = [name for name in SIMULATORS if name not in self.config.artefacts]
+        if others and self.config.beside and rng.random() < self.config.beside:
+            names = rng.permutation([*names, rng.choice(others)])
         for name in names:
             stem = SIMULATORS[name](stem, rest, float(rng.uniform(*self.config.severity)), rng)
         return stem

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hosts import needs
 
 DIST = Path(__file__).resolve().parents[2] / "bridge" / "plugin" / "dist"
-
-
-def needs(found: bool, what: str) -> None:
-    """Missing is a failure where `make test` could have installed it, and a skip elsewhere."""
-    if found:
-        return
-    if sys.platform == "linux" and shutil.which("apt-get") and os.geteuid() == 0:
-        pytest.fail(f"{what} is missing; run: make plugin hosts")
-    pytest.skip(f"no {what}")
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,7 @@ bool BridgeLink::connect()
         return false;
     }
     frames.clear();
-    greeted = draining = false;
+    greeted = draining = heardBack = false;
     lastWord = now();
     hello();
     return true;
@@ -268,6 +268,8 @@ void BridgeLink::begin (bool anew)
 
 void BridgeLink::close()
 {
+    if (const auto late = x.late.load() - lateBefore; greeted && heardBack && late > 0)
+        writeLog (juce::String (late) + " blocks of the host were not repaired in time");
     connection.close();
     greeted = draining = false;
     toldAny = false;
@@ -432,6 +434,9 @@ void BridgeLink::takeBlock (OscReader& reader)
     const auto from = std::max (first, accepted);
     if (from > upTo || first + count <= upTo)
         return;
+    if (! heardBack)
+        lateBefore = x.late.load(); // what went out before the bridge was there is no surprise
+    heardBack = true;
     for (auto at = upTo; at < first + count; ++at)
         for (int c = 0; c < openChannels; ++c)
         {

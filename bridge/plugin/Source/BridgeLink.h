@@ -84,7 +84,8 @@ private:
     std::vector<char> message, incoming;
     std::vector<float> interleaved;
 
-    bool greeted = false, draining = false, flushed = false;
+    bool greeted = false, draining = false, flushed = false, heardBack = false;
+    int lateBefore = 0;
     int stream = 0, bridgeLatency = 0;
     double openRate = 0.0;
     int openChannels = 0, openSong = 0, openCapacity = 0;

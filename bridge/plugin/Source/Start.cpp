@@ -19,8 +19,10 @@ static juce::File settingsFolder()
     if (config.isNotEmpty())
         return juce::File (config).getChildFile ("stemprover");
     return juce::File::getSpecialLocation (juce::File::userHomeDirectory).getChildFile (".config/stemprover");
+   #elif JUCE_MAC
+    return juce::File::getSpecialLocation (juce::File::userApplicationDataDirectory).getChildFile ("Application Support/stemprover");
    #else
-    return juce::File::getSpecialLocation (juce::File::userApplicationDataDirectory).getChildFile ("stemprover");
+    return juce::File::getSpecialLocation (juce::File::windowsLocalAppData).getChildFile ("stemprover");
    #endif
 }
 

@@ -1,0 +1,65 @@
+"""`stemprover plugin install`, on folders that stand in for built plug-ins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stemprover.bridge.plugin_folders import BUNDLES, folder_for
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home" / ".config"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    for name in BUNDLES:
+        (tmp_path / "built" / name / "Contents").mkdir(parents=True)
+        (tmp_path / "built" / name / "Contents" / "code.so").write_bytes(b"new")
+    return tmp_path / "built"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders of another system")
+def test_installed_twice_and_removed(run_cli: Callable[..., Any], home: Path, built: Path) -> None:
+    first = run_cli("plugin", "install", "--from", built)
+    assert first.code == 0, first.err
+    places = [home / ".vst3" / "StemProver.vst3", home / ".lv2" / "StemProver.lv2"]
+    assert [folder_for(name) / name for name in BUNDLES] == places
+    for place in places:
+        assert (place / "Contents" / "code.so").read_bytes() == b"new"
+        (place / "Contents" / "code.so").write_bytes(b"old")
+        assert str(place) in first.out
+    assert Path((home / ".config" / "stemprover" / "command").read_text().strip()).name == "stemprover"
+    second = run_cli("plugin", "install", "--from", built)
+    assert second.out.count("took the place of an older one") == 2
+    for place in places:
+        assert (place / "Contents" / "code.so").read_bytes() == b"new"
+        assert [path.name for path in place.parent.iterdir()] == [place.name], "nothing is left lying about"
+    assert run_cli("plugin", "remove").out.count("removed") == 2
+    assert not any(place.exists() for place in places)
+    assert run_cli("plugin", "remove").out == "there was none\n"
+
+
+def test_nothing_built_is_one_line_and_2(run_cli: Callable[..., Any], home: Path, tmp_path: Path) -> None:
+    result = run_cli("plugin", "install", "--from", tmp_path)
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+    assert "make plugin" in result.err
+    assert not home.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_and_1(
+    run_cli: Callable[..., Any], home: Path, built: Path
+) -> None:
+    home.mkdir()
+    (home / ".vst3").write_text("a file where a folder should be")
+    result = run_cli("plugin", "install", "--from", built)
+    assert result.code == 1
+    assert str(home / ".vst3" / "StemProver.vst3") in result.err
