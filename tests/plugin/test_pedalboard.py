@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pedalboard
 import pytest
 import soundfile
 from bridges import running
 from fakes import FakeModelRepairer
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from stemprover.bridge.client import Client
 from stemprover.bridge.contract import latency_bound
 from stemprover.engine.repair import Repairer
 
@@ -385,3 +389,29 @@ def test_the_real_model_gives_what_repair_gives(load: Load, tmp_path: Path, run_
         out = load(bridge.port, timeout_s=60).process(np.ascontiguousarray(four), rate, buffer_size=512)
     np.testing.assert_allclose(out[:2], wanted, atol=1e-4)
     assert np.abs(wanted[:, : len(stem)] - stem.T).max() > 1e-2, "there was something to repair"
+
+
+def test_the_bridge_is_started_where_it_is_installed(
+    load: Load, vst3: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    port, stem = free_port(), noise(1.0, 44100)
+    command, note = tmp_path / "stemprover", tmp_path / "started"
+    command.write_text(f'#!/bin/sh\necho $$ "$@" > {note}\nexec {sys.executable} -m stemprover "$@"\n')
+    command.chmod(0o755)
+    plugin = load(port, timeout_s=60)
+    monkeypatch.setenv("STEMPROVER_OFFLINE_TIMEOUT_S", "0.5")
+    monkeypatch.setenv("STEMPROVER_COMMAND", str(command))
+    other = pedalboard.load_plugin(str(vst3))
+    other.start_bridge = False
+    other.process(stem, 44100)
+    assert not note.exists(), "not where it is not wanted"
+    try:
+        out = plugin.process(stem, 44100)
+        number, *words = note.read_text().split()
+        assert words == ["serve", "--port", str(port), "--http-port", str(port + 1)]
+        assert out.shape == stem.shape
+        with Client(44100, 2, port=port) as client:
+            assert client.connected
+    finally:
+        if note.exists():
+            os.kill(int(note.read_text().split()[0]), signal.SIGTERM)

@@ -109,7 +109,9 @@ bool BridgeLink::step()
     }
     if (! connection.isOpen())
     {
-        if (x.channels == 0 || heard - start < untilFirstWord || now() - lastSound > closeAfterIdle || now() < nextTry)
+        // Silence needs no repair, and what the side-chain is there for is known when it sounds.
+        const auto silent = x.stemUpTo.load() <= start && x.songUpTo.load() <= start && ! waiting.load();
+        if (x.channels == 0 || heard - start < untilFirstWord || silent || now() - lastSound > closeAfterIdle || now() < nextTry)
             return false;
         return connect();
     }
@@ -224,7 +226,7 @@ bool BridgeLink::wantsSong() const
     if (x.mixChannels == 0)
         return false;
     const auto start = x.start.load();
-    return (double) x.stemAlone.load() <= x.sampleRate && (x.songUpTo.load() > start || x.stemUpTo.load() <= start);
+    return (double) x.stemAlone.load() <= x.sampleRate && x.songUpTo.load() > start;
 }
 
 bool BridgeLink::listensWrongly() const

@@ -142,6 +142,8 @@ Editor::Editor (Processor& p) : juce::AudioProcessorEditor (p), processor (p), s
     setUp (output, Parameters::gain, "Output", "Gain behind the repair, in dB");
 
     addAndMakeVisible (spectrum);
+    processor.before.levels();
+    processor.after.levels(); // from here on there is something to draw
     state.setTitle ("State of the bridge");
     numbers.setTitle ("Latency, load and late blocks");
     for (auto* label : { &state, &numbers })
@@ -170,6 +172,8 @@ void Editor::setUp (Knob& knob, const juce::String& id, const juce::String& text
     knob.slider.setWantsKeyboardFocus (true);
     knob.label.setText (text, juce::dontSendNotification);
     knob.label.setJustificationType (juce::Justification::centred);
+    knob.label.setFont (13.0f);
+    knob.label.setBorderSize ({});
     knob.label.setMinimumHorizontalScale (0.7f);
     addAndMakeVisible (knob.slider);
     addAndMakeVisible (knob.label);

@@ -98,7 +98,8 @@ juce::AudioProcessorValueTreeState::ParameterLayout Parameters::layout()
     all.add (std::make_unique<AudioParameterChoice> (
         id (quality), "Quality", StringArray (Presets::qualities.data(), (int) Presets::qualities.size()), 1));
     all.add (std::make_unique<AudioParameterFloat> (
-        id (gain), "Output", NormalisableRange<float> (-24.0f, 12.0f), 0.0f, AudioParameterFloatAttributes().withLabel ("dB")));
+        id (gain), "Output", NormalisableRange<float> (-24.0f, 12.0f), 0.0f, AudioParameterFloatAttributes().withLabel ("dB").withStringFromValueFunction (
+            [] (float value, int) { return String (value, 1); })));
     all.add (std::make_unique<AudioParameterChoice> (id (offlineFailure), "Offline failure", StringArray { "dry", "silence" }, 0,
                                                      fixed (AudioParameterChoiceAttributes())));
     all.add (std::make_unique<AudioParameterBool> (id (startBridge), "Start bridge", true, fixed (AudioParameterBoolAttributes())));

@@ -57,6 +57,7 @@ void Playback::restart()
     x.givenUp.store (false, std::memory_order_relaxed);
     held = Exchange::nowhere;
     fresh = true;
+    everReady = false;
     toldAny = false;
 }
 
@@ -101,7 +102,8 @@ void Playback::process (float* const* stem, const float* const* song, int count,
             if (fresh)
                 share.value = ready ? 1.0f : 0.0f;
             fresh = false;
-            if (! ready && ! controls.bypass)
+            everReady = everReady || ready;
+            if (! ready && everReady && ! controls.bypass)
                 x.late.fetch_add (1, std::memory_order_relaxed);
         }
         giveOut (part, now, controls, ready, failed && silenceOnFailure);

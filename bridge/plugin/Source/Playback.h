@@ -54,7 +54,7 @@ struct Exchange
     std::atomic<int64_t> stemAlone { 0 };     // samples of stem since the song was heard last
     std::atomic<bool> offline { false };
     std::atomic<bool> givenUp { false };      // offline: the bridge did not answer in time
-    std::atomic<int> late { 0 };              // blocks of the host that went out unrepaired
+    std::atomic<int> late { 0 };              // blocks of the host that went out unrepaired after others were repaired
 
     /** Up to where sound is played when everything up to `heard` has come in. */
     int64_t played() const { return heard.load (std::memory_order_acquire) - latency.total(); }
@@ -116,6 +116,7 @@ private:
     Exchange& x;
     Ramp share, amount, gain;
     bool fresh = true; // nothing has been heard yet that would have to be faded
+    bool everReady = false;
     int64_t held = Exchange::nowhere; // wet sound up to here is there, whatever the worker does next
     Settings told;
     bool toldAny = false;

@@ -1,0 +1,105 @@
+/** The editor without a host, for the README's picture and for a test: plays a file of interleaved float32 (stem left,
+    right, song left, right; 44.1 kHz) into the plug-in in real time, writes what the editor shows as a PNG, and prints
+    a line for each of its controls: what it is, its name for screen readers, whether the keyboard reaches it.
+
+        StemProverPicture SOUND PICTURE.png [PRESET]   (needs an X server, such as Xvfb) */
+
+#include "Editor.h"
+
+#include <iostream>
+#include <thread>
+
+using namespace stemprover;
+
+namespace
+{
+constexpr double rate = 44100.0;
+constexpr int block = 512;
+
+void play (Processor& processor, const juce::MemoryBlock& sound, const std::atomic<bool>& ended)
+{
+    const auto* samples = static_cast<const float*> (sound.getData());
+    const auto frames = (int) (sound.getSize() / (4 * sizeof (float)));
+    juce::AudioBuffer<float> buffer (4, block);
+    juce::MidiBuffer midi;
+    const auto begun = juce::Time::getMillisecondCounterHiRes();
+    for (int64_t at = 0; ! ended; at += block)
+    {
+        while (juce::Time::getMillisecondCounterHiRes() - begun < 1000.0 * (double) at / rate)
+            juce::Thread::sleep (1);
+        for (int i = 0; i < block; ++i)
+            for (int c = 0; c < 4; ++c)
+                buffer.setSample (c, i, samples[4 * ((at + i) % frames) + c]);
+        processor.processBlock (buffer, midi);
+    }
+}
+
+void tell (const juce::Component& parent)
+{
+    for (const auto* child : parent.getChildren())
+    {
+        const auto control = dynamic_cast<const juce::Slider*> (child) != nullptr || dynamic_cast<const juce::ComboBox*> (child) != nullptr
+                             || dynamic_cast<const juce::Button*> (child) != nullptr;
+        if (control && child->isVisible())
+            std::cout << "control \"" << (child->getTitle().isNotEmpty() ? child->getTitle() : dynamic_cast<const juce::Button*> (child) != nullptr ? dynamic_cast<const juce::Button*> (child)->getButtonText() : "")
+                      << "\" keyboard " << child->getWantsKeyboardFocus() << " inside "
+                      << parent.getLocalBounds().contains (child->getBounds()) << std::endl;
+    }
+}
+
+struct Shutter : private juce::Timer
+{
+    explicit Shutter (int milliseconds) { startTimer (milliseconds); }
+    void timerCallback() override
+    {
+        stopTimer();
+        juce::MessageManager::getInstance()->stopDispatchLoop();
+    }
+};
+
+bool write (const juce::Image& image, const juce::File& to)
+{
+    to.deleteFile();
+    juce::FileOutputStream out (to);
+    return out.openedOk() && juce::PNGImageFormat().writeImageToStream (image, out);
+}
+} // namespace
+
+int main (int count, char** words)
+{
+    if (count < 3)
+        return 2;
+    const juce::ScopedJuceInitialiser_GUI gui;
+    const auto here = juce::File::getCurrentWorkingDirectory();
+    juce::MemoryBlock sound;
+    if (! here.getChildFile (words[1]).loadFileAsData (sound) || sound.getSize() < 4 * sizeof (float) * block)
+        return 3;
+
+    Processor processor;
+    juce::AudioProcessor::BusesLayout layout;
+    layout.inputBuses = { juce::AudioChannelSet::stereo(), juce::AudioChannelSet::stereo() };
+    layout.outputBuses = { juce::AudioChannelSet::stereo() };
+    if (! processor.setBusesLayout (layout))
+        return 4;
+    processor.setRateAndBufferSizeDetails (rate, block);
+    processor.prepareToPlay (rate, block);
+    if (count > 3)
+    {
+        auto& preset = *processor.parameters.state.getParameter (Parameters::preset);
+        preset.setValueNotifyingHost (preset.convertTo0to1 ((float) processor.parameters.presets.find (words[3])));
+    }
+    std::atomic<bool> ended { false };
+    std::thread player ([&] { play (processor, sound, ended); });
+    const std::unique_ptr<juce::AudioProcessorEditor> editor (processor.createEditor());
+    {
+        const Shutter shutter (8000);
+        juce::MessageManager::getInstance()->runDispatchLoop();
+    }
+    tell (*editor);
+    const auto written = write (editor->createComponentSnapshot (editor->getLocalBounds(), true, 1.5f), here.getChildFile (words[2]));
+    editor->setSize (520, 400);
+    tell (*editor);
+    ended = true;
+    player.join();
+    return written ? 0 : 5;
+}

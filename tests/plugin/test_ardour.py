@@ -1,0 +1,65 @@
+"""The plug-in in Ardour: a session of two tracks, exported. What is on the second track takes away what comes out of the
+first as it should, sample for sample, and what is left is looked at."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from ardour import Session
+from bridges import running
+from fakes import FakeModelRepairer
+from hosts import needs
+from stemprover.engine.repair import Repairer
+
+NOBODY, EDGE = 9, 128  # the change is faded in and out where the sound begins and ends
+DEMO = Path(__file__).resolve().parents[2] / "presets" / "demo"
+
+
+@pytest.fixture(params=["lv2", "vst3"])
+def session(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    needs(bool(shutil.which("ardour7-lua") and shutil.which("ardour7-export")), "Ardour 7")
+    monkeypatch.setenv("STEMPROVER_COMMAND", "/nowhere/stemprover")
+    return Session(tmp_path, request.getfixturevalue(request.param))
+
+
+def test_two_tracks_cancel_each_other(session: Session) -> None:
+    stem = (0.1 * np.random.default_rng(0).standard_normal((2, 4 * 44100))).astype(np.float32)
+    session.build(stem, -stem)
+    with running(FakeModelRepairer()) as bridge:
+        alike = session.export(bridge.port).sound
+    assert not alike.any(), "the identity, less the sound, is silence: both tracks are in step to the sample"
+
+    with running(FakeModelRepairer({"general": 1.0})) as bridge:
+        twice = session.export(bridge.port).sound
+    # Twice the sound, less the sound: nothing of the above was silence for want of sound.
+    np.testing.assert_allclose(twice[:, EDGE : stem.shape[1] - EDGE], stem[:, EDGE:-EDGE], atol=1e-6)
+
+    dead = session.export(NOBODY, timeout_s=0.3).sound
+    assert not dead.any(), "without a bridge it is the sound as it came, in step as well"
+    log = session.folder / "home" / ".config" / "stemprover" / "plugin.log"
+    assert "offline rendering goes on without repair" in log.read_text()
+
+
+def test_a_click_is_where_it_was(session: Session) -> None:
+    click = np.zeros((2, 2 * 44100), np.float32)
+    click[:, 30000] = 0.5
+    session.build(click, np.zeros_like(click))
+    with running(FakeModelRepairer()) as bridge:
+        out = session.export(bridge.port).sound
+    np.testing.assert_array_equal(out[:, : click.shape[1]], click)
+
+
+def test_the_export_is_what_repair_gives(session: Session, lively_bundle: Path) -> None:
+    stem = soundfile.read(DEMO / "separated.flac", dtype="float32", frames=4 * 44100)[0].T
+    stem = np.ascontiguousarray(np.concatenate([stem, np.zeros((2, 8192), np.float32)], axis=1))
+    session.build(stem, np.zeros_like(stem))
+    with running(partial(Repairer, bundle=lively_bundle)) as bridge:
+        out = session.export(bridge.port).sound
+    wanted = Repairer(bundle=lively_bundle, jobs=1).process(stem, 44100)
+    np.testing.assert_allclose(out[:, : stem.shape[1]], wanted, atol=1e-4)
+    assert np.abs(wanted - stem).max() > 1e-2, "there was something to repair"
