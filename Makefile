@@ -83,6 +83,7 @@ plugin:
 	rm -rf $(PLUGIN)/dist/StemProver.vst3 $(PLUGIN)/dist/StemProver.lv2
 	cp -r $(PLUGIN)/build/StemProver_artefacts/Release/VST3/StemProver.vst3 $(PLUGIN)/dist/
 	cp -r $(PLUGIN)/build/StemProver_artefacts/Release/LV2/StemProver.lv2 $(PLUGIN)/dist/
+	for bundle in vst3 lv2; do cp LICENSE $(PLUGIN)/NOTICE.md $(PLUGIN)/dist/StemProver.$$bundle/; done
 	cp $(PLUGIN)/build/StemProverPicture_artefacts/Release/StemProverPicture $(PLUGIN)/dist/
 	@echo "built in $(PLUGIN)/dist; stemprover plugin install puts it where hosts look"
 

@@ -75,7 +75,8 @@ def install(source: Path | None = None, home: Path | None = None) -> list[Instal
             shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             shutil.rmtree(part, ignore_errors=True)
-            raise OutputError(f"{target} cannot be written ({error.strerror}); close hosts that use it, or check rights")
+            why = f"{target} cannot be written ({error.strerror}); close hosts that use it, or check rights"
+            raise OutputError(why) from None
         done.append(Installed(target, replaced))
     if (command := find_command()) is not None:
         note = command_file()

@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, help="Put the DAW plug-in where hosts lo
 def plugin_install(
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="DIR", help="Folder with the built plug-ins.  \\[default: what make plugin built]"),
+        typer.Option("--from", metavar="DIR", help="Folder with the built plug-ins.  \\[default: make plugin's]"),
     ] = None,
 ) -> None:
     """Copy the VST3 and LV2 plug-in into your plug-in folders, and note where the bridge's command is.
@@ -26,7 +26,7 @@ def plugin_install(
 
     for done in install(source):
         print(f"{done.path}{' (took the place of an older one)' if done.replaced else ''}")
-    print("Let your host scan for plug-ins, insert StemProver on the stem's track, and send the song to its side-chain.")
+    print("Let your host scan for plug-ins, insert StemProver on the stem's track, send the song to its side-chain.")
 
 
 @app.command("remove")

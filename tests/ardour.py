@@ -50,8 +50,8 @@ class Session:
         (home / plugin.suffix).mkdir(parents=True)
         (home / plugin.suffix / plugin.name).symlink_to(plugin)
         self.environment = {
-            **os.environ, "HOME": str(home), "LV2_PATH": f"{home / '.lv2'}:/usr/lib/lv2", "XDG_CACHE_HOME": str(home / ".cache"),
-            "XDG_CONFIG_HOME": str(home / ".config"),
+            **os.environ, "HOME": str(home), "LV2_PATH": f"{home / '.lv2'}:/usr/lib/lv2",
+            "XDG_CACHE_HOME": str(home / ".cache"), "XDG_CONFIG_HOME": str(home / ".config"),
         }  # fmt: skip
         if self.kind == "VST3":
             paths = {"LD_LIBRARY_PATH": LIBRARIES, "ARDOUR_DLL_PATH": LIBRARIES, "ARDOUR_CONFIG_PATH": "/etc/ardour7",

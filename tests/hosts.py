@@ -1,21 +1,12 @@
-"""The plug-in's hosts: jackd's dummy driver, jalv with the LV2 in it, and a client that plays into it and records."""
+"""Programs that tests use where they are there."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
 import pytest
-
-PROBE = Path(__file__).parent / "plugin" / "jack_probe.c"
-URI = "https://stemprover.invalid/plugin"
 
 
 def needs(found: bool, what: str) -> None:
@@ -25,64 +16,3 @@ def needs(found: bool, what: str) -> None:
     if sys.platform == "linux" and shutil.which("apt-get") and os.geteuid() == 0:
         pytest.fail(f"{what} is missing; run: make plugin hosts")
     pytest.skip(f"no {what}")
-
-
-class Jack:
-    """A server of its own, with jalv as client `stem`."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder, self.environment = folder, environment
-        self.probe = folder / "jack_probe"
-        subprocess.run(["cc", "-O2", "-o", self.probe, PROBE, "-ljack"], check=True)
-
-    def play(self, sound: np.ndarray, timeout_s: float) -> tuple[np.ndarray, int]:
-        """Channels (2 or 4, n), stem and song, in real time; what comes back (2, n) from the same sample on, and the
-        latency that jalv tells JACK of."""
-        files = self.folder / "in.raw", self.folder / "out.raw"
-        np.ascontiguousarray(sound.T, "<f4").tofile(files[0])
-        command = [self.probe, "stem", *files, str(len(sound))]
-        shown = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
-        assert shown.returncode == 0, f"{shown.returncode} {shown.stderr} {self.log()}"
-        return np.fromfile(files[1], "<f4").reshape(-1, 2).T, int(shown.stdout.split()[1])
-
-    def log(self) -> str:
-        """What server and host have printed."""
-        return "".join((self.folder / name).read_text(errors="replace")[-2000:] for name in ("jackd.log", "jalv.log"))
-
-
-@contextlib.contextmanager
-def jack(folder: Path, lv2: Path, port: int, period: int, rate: int = 48000) -> Iterator[Jack]:
-    """The server at this period, and jalv in it, talking to the bridge on `port`."""
-    bundles = folder / "lv2"
-    bundles.mkdir()
-    (bundles / lv2.name).symlink_to(lv2)
-    environment = {
-        **os.environ, "JACK_DEFAULT_SERVER": f"stemprover-{os.getpid()}-{period}", "LV2_PATH": str(bundles),
-        "STEMPROVER_PORT": str(port), "STEMPROVER_COMMAND": "/nowhere/stemprover",
-        "XDG_CONFIG_HOME": str(folder / "config"),
-    }  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        commands = {
-            "jackd": ["jackd", "-r", "-d", "dummy", "-r", str(rate), "-p", str(period)],
-            "jalv": ["jalv", "-n", "stem", "-x", URI],
-        }
-        for name, command in commands.items():
-            out = stack.enter_context((folder / f"{name}.log").open("w"))
-            process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
-            )
-            stack.callback(_end, process)
-            time.sleep(1.0)
-            assert process.poll() is None, (folder / f"{name}.log").read_text()
-        yield Jack(folder, environment)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

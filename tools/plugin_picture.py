@@ -23,7 +23,8 @@ DISPLAY, PORT = ":97", 9247
 
 
 def main() -> None:
-    parts = [soundfile.read(ROOT / "presets" / "demo" / f"{name}.flac", dtype="float32")[0] for name in ("separated", "song")]
+    demo = ROOT / "presets" / "demo"
+    parts = [soundfile.read(demo / f"{name}.flac", dtype="float32")[0] for name in ("separated", "song")]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     serve = [sys.executable, "-m", "stemprover", "serve", "--port", str(PORT), "--http-port", str(PORT + 1)]
     with tempfile.TemporaryDirectory() as folder:

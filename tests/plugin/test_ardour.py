@@ -1,5 +1,5 @@
-"""The plug-in in Ardour: a session of two tracks, exported. What is on the second track takes away what comes out of the
-first as it should, sample for sample, and what is left is looked at."""
+"""The plug-in in Ardour: a session of two tracks, exported. What is on the second track takes away, sample for sample,
+what should come out of the first, and what is left is looked at."""
 
 from __future__ import annotations
 

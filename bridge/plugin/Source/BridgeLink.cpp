@@ -8,7 +8,7 @@ namespace stemprover
 namespace
 {
 constexpr int flagOffline = 1, flagDiscontinuity = 2, statusLate = 1, errorNoStream = 7;
-constexpr int chunk = 512, mostInBlock = 2048;
+constexpr int mostInBlock = 2048;
 constexpr int64_t untilFirstWord = 4096; // samples of sound before anybody is spoken to: hosts try a plug-in with less
 constexpr int64_t mostUnderWay = 32768;
 constexpr double firstPause = 0.25, longestPause = 5.0; // seconds between two tries to reach the bridge
@@ -110,7 +110,7 @@ bool BridgeLink::step()
     if (! connection.isOpen())
     {
         // Silence needs no repair, and what the side-chain is there for is known when it sounds.
-        const auto silent = x.stemUpTo.load() <= start && x.songUpTo.load() <= start && ! waiting.load();
+        const auto silent = x.stemUpTo.load (std::memory_order_acquire) <= start && x.songUpTo.load() <= start && ! waiting.load();
         if (x.channels == 0 || heard - start < untilFirstWord || silent || now() - lastSound > closeAfterIdle || now() < nextTry)
             return false;
         return connect();
@@ -535,7 +535,8 @@ bool BridgeLink::sendBlock()
     if (! sendSettings() || (offline && unacknowledged > 0) || sent - answered > mostUnderWay)
         return false;
     auto count = std::min<int64_t> (heard - sent, mostInBlock);
-    count -= count % chunk;
+    // The bridge waits half a block's duration for the model: long blocks are seldom late, and leave room for the host's.
+    count -= count % std::min (mostInBlock, x.latency.blocks / 4);
     int64_t change;
     Settings ahead;
     if (x.nextSettings (change, ahead) && change > sent && change < sent + mostInBlock)

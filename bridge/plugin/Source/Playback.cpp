@@ -128,16 +128,13 @@ void Playback::takeIn (float* const* stem, const float* const* song, int count)
             songSounds = songSounds || value != 0.0f;
             x.sound.at (x.channels + c, begin + i) = value;
         }
-    if (stemSounds)
-    {
-        x.stemUpTo.store (begin + count, std::memory_order_relaxed);
-        x.stemAlone.store (songSounds ? 0 : x.stemAlone.load (std::memory_order_relaxed) + count, std::memory_order_relaxed);
-    }
+    // The song's mark first: who sees the stem has to see it as well.
     if (songSounds)
-    {
-        x.stemAlone.store (0, std::memory_order_relaxed);
-        x.songUpTo.store (begin + count, std::memory_order_relaxed);
-    }
+        x.songUpTo.store (begin + count, std::memory_order_release);
+    if (songSounds || stemSounds)
+        x.stemAlone.store (songSounds ? 0 : x.stemAlone.load (std::memory_order_relaxed) + count, std::memory_order_relaxed);
+    if (stemSounds)
+        x.stemUpTo.store (begin + count, std::memory_order_release);
     x.heard.store (begin + count, std::memory_order_release);
 }
 

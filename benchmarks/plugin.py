@@ -1,0 +1,146 @@
+"""The plug-in: how much faster than real time it renders, what a block costs the audio thread, and whether it keeps up.
+
+    make plugin hosts
+    python -m stemprover.benchmarks.plugin render audio-thread
+    python -m stemprover.benchmarks.plugin live --minutes 10 --period 256
+
+render: pedalboard with the VST3, at 48 kHz, through a bridge without a model and through the shipped model at draft.
+audio-thread: the same host as if live; beside it JUCE's own Gain at 0 dB, which pedalboard holds ready.
+live: the LV2 in jalv under jackd's dummy driver, the model at draft.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ..bridge.client import Client
+from ..bridge.plugin_folders import BUILT
+from .bridge import BRIDGE, RATE, bridge, process
+from .jack import jack
+from .speed import MODEL_RATE, excerpt
+
+BLOCKS = (128, 512, 2048)
+
+
+@contextmanager
+def environment(**values: object) -> Iterator[None]:
+    """Environment variables for what is loaded meanwhile."""
+    before = dict(os.environ)
+    os.environ |= {name: str(value) for name, value in values.items()}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
+def loaded(port: int, *, live: bool = False) -> Any:
+    """The VST3 in pedalboard, talking to the bridge on `port`."""
+    import pedalboard
+
+    variables = {"STEMPROVER_PORT": port, "STEMPROVER_LIVE": int(live), "STEMPROVER_COMMAND": "/nowhere/stemprover"}
+    with environment(**variables):
+        return pedalboard.load_plugin(str(BUILT / "StemProver.vst3"))
+
+
+def rendered(port: int, seconds: float) -> list[float]:
+    """Times real time for each of BLOCKS, stem and song given."""
+    stem, song = excerpt(seconds * RATE / MODEL_RATE)
+    four = np.ascontiguousarray(np.concatenate([stem, song]))
+    plugin = loaded(port)
+    plugin.quality = "draft"
+    plugin.process(four[:, : 4 * RATE], RATE)  # with the model loaded
+    found = []
+    for block in BLOCKS:
+        begun = time.perf_counter()
+        plugin.process(four, RATE, buffer_size=block)
+        found.append(seconds / (time.perf_counter() - begun))
+    return found
+
+
+def block_times(host: Any, block: int, seconds: float) -> np.ndarray:
+    """Microseconds that each block takes, in real time."""
+    stem, _ = excerpt(seconds * RATE / MODEL_RATE)
+    host.process(np.ascontiguousarray(stem[:, :block]), RATE, buffer_size=block)
+    found, begun = [], time.perf_counter()
+    for number, at in enumerate(range(0, stem.shape[1] - block, block)):
+        part = np.ascontiguousarray(stem[:, at : at + block])
+        time.sleep(max(0.0, begun + number * block / RATE - time.perf_counter()))
+        start = time.perf_counter()
+        host.process(part, RATE, buffer_size=block, reset=False)
+        found.append(1e6 * (time.perf_counter() - start))
+    return np.array(found[RATE // block :])  # from the second second on: the bridge is there
+
+
+def live(minutes: float, period: int) -> tuple[int, int, str]:
+    """Blocks of the bridge, late ones among them, and what the plug-in has logged."""
+    stem, song = excerpt(60.0 * minutes * RATE / MODEL_RATE)
+    with bridge() as (port, _), tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with jack(folder, BUILT / "StemProver.lv2", port, period) as host, Client(RATE, 0, port=port) as control:
+            four = np.concatenate([stem, song])
+            host.play(four[:, : 4 * RATE], 60.0)
+
+            def stream() -> dict[str, Any]:
+                (one,) = json.loads(control.request("/status", "")[1])["streams"]
+                return dict(one)
+
+            control.request(f"/stream/{stream()['stream']}/quality", "s", "draft")
+            before = stream()
+            host.play(four, 60.0 * minutes + 60.0)
+            after = stream()
+        log = folder / "config" / "stemprover" / "plugin.log"
+        late = after["late"] - before["late"]
+        return after["blocks"] - before["blocks"], late, log.read_text() if log.exists() else ""
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", nargs="+", choices=["render", "audio-thread", "live"])
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of live")
+    parser.add_argument("--period", type=int, default=256, help="of live, in frames")
+    given = parser.parse_args()
+    console = Console()
+    if "render" in given.what:
+        title = "times real time, 48 kHz stereo with the song"
+        table = Table("through", *(f"blocks of {block}" for block in BLOCKS), title=title)
+        with process(BRIDGE) as port:
+            table.add_row("a bridge without a model", *(f"{x:.1f}" for x in rendered(port, given.seconds)))
+        with bridge() as (port, _):
+            table.add_row("the model at draft", *(f"{x:.1f}" for x in rendered(port, given.seconds)))
+        console.print(table)
+    if "audio-thread" in given.what:
+        import pedalboard
+
+        title = "median (99%) of a call from Python"
+        table = Table("block", "StemProver, us", "JUCE's Gain, us", "a block lasts, us", title=title)
+        with process(BRIDGE) as port:
+            for block in BLOCKS:
+                both = [block_times(host, block, 8.0) for host in (loaded(port, live=True), pedalboard.Gain(0.0))]
+                shown = [f"{np.median(times):.0f} ({np.quantile(times, 0.99):.0f})" for times in both]
+                table.add_row(str(block), *shown, f"{1e6 * block / RATE:.0f}")
+        console.print(table)
+    if "live" in given.what:
+        blocks, late, log = live(given.minutes, given.period)
+        console.print(
+            f"jalv, {RATE} Hz, {given.period} frames, {given.minutes:g} minutes at draft: {late} of {blocks} blocks "
+            f"late in the bridge; the plug-in's log: {log.strip() or 'nothing'}"
+        )
+
+
+if __name__ == "__main__":
+    main()
