@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pythonosc.udp_client import SimpleUDPClient
 from rich.console import Console
 from rich.table import Table
 
 from ..bridge.client import Client
 from ..bridge.plugin_folders import BUILT
+from ..bridge.protocol import ROOT
 from .bridge import BRIDGE, RATE, bridge, process
 from .jack import jack
 from .speed import MODEL_RATE, excerpt
@@ -97,8 +99,10 @@ def live(minutes: float, period: int) -> tuple[int, int, str]:
                 (one,) = json.loads(control.request("/status", "")[1])["streams"]
                 return dict(one)
 
-            control.request(f"/stream/{stream()['stream']}/quality", "s", "draft")
+            SimpleUDPClient("127.0.0.1", port).send_message(f"{ROOT}/stream/{stream()['stream']}/quality", "draft")
+            time.sleep(2.0)
             before = stream()
+            assert before["quality"] == "draft"
             host.play(four, 60.0 * minutes + 60.0)
             after = stream()
         log = folder / "config" / "stemprover" / "plugin.log"

@@ -19,6 +19,7 @@ from .presets import Preset, blend_presets, load_preset
 from .render import ChunkRepairer, Progress
 
 AUTO = "auto"
+_UNSURE = "nothing was found for sure; chose general, which changes little where nothing is wrong"
 _NOTHING = Preset(
     name=AUTO,
     title="Nothing to repair",
@@ -30,14 +31,16 @@ _NOTHING = Preset(
 
 
 def preset_for(analysis: Analysis) -> Preset:
-    """The blend that the findings ask for; without any, one that leaves the sound as it is."""
-    return preset_for_weights(analysis.blend())
+    """As `preset_for_weights`, for what was found in a whole sound."""
+    return preset_for_weights(analysis.blend(), analysis.has_mix)
 
 
-def preset_for_weights(weights: Mapping[str, float]) -> Preset:
-    """The blend of these weights by type of artefact; for none, one that leaves the sound as it is."""
+def preset_for_weights(weights: Mapping[str, float], has_mix: bool) -> Preset:
+    """The blend of these weights by type of artefact. For none: with the song, general, which finds in it what is
+    missing where the detectors are not sure, and changes next to nothing where nothing is wrong; without the song, one
+    that leaves the sound as it is."""
     if not weights:
-        return _NOTHING
+        return replace(load_preset("general"), note=_UNSURE) if has_mix else _NOTHING
     blend = blend_presets(weights)
     chosen = f"chose {blend.name}"
     return replace(blend, note=f"{chosen}; {blend.note}" if blend.note else chosen)
@@ -89,6 +92,7 @@ class AutoStream:
         self._choice = LiveChoice(sample_rate, channels, has_mix, config or ChoiceConfig())
         self._make, self._wait = make_repairer, wait
         self._asked: Mapping[str, float] | None = None
+        self._has_mix = has_mix
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="stemprover-preset")
         self._closed = False
         self._coming: Future[tuple[Preset, DeltaStream | None]] | None = None
@@ -106,7 +110,7 @@ class AutoStream:
         weights = self._choice.process(block, mix)
         if self._choice.made and weights != self._asked and self._coming is None:
             self._asked = weights
-            self._coming = self._worker.submit(self._prepare, preset_for_weights(weights))
+            self._coming = self._worker.submit(self._prepare, preset_for_weights(weights, self._has_mix))
         if self._coming is not None and (self._wait or self._coming.done()):
             found, self._coming = self._coming, None
             try:

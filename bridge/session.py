@@ -462,7 +462,7 @@ class Stream:
         self._choosing = self._loop.create_task(self._go_over(weights))
 
     async def _go_over(self, weights: dict[str, float]) -> None:
-        preset = await self._read(preset_for_weights, weights)
+        preset = await self._read(preset_for_weights, weights, self.format.mix_channels > 0)
         if self.selected != AUTO or self.closed:
             return
 
