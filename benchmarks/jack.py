@@ -23,9 +23,9 @@ class Jack:
         self.probe = folder / "jack_probe"
         subprocess.run(["cc", "-O2", "-o", self.probe, PROBE, "-ljack"], check=True)
 
-    def play(self, sound: np.ndarray, timeout_s: float) -> tuple[np.ndarray, int]:
-        """Channels (2 or 4, n), stem and song, in real time; what comes back (2, n) from the same sample on, and the
-        latency that jalv tells JACK of."""
+    def play(self, sound: np.ndarray, timeout_s: float) -> tuple[np.ndarray, int, int]:
+        """Channels (2 or 4, n), stem and song, in real time; what comes back (2, n) from the same sample on, the
+        latency that jalv tells JACK of, and how often JACK left out a period since somebody was late."""
         files = self.folder / "in.raw", self.folder / "out.raw"
         np.ascontiguousarray(sound.T, "<f4").tofile(files[0])
         command = [str(self.probe), "stem", *map(str, files), str(len(sound))]
@@ -34,7 +34,7 @@ class Jack:
         )
         if shown.returncode:
             raise RuntimeError(f"jack_probe ended with {shown.returncode}: {shown.stderr} {self.log()}")
-        return np.fromfile(files[1], "<f4").reshape(-1, 2).T, int(shown.stdout.split()[1])
+        return np.fromfile(files[1], "<f4").reshape(-1, 2).T, int(shown.stdout.split()[1]), int(shown.stdout.split()[3])
 
     def log(self) -> str:
         """What server and host have printed."""

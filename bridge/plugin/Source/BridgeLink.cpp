@@ -7,7 +7,7 @@ namespace stemprover
 
 namespace
 {
-constexpr int flagOffline = 1, flagDiscontinuity = 2, statusLate = 1, errorNoStream = 7;
+constexpr int flagOffline = 1, flagDiscontinuity = 2, statusLate = 1, statusUntouched = 2, errorNoStream = 7;
 constexpr int mostInBlock = 2048;
 constexpr int64_t untilFirstWord = 4096; // samples of sound before anybody is spoken to: hosts try a plug-in with less
 constexpr int64_t mostUnderWay = 32768;
@@ -147,7 +147,8 @@ bool BridgeLink::step()
         }
         return busy;
     }
-    if (openRate != x.sampleRate || openChannels != x.channels || openCapacity != (int) x.sound.capacity())
+    if (openRate != x.sampleRate || openChannels != x.channels || openCapacity != (int) x.sound.capacity()
+        || (openSong != 0 && openSong != x.mixChannels))
     {
         close(); // another stream altogether
         nextTry = 0.0;
@@ -186,9 +187,10 @@ bool BridgeLink::connect()
 {
     if (! connection.open (port, 250))
     {
-        if (startsBridge.load() && now() - startedBridge > 30.0)
+        static std::atomic<double> startedAt { -1e9 }; // one bridge serves all instances
+        auto startedBridge = startedAt.load();
+        if (startsBridge.load() && now() - startedBridge > 30.0 && startedAt.compare_exchange_strong (startedBridge, now()))
         {
-            startedBridge = now();
             if (startBridge (port))
                 say (State::searching, "starting the bridge ...");
             else
@@ -201,7 +203,7 @@ bool BridgeLink::connect()
         return false;
     }
     frames.clear();
-    greeted = draining = heardBack = false;
+    greeted = draining = heardBack = toldUntouched = false;
     lastWord = now();
     hello();
     return true;
@@ -251,10 +253,14 @@ void BridgeLink::begin (bool anew)
     }
     else if (heard - start <= x.latency.blocks / 2 + untilFirstWord)
         first = start;
-    accepted = first;
-    sent = first;
+    // The model's frames lie as in a file that begins where the host began, however late the bridge came.
+    const auto inStep = [start] (int64_t position) { return start + std::max<int64_t> (0, position - start) / mostInBlock * mostInBlock; };
+    if (! goesOn)
+        first = inStep (first);
+    accepted = sent = first;
+    seamed = goesOn;
     if (goesOn) // the model hears again what was before the break, as far as there is any
-        sent = std::max (start, first - std::max<int64_t> (0, x.sound.capacity() - (heard - first) - 2 * mostInBlock));
+        sent = inStep (first - std::max<int64_t> (0, x.sound.capacity() - (heard - first) - 3 * mostInBlock));
     else
     {
         // Playback reads in the other order.
@@ -432,22 +438,43 @@ void BridgeLink::takeBlock (OscReader& reader)
         ++shown.late;
     }
     const auto first = position - bridgeLatency;
-    auto upTo = x.wetUpTo.load (std::memory_order_relaxed);
-    const auto from = std::max (first, accepted);
-    if (from > upTo || first + count <= upTo)
+    const auto upTo = x.wetUpTo.load (std::memory_order_relaxed);
+    if (std::max (first, accepted) > upTo)
+    {
+        lose ("the bridge has left out a block");
+        return;
+    }
+    const auto sample = [&, source = bytes] (int channel, int64_t at) {
+        const auto bits = juce::ByteOrder::littleEndianInt (source + ((at - first) * openChannels + channel) * (int64_t) sizeof (float));
+        float value;
+        std::memcpy (&value, &bits, sizeof (float));
+        return value;
+    };
+    if (status == statusUntouched && x.offline.load() && first >= accepted && ! toldUntouched)
+    {
+        toldUntouched = true;
+        writeLog ("the bridge's model fails: what is rendered is the sound as it came; see the bridge's log");
+        say (State::running, "the bridge's model fails; the sound stays as it came");
+    }
+    // What another stream has made before goes over into this one's within the last of it, which nobody has played yet.
+    const auto reserve = (int64_t) x.latency.reserve;
+    if (seamed)
+        for (auto at = std::max (first, accepted - reserve); at < std::min (first + count, accepted); ++at)
+            for (int c = 0; c < openChannels; ++c)
+            {
+                auto& old = x.wet.at (c, at);
+                old += (float) (at - accepted + reserve + 1) / (float) (reserve + 1) * (sample (c, at) - old);
+            }
+    if (first + count <= upTo)
         return;
     if (! heardBack)
         lateBefore = x.late.load(); // what went out before the bridge was there is no surprise
     heardBack = true;
     for (auto at = upTo; at < first + count; ++at)
         for (int c = 0; c < openChannels; ++c)
-        {
-            const auto bits = juce::ByteOrder::littleEndianInt (bytes + ((at - first) * openChannels + c) * (int64_t) sizeof (float));
-            float value;
-            std::memcpy (&value, &bits, sizeof (float));
-            x.wet.at (c, at) = value;
-        }
+            x.wet.at (c, at) = sample (c, at);
     x.wetUpTo.store (first + count, std::memory_order_release);
+    x.givenUp.store (false);
     progress.signal();
 }
 
@@ -536,7 +563,7 @@ bool BridgeLink::sendBlock()
         return false;
     auto count = std::min<int64_t> (heard - sent, mostInBlock);
     // The bridge waits half a block's duration for the model: long blocks are seldom late, and leave room for the host's.
-    count -= count % std::min (mostInBlock, x.latency.blocks / 4);
+    count -= count % std::min (mostInBlock, x.latency.chunk());
     int64_t change;
     Settings ahead;
     if (x.nextSettings (change, ahead) && change > sent && change < sent + mostInBlock)

@@ -84,7 +84,7 @@ private:
     std::vector<char> message, incoming;
     std::vector<float> interleaved;
 
-    bool greeted = false, draining = false, flushed = false, heardBack = false;
+    bool greeted = false, draining = false, flushed = false, heardBack = false, toldUntouched = false, seamed = false;
     int lateBefore = 0;
     int stream = 0, bridgeLatency = 0;
     double openRate = 0.0;
@@ -98,7 +98,7 @@ private:
     bool discontinuity = false;
     Settings told, wanted;
     bool toldAny = false, wantedAny = false;
-    double nextTry = 0.0, pause = 0.0, lastWord = 0.0, lastPing = 0.0, lastTold = 0.0, lastSound = 0.0, startedBridge = -1e9;
+    double nextTry = 0.0, pause = 0.0, lastWord = 0.0, lastPing = 0.0, lastTold = 0.0, lastSound = 0.0;
     int64_t lastHeard = 0;
     std::atomic<bool> startsBridge { true }, waiting { false };
 

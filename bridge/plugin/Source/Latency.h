@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -26,6 +27,12 @@ struct Latency
     }
 
     int total() const { return bridge + blocks; }
+
+    /** What is sent to the bridge at once, live, at least. */
+    int chunk() const { return blocks / 4; }
+
+    /** Of the host's blocks, live: what is played with one has come back before it. */
+    int longestBlock() const { return blocks - reserve - (chunk() - 1); }
 };
 
 } // namespace stemprover

@@ -155,15 +155,14 @@ void Parameters::load (const void* data, int size)
     const auto xml = juce::AudioProcessor::getXmlFromBinary (data, size);
     if (xml == nullptr || ! xml->hasTagName (state.state.getType()))
         return; // another plug-in's, or damaged: what is set stays
-    const auto tree = juce::ValueTree::fromXml (*xml);
+    auto tree = juce::ValueTree::fromXml (*xml);
     // In the session's order, so that its automation finds each place under its name wherever that is still free.
     for (const auto& one : tree.getChildWithName (table))
         presets.placeOf (one[nameOf].toString());
+    // The name counts, not the place that it had; a name for which there is no place any more is general.
+    const auto number = juce::jmax (0, presets.placeOf (tree[chosen].toString()));
+    tree.getChildWithProperty ("id", preset).setProperty ("value", number, nullptr);
     state.replaceState (tree);
-    const auto number = presets.placeOf (tree[chosen].toString());
-    if (number >= 0)
-        if (auto* parameter = state.getParameter (preset))
-            parameter->setValueNotifyingHost (parameter->convertTo0to1 ((float) number));
 }
 
 } // namespace stemprover

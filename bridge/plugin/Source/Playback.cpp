@@ -42,7 +42,7 @@ void Playback::prepare (double sampleRate, int channels, int mixChannels, int ma
             dryPointers.push_back (channel.data());
     }
     const auto straight = (float) (1.0 / (0.02 * sampleRate));
-    share.step = 1.0f / (float) x.latency.reserve;
+    share.step = audible.step = 1.0f / (float) x.latency.reserve;
     amount.step = gain.step = straight;
     restart();
 }
@@ -87,9 +87,10 @@ void Playback::process (float* const* stem, const float* const* song, int count,
         const auto start = x.start.load (std::memory_order_relaxed);
         const auto needed = first + now + x.latency.reserve;
         x.due.store (first, std::memory_order_release);
-        auto failed = false;
-        if (x.offline.load (std::memory_order_relaxed) && first + now > start)
-            failed = ! wait (needed);
+        const auto wanted = first + now > start && ! (controls.bypass && amount.value == 0.0f);
+        const auto waits = wanted && x.offline.load (std::memory_order_relaxed);
+        if (waits)
+            wait (needed);
 
         // The order of these two loads pairs with the worker's stores (BridgeLink::begin).
         const auto upTo = x.wetUpTo.load (std::memory_order_acquire);
@@ -97,16 +98,20 @@ void Playback::process (float* const* stem, const float* const* song, int count,
         const auto ready = upTo >= needed && (from <= first || from <= start);
         if (ready)
             held = upTo;
+        const auto silent = waits && ! ready && silenceOnFailure;
         if (first + now > start)
         {
             if (fresh)
+            {
                 share.value = ready ? 1.0f : 0.0f;
+                audible.value = silent ? 0.0f : 1.0f;
+            }
             fresh = false;
             everReady = everReady || ready;
             if (! ready && everReady && ! controls.bypass)
                 x.late.fetch_add (1, std::memory_order_relaxed);
         }
-        giveOut (part, now, controls, ready, failed && silenceOnFailure);
+        giveOut (part, now, controls, ready, silent);
     }
 }
 
@@ -155,7 +160,7 @@ void Playback::giveOut (float* const* stem, int count, const Controls& controls,
     {
         const auto position = first + i;
         const auto mix = share.towards (shareTarget) * amount.towards (amountTarget);
-        const auto level = gain.towards (gainTarget);
+        const auto volume = gain.towards (gainTarget) * audible.towards (silent ? 0.0f : 1.0f);
         for (int c = 0; c < x.channels; ++c)
         {
             const auto dry = position < start ? 0.0f : x.sound.at (c, position);
@@ -166,7 +171,7 @@ void Playback::giveOut (float* const* stem, int count, const Controls& controls,
                 const auto wet = x.wet.at (c, position);
                 out = mix == 1.0f ? wet : dry + mix * (wet - dry);
             }
-            stem[c][i] = silent ? 0.0f : level == 1.0f ? out : level * out;
+            stem[c][i] = volume == 1.0f ? out : volume * out;
         }
     }
     if (watch)

@@ -114,7 +114,7 @@ private:
     void giveOut (float* const* stem, int count, const Controls&, bool ready, bool silent);
 
     Exchange& x;
-    Ramp share, amount, gain;
+    Ramp share, amount, gain, audible;
     bool fresh = true; // nothing has been heard yet that would have to be faded
     bool everReady = false;
     int64_t held = Exchange::nowhere; // wet sound up to here is there, whatever the worker does next

@@ -136,9 +136,10 @@ void Processor::run (juce::AudioBuffer<float>& buffer, bool bypassed)
 
 juce::String Processor::trouble() const
 {
-    if (! isNonRealtime() && largest.load() > exchange.latency.blocks && exchange.latency.blocks > 0)
+    const auto longest = exchange.latency.longestBlock();
+    if (! isNonRealtime() && exchange.latency.blocks > 0 && largest.load() > longest)
         return "blocks of " + juce::String (largest.load()) + " samples are too long to be repaired live; up to "
-               + juce::String (exchange.latency.blocks) + " are";
+               + juce::String (longest) + " are";
     return {};
 }
 

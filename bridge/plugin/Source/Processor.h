@@ -36,7 +36,11 @@ public:
     const juce::String getProgramName (int) override { return "Default"; }
     void changeProgramName (int, const juce::String&) override {}
     void getStateInformation (juce::MemoryBlock& into) override { parameters.save (into); }
-    void setStateInformation (const void* data, int size) override { parameters.load (data, size); }
+    void setStateInformation (const void* data, int size) override
+    {
+        parameters.load (data, size);
+        ++presetsChanged;
+    }
 
     /** For the editor. */
     BridgeLink::Report report() const { return link.report(); }

@@ -1,10 +1,14 @@
 #include "Start.h"
 
+#include <algorithm>
 #include <iostream>
+#include <mutex>
+#include <vector>
 
 #if JUCE_LINUX || JUCE_MAC || JUCE_BSD
  #include <fcntl.h>
  #include <spawn.h>
+ #include <sys/wait.h>
  #include <unistd.h>
 extern char** environ;
 #endif
@@ -71,10 +75,17 @@ bool startBridge (int port)
    #ifdef POSIX_SPAWN_SETSID
     posix_spawnattr_setflags (&attributes, POSIX_SPAWN_SETSID);
    #endif
+    static std::mutex mutex;
+    static std::vector<pid_t> started;
+    const std::lock_guard<std::mutex> hold (mutex);
+    started.erase (std::remove_if (started.begin(), started.end(), [] (pid_t one) { return waitpid (one, nullptr, WNOHANG) != 0; }),
+                   started.end());
     pid_t child = 0;
     const auto failed = posix_spawn (&child, arguments[0], &files, &attributes, arguments.data(), environ);
     posix_spawn_file_actions_destroy (&files);
     posix_spawnattr_destroy (&attributes);
+    if (failed == 0)
+        started.push_back (child);
     return failed == 0;
    #else
     juce::ChildProcess process;
