@@ -41,6 +41,17 @@ class Jack:
         return "".join((self.folder / name).read_text(errors="replace")[-2000:] for name in ("jackd.log", "jalv.log"))
 
 
+def may_be_real_time() -> bool:
+    """Whether this process may ask for a real-time priority."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+    except PermissionError:
+        return False
+    os.sched_setscheduler(0, *before)
+    return True
+
+
 @contextlib.contextmanager
 def jack(folder: Path, lv2: Path, port: int, period: int, rate: int = 48000) -> Iterator[Jack]:
     """The server at this period, and jalv in it, talking to the bridge on `port`."""
@@ -54,7 +65,7 @@ def jack(folder: Path, lv2: Path, port: int, period: int, rate: int = 48000) -> 
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         commands = {
-            "jackd": ["jackd", "-r", "-d", "dummy", "-r", str(rate), "-p", str(period)],
+            "jackd": ["jackd", "-R" if may_be_real_time() else "-r", "-d", "dummy", "-r", str(rate), "-p", str(period)],
             "jalv": ["jalv", "-n", "stem", "-x", URI],
         }
         for name, command in commands.items():

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pythonosc.udp_client import SimpleUDPClient
 from rich.console import Console
 from rich.table import Table
 
 from ..bridge.client import Client
 from ..bridge.plugin_folders import BUILT
-from ..bridge.protocol import ROOT
+from ..bridge.protocol import encode
 from .bridge import BRIDGE, RATE, bridge, process
 from .jack import jack
 from .speed import MODEL_RATE, excerpt
@@ -99,7 +99,8 @@ def live(minutes: float, period: int) -> tuple[int, int, str]:
                 (one,) = json.loads(control.request("/status", "")[1])["streams"]
                 return dict(one)
 
-            SimpleUDPClient("127.0.0.1", port).send_message(f"{ROOT}/stream/{stream()['stream']}/quality", "draft")
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+                one.sendto(encode(f"/stream/{stream()['stream']}/quality", "s", "draft"), ("127.0.0.1", port))
             time.sleep(2.0)
             before = stream()
             assert before["quality"] == "draft"
