@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from stemprover.benchmarks.jack import URI
 
 TICKS = 282_240_000  # superclocks a second
 LIBRARIES = Path("/usr/lib/ardour7")
-NAMES = {"LV2": "https://stemprover.invalid/plugin", "VST3": "ABCDEF019182FAEB5370767253707631"}
+NAMES = {"LV2": URI, "VST3": "ABCDEF019182FAEB5370767253707631"}
 
 BUILD = """
 AudioEngine:set_backend("None (Dummy)", "stemprover", "")

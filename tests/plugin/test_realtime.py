@@ -40,13 +40,14 @@ for channels in (2, 4, 1):
             plugin.preset = "bleed"
         if number == 100:
             plugin.wet, plugin.bypass = 40.0, number % 2 == 0
-        heard.append(np.abs(plugin.process(stem[:, at:at + 256], rate, buffer_size=2048, reset=False)).sum())
+        heard.append(plugin.process(stem[:, at:at + 256], rate, buffer_size=2048, reset=False))
     ran = guard.guard_blocks() - blocks
     bad = guard.guard_count() - before
     assert ran >= 180, ran
     assert bad == 0, f"{bad} in {ran} blocks, the last one {guard.guard_last().decode()}"
     print(channels, "channels:", ran, "blocks,", bad, "calls")
-assert sum(heard) > 0
+loudest = [float(np.abs(out).max()) for out in heard if out.size]
+assert max(loudest) > 0.1, loudest[-5:]
 """
 
 
@@ -62,5 +63,4 @@ def test_the_audio_thread_allocates_and_locks_nothing(
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert shown.returncode == 0, shown.stdout[-1000:] + shown.stderr[-3000:]
-        assert bridge.call(lambda: bridge.hub.status_json()) is not None
     assert shown.stdout.count(" 0 calls") == 3

@@ -99,7 +99,6 @@ private:
     struct Ramp
     {
         float value = 1.0f, step = 1.0f;
-        bool still (float target) const { return value == target; }
         float towards (float target)
         {
             if (value < target)
