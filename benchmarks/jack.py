@@ -18,10 +18,27 @@ URI = "https://stemprover.invalid/plugin"
 class Jack:
     """A server of its own, with jalv as client `stem`."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder, self.environment = folder, environment
+    def __init__(self, folder: Path, environment: dict[str, str], jalv: subprocess.Popen[bytes]) -> None:
+        self.folder, self.environment, self._jalv = folder, environment, jalv
         self.probe = folder / "jack_probe"
         subprocess.run(["cc", "-O2", "-o", self.probe, PROBE, "-ljack"], check=True)
+
+    def tell(self, line: str) -> None:
+        """A line for jalv's prompt: `set enabled 0`, `preset URI`."""
+        assert self._jalv.stdin is not None
+        self._jalv.stdin.write(line.encode() + b"\n")
+        self._jalv.stdin.flush()
+
+    def set_period(self, frames: int) -> None:
+        """Another period, while everything runs."""
+        subprocess.run(["jack_bufsize", str(frames)], env=self.environment, check=True, capture_output=True, timeout=30)
+
+    def open_and_close(self) -> None:
+        """One more jalv, for as long as it takes to load the plug-in. Raises CalledProcessError where it fails."""
+        command = ["jalv", "-n", "other", "-x", URI]
+        subprocess.run(
+            command, env=self.environment, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+        )
 
     def play(self, sound: np.ndarray, timeout_s: float) -> tuple[np.ndarray, int, int]:
         """Channels (2 or 4, n), stem and song, in real time; what comes back (2, n) from the same sample on, the
@@ -54,9 +71,10 @@ def may_be_real_time() -> bool:
 
 @contextlib.contextmanager
 def jack(folder: Path, lv2: Path, port: int, period: int, rate: int = 48000) -> Iterator[Jack]:
-    """The server at this period, and jalv in it, talking to the bridge on `port`."""
+    """The server at this period, and jalv in it, talking to the bridge on `port`. LV2 bundles that are in the folder's
+    lv2/ are found."""
     bundles = folder / "lv2"
-    bundles.mkdir()
+    bundles.mkdir(exist_ok=True)
     (bundles / lv2.name).symlink_to(lv2)
     environment = {
         **os.environ, "JACK_DEFAULT_SERVER": f"stemprover-{os.getpid()}-{period}", "LV2_PATH": str(bundles),
@@ -77,7 +95,7 @@ def jack(folder: Path, lv2: Path, port: int, period: int, rate: int = 48000) -> 
             time.sleep(1.0)
             if process.poll() is not None:
                 raise RuntimeError(f"{name} has ended: {(folder / f'{name}.log').read_text()}")
-        yield Jack(folder, environment)
+        yield Jack(folder, environment, process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

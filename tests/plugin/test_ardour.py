@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from ardour import Session
 from bridges import running
 from fakes import FakeModelRepairer
 from hosts import needs
+from stemprover.benchmarks.ardour import Session
 from stemprover.engine.repair import Repairer
 from stemprover.engine.stream import DeltaStream
 

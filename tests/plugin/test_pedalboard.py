@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -249,26 +250,34 @@ def test_without_a_bridge_offline_fails_visibly(load: Load, tmp_path: Path, capf
     assert not plugin.process(stem, 44100).any()
 
 
-def test_offline_a_bridge_that_dies_and_comes_back_is_waited_for(load: Load) -> None:
-    stem, port = noise(8.0, 44100), free_port()
-    stop, out = threading.Event(), []
+@contextlib.contextmanager
+def dying(first: FakeModelRepairer, after_s: float, gone_s: float) -> Iterator[int]:
+    """A bridge that is killed after a while, and another one on its port some time later."""
+    port, there, stop = free_port(), threading.Event(), threading.Event()
 
     def bridges() -> None:
-        with running(FakeModelRepairer({"general": 1.0}, pause_s=0.01), port=port):
-            time.sleep(0.5)
-        time.sleep(0.6)
+        with running(first, port=port):
+            there.set()
+            time.sleep(after_s)
+        time.sleep(gone_s)
         with running(FakeModelRepairer({"general": 1.0}), port=port):
             stop.wait(30)
 
     thread = threading.Thread(target=bridges)
     thread.start()
     try:
-        time.sleep(0.2)
-        out.append(load(port).process(stem, 44100, buffer_size=512))
+        assert there.wait(10)
+        yield port
     finally:
         stop.set()
         thread.join()
-    np.testing.assert_array_equal(out[0][:, :-TAIL], 2 * stem[:, :-TAIL])
+
+
+def test_offline_a_bridge_that_dies_and_comes_back_is_waited_for(load: Load) -> None:
+    stem = noise(8.0, 44100)
+    with dying(FakeModelRepairer({"general": 1.0}, pause_s=0.01), after_s=0.5, gone_s=0.6) as port:
+        out = load(port).process(stem, 44100, buffer_size=512)
+    np.testing.assert_array_equal(out[:, :-TAIL], 2 * stem[:, :-TAIL])
 
 
 def live(plugin: Any, sound: np.ndarray, rate: int, block: int) -> np.ndarray:
@@ -284,26 +293,10 @@ def live(plugin: Any, sound: np.ndarray, rate: int, block: int) -> np.ndarray:
 
 
 def test_live_a_bridge_that_dies_is_never_silence_nor_a_click(load: Load) -> None:
-    rate, port = 44100, free_port()
+    rate = 44100
     sound = tones(7.0, rate)
-    stop, phases = threading.Event(), []
-
-    def bridges() -> None:
-        with running(FakeModelRepairer({"general": 1.0}), port=port):
-            time.sleep(2.5)
-        phases.append("gone")
-        time.sleep(1.0)
-        with running(FakeModelRepairer({"general": 1.0}), port=port):
-            stop.wait(30)
-
-    thread = threading.Thread(target=bridges)
-    thread.start()
-    try:
-        time.sleep(0.3)
+    with dying(FakeModelRepairer({"general": 1.0}), after_s=2.5, gone_s=1.0) as port:
         out = live(load(port, live=True), sound, rate, 512)
-    finally:
-        stop.set()
-        thread.join()
     given = sound[:, : out.shape[1]]
     # In phase all the time: what comes out is the sound, or up to twice of it.
     away = given[:, 1000:] * (np.abs(given[:, 1000:]) > 0.05)
@@ -400,13 +393,14 @@ def test_the_bridge_is_started_where_it_is_installed(
     command, note = tmp_path / "stemprover", tmp_path / "started"
     command.write_text(f'#!/bin/sh\necho $$ "$@" > {note}\nexec {sys.executable} -m stemprover "$@"\n')
     command.chmod(0o755)
-    plugin = load(port, timeout_s=60)
-    monkeypatch.setenv("STEMPROVER_OFFLINE_TIMEOUT_S", "0.5")
+    load(port, timeout_s=0.5)
     monkeypatch.setenv("STEMPROVER_COMMAND", str(command))
-    other = pedalboard.load_plugin(str(vst3))
-    other.start_bridge = False
-    other.process(stem, 44100)
+    plugin = pedalboard.load_plugin(str(vst3))
+    plugin.start_bridge = False
+    plugin.process(stem, 44100)
     assert not note.exists(), "not where it is not wanted"
+    monkeypatch.setenv("STEMPROVER_OFFLINE_TIMEOUT_S", "60")
+    plugin = pedalboard.load_plugin(str(vst3))
     try:
         out = plugin.process(stem, 44100)
         words = note.read_text().split()[1:]

@@ -1,8 +1,8 @@
 #pragma once
 
-#include "Connection.h"
-#include "Osc.h"
+#include "BridgeClient.h"
 #include "Playback.h"
+#include "Stream.h"
 
 #include <juce_core/juce_core.h>
 #include <juce_events/juce_events.h>
@@ -10,9 +10,9 @@
 namespace stemprover
 {
 
-/** The worker: owns the connection to the bridge, sends what the host plays and puts what comes back in its place. It
-    says nothing to anybody before the host has played a few thousand samples, so scanning and loading stay silent. */
-class BridgeLink : private juce::Thread
+/** The worker: reaches the bridge, keeps a stream with it, starts over where either ends, and knows how it goes. It says
+    nothing to anybody before the host has played a few thousand samples, so scanning and loading stay silent. */
+class BridgeLink : private juce::Thread, private BridgeClient::Listener
 {
 public:
     enum class State
@@ -55,50 +55,34 @@ private:
     void run() override;
     bool step();
     bool connect();
-    void hello();
-    void begin (bool anew);
     void close();
-    void lose (const juce::String& why);
-    bool receive();
-    void hear (OscReader&);
-    void takeBlock (OscReader&);
-    bool sendSettings();
-    void sendPreset (const Settings&);
-    bool sendBlock();
-    void write (OscWriter&);
-    bool wantsSong() const;
-    bool listensWrongly() const;
+    void closeAndTry (double inSeconds);
+
+    void streamOpened() override;
+    void blockCame (const BridgeClient::Block&) override;
+    void flushed() override { hasFlushed = true; }
+    void loadTold (float load) override;
+    void presetsTold (const juce::StringArray& names) override { presetsFound (names); }
+    void refused (const juce::String& why) override;
+    void lost (const juce::String& why) override;
+
     void say (State, const juce::String& message = {});
 
     Exchange& x;
-    const std::function<juce::String (int)> nameOf;
     const std::function<void (const juce::StringArray&)> presetsFound;
     const int port;
-    const juce::String token;
-    const double patience; // in seconds
+    const juce::String command; // that starts a bridge, where it is not to be looked for
+    const double patience;      // in seconds
 
     juce::CriticalSection inUse;
     juce::WaitableEvent progress;
-    Connection connection;
-    FrameReader frames;
-    std::vector<char> message, incoming;
-    std::vector<float> interleaved;
+    BridgeClient client;
+    Stream stream;
 
-    bool greeted = false, draining = false, flushed = false, heardBack = false, toldUntouched = false, seamed = false;
+    bool draining = false, hasFlushed = false; // what is under way is waited for, then another stream is opened
+    bool heardBack = false, toldUntouched = false;
     int lateBefore = 0;
-    int stream = 0, bridgeLatency = 0;
-    double openRate = 0.0;
-    int openChannels = 0, openSong = 0, openCapacity = 0;
-    int64_t opened = 0;                 // Exchange::heard when the stream was opened
-    int64_t begun = Exchange::nowhere;  // Exchange::start of the run that is sent
-    int64_t sent = 0, answered = 0;     // positions
-    int64_t accepted = 0;               // wet sound counts from here on
-    int sequence = 0, request = 0;
-    int unacknowledged = 0;
-    bool discontinuity = false;
-    Settings told, wanted;
-    bool toldAny = false, wantedAny = false;
-    double nextTry = 0.0, pause = 0.0, lastWord = 0.0, lastPing = 0.0, lastTold = 0.0, lastSound = 0.0;
+    double nextTry = 0.0, pause = 0.0, lastSound = 0.0;
     int64_t lastHeard = 0;
     std::atomic<bool> startsBridge { true }, waiting { false };
 

@@ -92,7 +92,7 @@ void Playback::process (float* const* stem, const float* const* song, int count,
         if (waits)
             wait (needed);
 
-        // The order of these two loads pairs with the worker's stores (BridgeLink::begin).
+        // The order of these two loads pairs with the worker's stores (Stream::begin).
         const auto upTo = x.wetUpTo.load (std::memory_order_acquire);
         const auto from = x.wetFrom.load (std::memory_order_acquire);
         const auto ready = upTo >= needed && (from <= first || from <= start);

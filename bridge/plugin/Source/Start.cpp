@@ -32,9 +32,6 @@ static juce::File settingsFolder()
 
 static juce::String findCommand()
 {
-    const auto given = juce::SystemStats::getEnvironmentVariable ("STEMPROVER_COMMAND", {});
-    if (given.isNotEmpty())
-        return given;
     const auto noted = settingsFolder().getChildFile ("command").loadFileAsString().trim();
     if (noted.isNotEmpty() && juce::File::isAbsolutePath (noted) && juce::File (noted).existsAsFile())
         return noted;
@@ -52,9 +49,9 @@ static juce::String findCommand()
     return {};
 }
 
-bool startBridge (int port)
+bool startBridge (int port, const juce::String& given)
 {
-    const auto command = findCommand();
+    const auto command = given.isNotEmpty() ? given : findCommand();
     if (command.isEmpty())
         return false;
    #if JUCE_LINUX || JUCE_MAC || JUCE_BSD

@@ -6,8 +6,8 @@ namespace stemprover
 {
 
 /** Starts `stemprover serve` on a port, as a process of its own that outlives the host. False where it is not installed:
-    it is looked for in STEMPROVER_COMMAND, in the file that `stemprover plugin install` writes, and on the PATH. */
-bool startBridge (int port);
+    where no command is given, it is looked for in the file that `stemprover plugin install` writes, and on the PATH. */
+bool startBridge (int port, const juce::String& command);
 
 /** A line into the plug-in's log and onto the error stream. Not for the audio thread, but offline. */
 void writeLog (const juce::String& line);

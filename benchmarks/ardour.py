@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from stemprover.benchmarks.jack import URI
+
+from .jack import URI
 
 TICKS = 282_240_000  # superclocks a second
 LIBRARIES = Path("/usr/lib/ardour7")
@@ -23,13 +24,26 @@ local session = create_session("{folder}", "{name}", {rate})
 assert(session, "no session")
 session:new_audio_track(2, 2, nil, 1, "Stem", ARDOUR.PresentationInfo.max_order, ARDOUR.TrackMode.Normal, true)
 session:new_audio_track(2, 2, nil, 1, "Other", ARDOUR.PresentationInfo.max_order, ARDOUR.TrackMode.Normal, true)
+local other = session:route_by_name("Other")
 local plugin = ARDOUR.LuaAPI.new_plugin(session, "{uri}", ARDOUR.PluginType.{kind}, "")
 assert(not plugin:isnil(), "no plug-in")
 local track = session:route_by_name("Stem")
 assert(track:add_processor_by_index(plugin, 0, nil, true) == 0, "not added")
+{more}
 session:save_state("")
 close_session()
 quit()
+"""
+
+
+SIDE_CHAIN = """
+assert(track:add_sidechain(plugin), "no side-chain")
+local send = ARDOUR.LuaAPI.new_send(session, other, other:amp())
+assert(not send:isnil(), "no send")
+local from, to = send:to_send():output(), plugin:to_plugininsert():sidechain_input()
+for i = 0, 1 do
+  from:nth(i):connect(to:nth(i):name())
+end
 """
 
 
@@ -62,12 +76,14 @@ class Session:
                 env={**self.environment, **{name: str(path) for name, path in paths.items()}}, check=True,
             )  # fmt: skip
 
-    def build(self, stem: np.ndarray, other: np.ndarray) -> None:
-        """Stem (2, n) on the track with the plug-in, and what is on the track beside it."""
+    def build(self, stem: np.ndarray, other: np.ndarray, *, side_chain: bool = False) -> None:
+        """Stem (2, n) on the track with the plug-in, and what is on the track beside it, which its side-chain hears where
+        that is wanted."""
         script = self.folder / "build.lua"
         text = BUILD.format(
-            folder=self.folder / "session", name="session", rate=self.rate, uri=NAMES[self.kind], kind=self.kind
-        )
+            folder=self.folder / "session", name="session", rate=self.rate, uri=NAMES[self.kind], kind=self.kind,
+            more=SIDE_CHAIN if side_chain else "",
+        )  # fmt: skip
         script.write_text(text)
         self._run("ardour7-lua", script)
         path = self.folder / "session" / "session.ardour"
