@@ -24,26 +24,36 @@ local session = create_session("{folder}", "{name}", {rate})
 assert(session, "no session")
 session:new_audio_track(2, 2, nil, 1, "Stem", ARDOUR.PresentationInfo.max_order, ARDOUR.TrackMode.Normal, true)
 session:new_audio_track(2, 2, nil, 1, "Other", ARDOUR.PresentationInfo.max_order, ARDOUR.TrackMode.Normal, true)
-local other = session:route_by_name("Other")
+local place = session:route_by_name("Stem")
+{bus}
 local plugin = ARDOUR.LuaAPI.new_plugin(session, "{uri}", ARDOUR.PluginType.{kind}, "")
 assert(not plugin:isnil(), "no plug-in")
-local track = session:route_by_name("Stem")
-assert(track:add_processor_by_index(plugin, 0, nil, true) == 0, "not added")
-{more}
+assert(place:add_processor_by_index(plugin, 0, nil, true) == 0, "not added")
+{pins}
+for number, value in pairs({{{parameters}}}) do
+  assert(ARDOUR.LuaAPI.set_processor_param(plugin, number, value), "parameter " .. number)
+end
 session:save_state("")
 close_session()
 quit()
 """
 
 
-SIDE_CHAIN = """
-assert(track:add_sidechain(plugin), "no side-chain")
-local send = ARDOUR.LuaAPI.new_send(session, other, other:amp())
-assert(not send:isnil(), "no send")
-local from, to = send:to_send():output(), plugin:to_plugininsert():sidechain_input()
-for i = 0, 1 do
-  from:nth(i):connect(to:nth(i):name())
+# The plug-in on a bus of four channels, to which both tracks go and nowhere else: Ardour 7 gives a side-chain's send as
+# late as what comes out of the plug-in.
+BUS = """
+place = session:new_audio_route(4, 2, nil, 1, "Repair", ARDOUR.PresentationInfo.Flag.AudioBus,
+                                ARDOUR.PresentationInfo.max_order):front()
+"""
+PINS = """
+local audio = ARDOUR.DataType("audio")
+assert(place:customize_plugin_insert(plugin, 1, ARDOUR.ChanCount(audio, 2), ARDOUR.ChanCount(audio, 4)), "no four pins")
+local map = ARDOUR.ChanMapping()
+for i = 0, 3 do
+  map:set(audio, i, i)
 end
+plugin:to_plugininsert():set_input_map(0, map)
+place:panner_shell():set_bypassed(true)
 """
 
 
@@ -76,13 +86,14 @@ class Session:
                 env={**self.environment, **{name: str(path) for name, path in paths.items()}}, check=True,
             )  # fmt: skip
 
-    def build(self, stem: np.ndarray, other: np.ndarray, *, side_chain: bool = False) -> None:
-        """Stem (2, n) on the track with the plug-in, and what is on the track beside it, which its side-chain hears where
-        that is wanted."""
+    def build(self, stem: np.ndarray, other: np.ndarray, *, bus: bool = False, preset: float | None = None) -> None:
+        """Stem (2, n) on the track with the plug-in, and what is on the track beside it; or both on their way to a bus
+        with the plug-in, where the second is the song that its side-chain hears. The preset as the host has it."""
         script = self.folder / "build.lua"
         text = BUILD.format(
             folder=self.folder / "session", name="session", rate=self.rate, uri=NAMES[self.kind], kind=self.kind,
-            more=SIDE_CHAIN if side_chain else "",
+            bus=BUS if bus else "", pins=PINS if bus else "",
+            parameters="" if preset is None else f"[0] = {preset}",
         )  # fmt: skip
         script.write_text(text)
         self._run("ardour7-lua", script)
@@ -112,6 +123,8 @@ class Session:
             }  # fmt: skip
             ET.SubElement(playlist, "Region", region)
             number += 3
+        if bus:
+            _to_the_bus(root)
         span = {
             "id": str(number), "name": "session", "start": "a0", "end": f"a{length}", "flags": "IsSessionRange",
             "locked": "0", "timestamp": "0", "cue": "0",
@@ -149,3 +162,20 @@ def _part(root: ET.Element, name: str) -> ET.Element:
     found = root.find(name)
     assert found is not None, name
     return found
+
+
+def _to_the_bus(root: ET.Element) -> None:
+    """The tracks' outputs to its four inputs and nowhere else, and its first two outputs to the master bus."""
+    wires = {
+        f"{name}/audio_out {i % 2 + 1}": f"Repair/audio_in {i + 1}"
+        for i, name in enumerate(["Stem"] * 2 + ["Other"] * 2)
+    }
+    wires |= {f"Repair/audio_out {i}": f"Master/audio_in {i}" for i in (1, 2)}
+    ports = {port.attrib["name"]: port for port in root.iter("Port") if "/audio_" in port.get("name", "")}
+    for name, port in ports.items():
+        if name in wires or name in wires.values() or name.startswith("Repair/"):
+            for old in port.findall("Connection"):
+                port.remove(old)
+    for one, other in wires.items():
+        ET.SubElement(ports[one], "Connection", {"other": other})
+        ET.SubElement(ports[other], "Connection", {"other": one})

@@ -4,6 +4,7 @@ what should come out of the first, and what is left is looked at."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,3 +79,24 @@ def test_the_export_is_what_repair_gives(
     wanted = Repairer(bundle=lively_bundle, jobs=1).process(begun, 44100)[:, silence:]
     np.testing.assert_allclose(out[:, : stem.shape[1]], wanted, atol=1e-4)
     assert np.abs(wanted - stem).max() > 1e-2, "there was something to repair"
+
+
+def test_the_song_is_heard(session: Session) -> None:
+    rng = np.random.default_rng(0)
+    stem, song = (0.1 * rng.standard_normal((2, 4 * 44100)).astype(np.float32) for _ in range(2))
+    session.build(stem, song, bus=True)
+    with running(FakeModelRepairer({"general": 1.0}, mix_gain=0.5)) as bridge:
+        out = session.export(bridge.port).sound
+    wanted = 2 * stem + 0.5 * song
+    np.testing.assert_allclose(out[:, EDGE : stem.shape[1] - EDGE], wanted[:, EDGE:-EDGE], atol=1e-5)
+
+
+def test_the_preset_is_saved_with_the_session(
+    vst3: Path, tmp_path: Path, plugin_environment: Callable[..., None]
+) -> None:
+    session = Session(tmp_path, vst3)  # scripts reach a VST3's parameters, and no properties of an LV2
+    stem = (0.1 * np.random.default_rng(0).standard_normal((2, 2 * 44100))).astype(np.float32)
+    session.build(stem, np.zeros_like(stem), preset=4 / 47)
+    with running(FakeModelRepairer({"general": 1.0, "bleed": 2.0})) as bridge:
+        out = session.export(bridge.port).sound
+    np.testing.assert_allclose(out[:, EDGE : stem.shape[1] - EDGE], 3 * stem[:, EDGE:-EDGE], atol=1e-5)
