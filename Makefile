@@ -70,7 +70,7 @@ programs:
 # What the plug-in is built with, and the hosts that it is tested in. Where apt may install them, that is done.
 PLUGIN := bridge/plugin
 PLUGIN_PACKAGES := juce-modules-source cmake g++ pkg-config libasound2-dev lv2-dev
-HOST_PACKAGES := ardour jalv jackd2 libjack-jackd2-dev xvfb
+HOST_PACKAGES := ardour jalv jackd2 libjack-jackd2-dev sordi xvfb
 
 plugin:
 	cmake -S $(PLUGIN) -B $(PLUGIN)/build -DCMAKE_BUILD_TYPE=Release >/dev/null 2>&1 \
@@ -92,11 +92,11 @@ plugin-or-not:
 	$(MAKE) --no-print-directory plugin || echo "no plug-in: its tests are skipped"
 
 hosts:
-	command -v ardour7-lua >/dev/null && command -v jalv >/dev/null && command -v jackd >/dev/null && command -v Xvfb >/dev/null \
+	command -v ardour7-lua >/dev/null && command -v jalv >/dev/null && command -v jackd >/dev/null && command -v sord_validate >/dev/null && command -v Xvfb >/dev/null \
 		&& test -e /usr/include/jack/jack.h \
 		|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -q \
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(HOST_PACKAGES); } \
-		|| echo "no Ardour, jalv, jackd or Xvfb: their tests are skipped"
+		|| echo "no Ardour, jalv, jackd, sord_validate or Xvfb: their tests are skipped"
 
 pytest: $(READY) programs plugin-or-not hosts
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)

@@ -92,10 +92,19 @@ def jack(folder: Path, lv2: Path, port: int, period: int, rate: int = 48000) -> 
                 command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
             )
             stack.callback(_end, process)
-            time.sleep(1.0)
-            if process.poll() is not None:
-                raise RuntimeError(f"{name} has ended: {(folder / f'{name}.log').read_text()}")
+            _until_there(process, {"jackd": "system:", "jalv": "stem:"}[name], environment, folder / f"{name}.log")
         yield Jack(folder, environment, process)
+
+
+def _until_there(process: subprocess.Popen[bytes], port: str, environment: dict[str, str], log: Path) -> None:
+    """Waits for a port of this name. Raises RuntimeError where the process ends, or takes longer than ten seconds."""
+    deadline = time.monotonic() + 10
+    while process.poll() is None and time.monotonic() < deadline:
+        ports = subprocess.run(["jack_lsp"], env=environment, capture_output=True, text=True, timeout=30, check=False)
+        if port in ports.stdout:
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"no {port} in JACK: {log.read_text(errors='replace')}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

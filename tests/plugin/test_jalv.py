@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pedalboard
 import pytest
 from bridges import running
 from fakes import FakeModelRepairer
 from hosts import needs
-from stemprover.benchmarks.jack import Jack, jack
+from stemprover.benchmarks.jack import URI, Jack, jack
 from stemprover.bridge.contract import latency_bound
 from stemprover.engine.repair import Repairer
 
@@ -56,14 +60,19 @@ def test_the_round_trip_is_the_reported_latency_plus_the_hosts_own(lv2: Path, tm
     assert (np.abs(there - (2 * stem + 0.5 * song)[:, : there.shape[1]]) < 1e-3).mean() > 0.5, "and mostly repaired"
 
 
+def comes_back(host: Jack, stem: np.ndarray, delay: int) -> None:
+    """Asserts that it does, sample by sample; up to six times, as above."""
+    for _ in range(6):
+        out, _, _ = host.play(stem, 60)
+        if np.array_equal(out[:, delay:], stem[:, :-delay]):
+            break
+    np.testing.assert_array_equal(out[:, delay:], stem[:, :-delay])
+
+
 def test_without_a_bridge_it_is_the_sound_as_late(lv2: Path, tmp_path: Path) -> None:
     stem = np.random.default_rng(0).standard_normal((2, 2 * RATE)).astype(np.float32)
     with jack(tmp_path, lv2, 9, 256) as host:
-        for _ in range(6):  # as above
-            out, _, _ = host.play(stem, 60)
-            if np.array_equal(out[:, LATENCY + 256 :], stem[:, : -LATENCY - 256]):
-                break
-    np.testing.assert_array_equal(out[:, LATENCY + 256 :], stem[:, : -LATENCY - 256])
+        comes_back(host, stem, LATENCY + 256)
 
 
 def test_the_real_model_in_real_time(lv2: Path, tmp_path: Path) -> None:
@@ -76,3 +85,67 @@ def test_the_real_model_in_real_time(lv2: Path, tmp_path: Path) -> None:
     there = out[:, LATENCY + 256 :]
     np.testing.assert_allclose(np.std(there), np.std(stem), rtol=0.1)
     assert counters.late < counters.blocks / 2
+
+
+def test_opened_and_closed_a_hundred_times(lv2: Path, tmp_path: Path) -> None:
+    with running(FakeModelRepairer()) as bridge, jack(tmp_path, lv2, bridge.port, 256) as host:
+        for _ in range(100):
+            host.open_and_close()
+        assert not bridge.call(lambda: list(bridge.hub.streams)), "nobody was spoken to"
+
+
+def states(folder: Path, vst3: Path, count: int) -> list[str]:
+    """URIs of states that jalv finds as presets: each has another preset, the rest is at random but for what would change
+    the identity's sound. They are sessions of the VST3, which the LV2 reads."""
+    amounts = ("musical_noise", "bleed", "phasiness", "dull_highs", "smeared_transients")
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(count):
+        plugin = pedalboard.load_plugin(str(vst3))
+        for name in (*amounts, "wet", "bypass", "quality"):
+            plugin.parameters[name].raw_value = float(rng.random())
+        plugin.parameters["preset"].raw_value = number / 47
+        state = ET.fromstring(plugin.raw_state[8:].rstrip(b"\0").decode()).findtext("IComponent")
+        bundle = folder / "lv2" / f"state{number}.lv2"
+        bundle.mkdir(parents=True)
+        uri = f"urn:stemprover:state{number}"
+        (bundle / "manifest.ttl").write_text(
+            "@prefix lv2: <http://lv2plug.in/ns/lv2core#> .\n@prefix pset: <http://lv2plug.in/ns/ext/presets#> .\n"
+            "@prefix rdfs: <http://www.w3.org/2000/01/rdf-schema#> .\n"
+            "@prefix state: <http://lv2plug.in/ns/ext/state#> .\n"
+            f'<{uri}> a pset:Preset ; lv2:appliesTo <{URI}> ; rdfs:label "state {number}" ;\n'
+            f'  rdfs:seeAlso <manifest.ttl> ; state:state [ <{URI}:StateString> "{state}" ] .\n'
+        )
+        found.append(uri)
+    return found
+
+
+@pytest.mark.parametrize("rate", [44100, 48000, 96000])
+def test_periods_states_and_switches_at_random(
+    lv2: Path, vst3: Path, tmp_path: Path, plugin_environment: Callable[..., None], rate: int
+) -> None:
+    uris, over, heard = states(tmp_path, vst3, 6), threading.Event(), set[str]()
+    rng = np.random.default_rng(rate)
+    stem = (0.2 * rng.standard_normal((2, round(1.2 * rate)))).astype(np.float32)
+
+    def tell(host: Jack) -> None:
+        chance = np.random.default_rng(1)
+        while not over.wait(float(chance.uniform(0.01, 0.1))):
+            host.tell(f"preset {chance.choice(uris)}" if chance.random() < 0.7 else f"set enabled {chance.integers(2)}")
+            heard.update(bridge.call(lambda: [stream.selected for stream in bridge.hub.streams.values()]))
+
+    with running(FakeModelRepairer()) as bridge, jack(tmp_path, lv2, bridge.port, 256, rate) as host:
+        teller = threading.Thread(target=tell, args=(host,))
+        teller.start()
+        try:
+            for period in rng.permutation([64, 256, 1024])[:2]:
+                host.set_period(int(period))
+                comes_back(host, stem, latency_bound(rate) + 4096 * -(-rate // 48000) + int(period))
+        finally:
+            over.set()
+            teller.join()
+        assert bridge.call(lambda: len(bridge.hub.streams)) == 1
+        told = (tmp_path / "jalv.log").read_text()
+    assert len(heard) > 1, "the states reached the bridge"
+    assert "Failed" not in told
+    assert "error" not in told
