@@ -95,8 +95,8 @@ def test_opened_and_closed_a_hundred_times(lv2: Path, tmp_path: Path) -> None:
 
 
 def states(folder: Path, vst3: Path, count: int) -> list[str]:
-    """URIs of states that jalv finds as presets: each has another preset, the rest is at random but for what would change
-    the identity's sound. They are sessions of the VST3, which the LV2 reads."""
+    """URIs of states that jalv finds as presets, sessions of the VST3: each has another preset, and at random what does
+    not change the identity's sound."""
     amounts = ("musical_noise", "bleed", "phasiness", "dull_highs", "smeared_transients")
     rng = np.random.default_rng(0)
     found = []
