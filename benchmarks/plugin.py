@@ -2,10 +2,12 @@
 
     make plugin hosts
     python -m stemprover.benchmarks.plugin render audio-thread
+    python -m stemprover.benchmarks.plugin ardour --seconds 60
     python -m stemprover.benchmarks.plugin live --minutes 10 --period 256
 
 render: pedalboard with the VST3, at 48 kHz, through a bridge without a model and through the shipped model at draft.
 audio-thread: the same host as if live; beside it JUCE's own Gain at 0 dB, which pedalboard holds ready.
+ardour: Ardour exports a session with a stem and its song, the model at standard, as the plug-in comes.
 live: the LV2 in jalv under jackd's dummy driver, the model at draft.
 """
 
@@ -29,6 +31,7 @@ from rich.table import Table
 from ..bridge.client import Client
 from ..bridge.plugin_folders import BUILT
 from ..bridge.protocol import encode
+from .ardour import Session
 from .bridge import BRIDGE, RATE, bridge, process
 from .jack import jack
 from .speed import MODEL_RATE, excerpt
@@ -111,10 +114,26 @@ def live(minutes: float, period: int) -> tuple[int, int, str]:
         return after["blocks"] - before["blocks"], late, log.read_text() if log.exists() else ""
 
 
+def exported(kind: str, seconds: float) -> float:
+    """Times real time of an export by Ardour, its start included."""
+    stem, song = excerpt(seconds)
+    with (
+        bridge() as (port, _),
+        tempfile.TemporaryDirectory() as name,
+        environment(STEMPROVER_COMMAND="/nowhere/stemprover"),
+    ):
+        session = Session(Path(name), BUILT / f"StemProver.{kind}", MODEL_RATE)
+        session.build(stem, song, bus=True)
+        found = session.export(port)
+    if "goes on without repair" in found.log:
+        raise RuntimeError(f"the bridge did not answer: {found.log}")
+    return seconds / found.seconds
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", nargs="+", choices=["render", "audio-thread", "live"])
+    parser.add_argument("what", nargs="+", choices=["render", "audio-thread", "ardour", "live"])
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--minutes", type=float, default=10.0, help="of live")
     parser.add_argument("--period", type=int, default=256, help="of live, in frames")
@@ -139,6 +158,12 @@ def main() -> None:
                 shown = [f"{np.median(times):.0f} ({np.quantile(times, 0.99):.0f})" for times in both]
                 table.add_row(str(block), *shown, f"{1e6 * block / RATE:.0f}")
         console.print(table)
+    if "ardour" in given.what:
+        for kind in ("lv2", "vst3"):
+            times = exported(kind, given.seconds)
+            console.print(
+                f"Ardour with the {kind.upper()}: {given.seconds:g} s exported {times:.1f} times as fast as real time"
+            )
     if "live" in given.what:
         blocks, late, log = live(given.minutes, given.period)
         console.print(

@@ -148,6 +148,18 @@ def test_a_song_that_comes_later_is_used_from_there(load: Load) -> None:
     assert np.abs(out[:2] - 2 * stem).max() < 0.51 * np.abs(song).max() + 1e-6, "nothing is lost in between"
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_song_that_the_host_brings_late_is_told_of(load: Load, tmp_path: Path, late: bool) -> None:
+    rate = 44100
+    stem, rest = noise(10.0, rate), noise(10.0, rate, seed=1)
+    song = np.roll(stem + rest, latency(rate) if late else 0, axis=1)
+    with running(IDENTITY) as bridge:
+        load(bridge.port).process(np.concatenate([stem, song]), rate)
+    log = tmp_path / "config" / "stemprover" / "plugin.log"
+    told = log.read_text() if log.exists() else ""
+    assert (f"the host sends the song to the side-chain {latency(rate)} samples late" in told) == late
+
+
 def test_preset_wet_bypass_and_gain(load: Load) -> None:
     stem = noise(1.0, 44100)
     cut = slice(0, stem.shape[1] - TAIL)

@@ -158,6 +158,14 @@ bool BridgeLink::step()
     }
     while (client.isConnected() && stream.send())
         busy = true;
+    if (stream.songIsLate() && ! toldSongIsLate)
+    {
+        toldSongIsLate = true;
+        const auto text = "the host sends the song to the side-chain " + juce::String (x.latency.total())
+                          + " samples late, as late as this plug-in is; bring stem and song here on one bus of four channels";
+        writeLog (text);
+        say (State::running, text);
+    }
     return busy;
 }
 
@@ -165,7 +173,7 @@ bool BridgeLink::connect()
 {
     if (client.connect())
     {
-        draining = heardBack = toldUntouched = false;
+        draining = heardBack = toldUntouched = toldSongIsLate = false;
         say (State::greeting, "greeting the bridge");
         stream.ask();
         return true;

@@ -80,7 +80,7 @@ private:
     Stream stream;
 
     bool draining = false, hasFlushed = false; // what is under way is waited for, then another stream is opened
-    bool heardBack = false, toldUntouched = false;
+    bool heardBack = false, toldUntouched = false, toldSongIsLate = false;
     int lateBefore = 0;
     double nextTry = 0.0, pause = 0.0, lastSound = 0.0;
     int64_t lastHeard = 0;

@@ -74,6 +74,7 @@ void Stream::begin (bool anew)
         x.wetUpTo.store (first, std::memory_order_release);
     }
     begun = start;
+    alignment.restart();
     answered = sent;
     discontinuity = true;
     x.givenUp.store (false);
@@ -110,8 +111,16 @@ bool Stream::send()
         return false;
     client.block (sent, (int) count, offline, discontinuity, [this] (int channel, int64_t i) { return x.sound.at (channel, sent + i); });
     discontinuity = false;
+    listenToTheSong (heard, count);
     sent += count;
     return true;
+}
+
+void Stream::listenToTheSong (int64_t heard, int64_t count)
+{
+    const auto needed = sent - x.latency.total();
+    if (client.format().songChannels > 0 && needed >= begun && heard - needed < x.sound.capacity() - mostInBlock)
+        alignment.listen (x, sent, count);
 }
 
 int64_t Stream::nextCount (int64_t heard) const

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "Alignment.h"
 #include "BridgeClient.h"
 #include "Playback.h"
 
@@ -42,6 +43,9 @@ public:
     /** A block of sound that counts, not of what the model only hears again. */
     bool counts (const BridgeClient::Block& block) const { return block.position - client.latency() >= accepted; }
 
+    /** The host sends the song too late to the side-chain. */
+    bool songIsLate() const { return alignment.songIsLate(); }
+
     static constexpr int64_t untilFirstWord = 4096; // samples of sound before anybody is spoken to: hosts try a plug-in with less
 
 private:
@@ -51,6 +55,7 @@ private:
     void tellSettings();
     void tellPreset (const Settings&);
     int64_t nextCount (int64_t heard) const;
+    void listenToTheSong (int64_t heard, int64_t count);
 
     Exchange& x;
     BridgeClient& client;
@@ -63,6 +68,7 @@ private:
     int64_t accepted = 0;               // wet sound counts from here on
     bool seamed = false;                // before it there is sound that another stream has made
     bool discontinuity = false;
+    Alignment alignment;
     Settings told, wanted;
     bool toldAny = false, wantedAny = false;
     double lastTold = 0.0;
