@@ -142,7 +142,7 @@ def make_sources(options: CorpusOptions, say: Callable[[str], None]) -> list[Sou
     """All sources, after what is missing of them was fetched, played and sung."""
     sources = stem_sources(options.stems, say)
     if options.packages:
-        say("fetching packages, playing MIDI songs (kept; the first time takes an hour or so on one core)")
+        say("fetching packages, playing MIDI songs (kept; the first time takes half an hour or so on two cores)")
         sources += package_sources()
         make_takes(sources, say)
     train = [source for source in sources if source.split == "train"]

@@ -221,16 +221,16 @@ def test_takes_are_made_once_and_go_on_after_an_interruption(
     ]
     monkeypatch.setattr(takes, "scores", lambda: songs)
     monkeypatch.setattr(takes, "TAKES_PER_SONG", {})
-    whole = takes.play
+    whole = takes.read_midi
 
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(takes, "play", stopped)
+    monkeypatch.setattr(takes, "read_midi", stopped)
     with pytest.raises(KeyboardInterrupt):
         make_takes(voices, say=lambda line: None)
     assert take_sources() == []
-    monkeypatch.setattr(takes, "play", whole)
+    monkeypatch.setattr(takes, "read_midi", whole)
     said: list[str] = []
     make_takes(voices, say=said.append)
     assert len(said) == 3
