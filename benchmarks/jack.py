@@ -46,12 +46,16 @@ class Jack:
         files = self.folder / "in.raw", self.folder / "out.raw"
         np.ascontiguousarray(sound.T, "<f4").tofile(files[0])
         command = [str(self.probe), "stem", *map(str, files), str(len(sound))]
-        shown = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+        try:
+            shown = subprocess.run(
+                command, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"jack_probe takes longer than {timeout_s:g} s: {self.log()}") from None
         if shown.returncode:
             raise RuntimeError(f"jack_probe ended with {shown.returncode}: {shown.stderr} {self.log()}")
-        return np.fromfile(files[1], "<f4").reshape(-1, 2).T, int(shown.stdout.split()[1]), int(shown.stdout.split()[3])
+        words = shown.stdout.split()
+        return np.fromfile(files[1], "<f4").reshape(-1, 2).T, int(words[1]), int(words[4])
 
     def log(self) -> str:
         """What server and host have printed."""

@@ -1,7 +1,9 @@
 /* Plays a file of interleaved float32 into another JACK client and records what it gives back, sample by sample.
      jack_probe CLIENT IN OUT CHANNELS
-   The first sample of OUT is what the client gives in the cycle in which it gets the first sample of IN. */
+   The first sample of OUT is what the client gives in the cycle in which it gets the first sample of IN. What goes wrong
+   ends it with a line on the error stream. */
 #include <jack/jack.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,9 +12,18 @@
 #define MOST 4
 static jack_port_t *to[MOST], *from[2];
 static float *played, *recorded;
-static long frames, at, xruns;
+static long frames;
+static atomic_long at, left_out;
 static int channels;
-static volatile int running;
+static atomic_int running, ended;
+
+static void need (int holds, const char* what, const char* about)
+{
+    if (holds)
+        return;
+    fprintf (stderr, "jack_probe: %s%s%s\n", what, about[0] ? ": " : "", about);
+    exit (1);
+}
 
 static int process (jack_nframes_t count, void* unused)
 {
@@ -21,88 +32,132 @@ static int process (jack_nframes_t count, void* unused)
     for (int c = 0; c < channels; ++c)
         out[c] = jack_port_get_buffer (to[c], count);
     const float* in[2] = { jack_port_get_buffer (from[0], count), jack_port_get_buffer (from[1], count) };
+    const int on = atomic_load (&running);
+    long here = atomic_load (&at);
     for (jack_nframes_t i = 0; i < count; ++i)
     {
-        const int on = running && at < frames;
+        const int plays = on && here < frames;
         for (int c = 0; c < channels; ++c)
-            out[c][i] = on ? played[at * channels + c] : 0.0f;
-        if (! on)
+            out[c][i] = plays ? played[here * channels + c] : 0.0f;
+        if (! plays)
             continue;
-        recorded[2 * at] = in[0][i];
-        recorded[2 * at + 1] = in[1][i];
-        ++at;
+        recorded[2 * here] = in[0][i];
+        recorded[2 * here + 1] = in[1][i];
+        ++here;
     }
+    atomic_store (&at, here);
     return 0;
 }
 
 static int on_xrun (void* unused)
 {
     (void) unused;
-    if (running && at < frames)
-        ++xruns;
+    if (atomic_load (&running) && atomic_load (&at) < frames)
+        atomic_fetch_add (&left_out, 1);
     return 0;
+}
+
+static void on_shutdown (void* unused)
+{
+    (void) unused;
+    atomic_store (&ended, 1);
+}
+
+static void read_sound (const char* path)
+{
+    FILE* file = fopen (path, "rb");
+    need (file != NULL, "cannot be read", path);
+    need (fseek (file, 0, SEEK_END) == 0, "cannot be read", path);
+    frames = ftell (file) / (long) sizeof (float) / channels;
+    need (frames > 0, "holds no sound", path);
+    rewind (file);
+    played = calloc ((size_t) (frames * channels), sizeof (float));
+    recorded = calloc ((size_t) (frames * 2), sizeof (float));
+    need (played != NULL && recorded != NULL, "no memory", "");
+    need (fread (played, sizeof (float), (size_t) (frames * channels), file) == (size_t) (frames * channels), "cannot be read", path);
+    fclose (file);
+}
+
+static void write_sound (const char* path)
+{
+    FILE* file = fopen (path, "wb");
+    need (file != NULL, "cannot be written", path);
+    const size_t wanted = (size_t) (frames * 2);
+    const size_t written = fwrite (recorded, sizeof (float), wanted, file);
+    need (fclose (file) == 0 && written == wanted, "cannot be written", path);
+}
+
+static int count_of (const char** names)
+{
+    int count = 0;
+    while (names && names[count])
+        ++count;
+    return count;
+}
+
+/* The names of at least so many audio ports of the client; it may still be on its way. */
+static const char** ports_of (jack_client_t* client, const char* name, unsigned long kind, int wanted)
+{
+    char pattern[128];
+    snprintf (pattern, sizeof pattern, "^%s:", name);
+    for (int tries = 0; tries < 100; ++tries)
+    {
+        const char** found = jack_get_ports (client, pattern, JACK_DEFAULT_AUDIO_TYPE, kind);
+        if (count_of (found) >= wanted)
+            return found;
+        usleep (100000);
+    }
+    need (0, "no such client, or too few ports", name);
+    return NULL;
 }
 
 int main (int count, char** words)
 {
-    if (count != 5)
-        return 2;
+    need (count == 5, "usage", "jack_probe CLIENT IN OUT CHANNELS");
     channels = atoi (words[4]);
-    FILE* file = fopen (words[2], "rb");
-    fseek (file, 0, SEEK_END);
-    frames = ftell (file) / (long) sizeof (float) / channels;
-    rewind (file);
-    played = calloc (frames * channels, sizeof (float));
-    recorded = calloc (frames * 2, sizeof (float));
-    if (fread (played, sizeof (float), frames * channels, file) != (size_t) (frames * channels))
-        return 3;
-    fclose (file);
+    need (channels >= 1 && channels <= MOST, "channels 1 to 4", words[4]);
+    read_sound (words[2]);
 
     jack_client_t* client = jack_client_open ("probe", JackNoStartServer, NULL);
-    if (client == NULL)
-        return 4;
-    for (int c = 0; c < channels; ++c)
+    need (client != NULL, "no JACK server", "");
+    for (int c = 0; c < channels + 2; ++c)
     {
+        const int out = c < channels;
         char name[16];
-        snprintf (name, sizeof name, "to_%d", c);
-        to[c] = jack_port_register (client, name, JACK_DEFAULT_AUDIO_TYPE, JackPortIsOutput, 0);
+        snprintf (name, sizeof name, out ? "to_%d" : "from_%d", out ? c : c - channels);
+        jack_port_t* port = jack_port_register (client, name, JACK_DEFAULT_AUDIO_TYPE, out ? JackPortIsOutput : JackPortIsInput, 0);
+        need (port != NULL, "no port", name);
+        *(out ? &to[c] : &from[c - channels]) = port;
     }
-    from[0] = jack_port_register (client, "from_0", JACK_DEFAULT_AUDIO_TYPE, JackPortIsInput, 0);
-    from[1] = jack_port_register (client, "from_1", JACK_DEFAULT_AUDIO_TYPE, JackPortIsInput, 0);
     jack_set_process_callback (client, process, NULL);
     jack_set_xrun_callback (client, on_xrun, NULL);
-    jack_activate (client);
+    jack_on_shutdown (client, on_shutdown, NULL);
+    need (jack_activate (client) == 0, "JACK does not run it", "");
 
-    char pattern[128];
-    snprintf (pattern, sizeof pattern, "^%s:", words[1]);
-    const char** inputs = NULL;
-    const char** outputs = NULL;
-    for (int tries = 0; tries < 100 && (! inputs || ! outputs); ++tries)
-    {
-        usleep (100000);
-        inputs = jack_get_ports (client, pattern, JACK_DEFAULT_AUDIO_TYPE, JackPortIsInput);
-        outputs = jack_get_ports (client, pattern, JACK_DEFAULT_AUDIO_TYPE, JackPortIsOutput);
-    }
-    if (! inputs || ! outputs)
-        return 5;
-    for (int c = 0; c < channels && inputs[c]; ++c)
-        if (jack_connect (client, jack_port_name (to[c]), inputs[c]))
-            return 6;
-    for (int c = 0; c < 2 && outputs[c]; ++c)
-        if (jack_connect (client, outputs[c], jack_port_name (from[c])))
-            return 7;
+    const char** inputs = ports_of (client, words[1], JackPortIsInput, channels);
+    const char** outputs = ports_of (client, words[1], JackPortIsOutput, 2);
+    for (int c = 0; c < channels; ++c)
+        need (jack_connect (client, jack_port_name (to[c]), inputs[c]) == 0, "not connected", inputs[c]);
+    for (int c = 0; c < 2; ++c)
+        need (jack_connect (client, outputs[c], jack_port_name (from[c])) == 0, "not connected", outputs[c]);
     usleep (500000);
-    running = 1;
-    while (at < frames)
-        usleep (50000);
 
+    atomic_store (&running, 1);
+    const double most_s = 30.0 + 2.0 * (double) frames / jack_get_sample_rate (client);
+    for (double waited_s = 0.0; atomic_load (&at) < frames; waited_s += 0.05)
+    {
+        need (! atomic_load (&ended), "the JACK server has ended", "");
+        need (waited_s < most_s, "JACK stands still", "");
+        usleep (50000);
+    }
+
+    /* jalv tells its plug-in's latency with its inputs. */
+    jack_port_t* first = jack_port_by_name (client, inputs[0]);
+    need (first != NULL, "the client has gone", words[1]);
     jack_latency_range_t latency;
-    // jalv tells its plug-in's latency with its inputs.
-    jack_port_get_latency_range (jack_port_by_name (client, inputs[0]), JackCaptureLatency, &latency);
-    file = fopen (words[3], "wb");
-    fwrite (recorded, sizeof (float), frames * 2, file);
-    fclose (file);
-    printf ("latency %u xruns %ld\n", latency.max, xruns);
+    jack_port_get_latency_range (first, JackCaptureLatency, &latency);
+    write_sound (words[3]);
+    printf ("latency %u left out %ld\n", latency.max, (long) atomic_load (&left_out));
     jack_client_close (client);
     return 0;
 }

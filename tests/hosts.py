@@ -1,4 +1,4 @@
-"""Programs that tests use where they are there."""
+"""Programs that tests use where they are there, and what the plug-in promises them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import shutil
 import sys
 
 import pytest
+from stemprover.bridge.contract import latency_bound
+
+
+def latency(rate: int) -> int:
+    """The plug-in's, in samples, as docs/plugin.md has it."""
+    return latency_bound(rate) + 4096 * -(-rate // 48000)
 
 
 def needs(found: bool, what: str) -> None:

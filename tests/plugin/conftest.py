@@ -8,22 +8,21 @@ from typing import Any
 
 import pytest
 from hosts import needs
-
-DIST = Path(__file__).resolve().parents[2] / "bridge" / "plugin" / "dist"
+from stemprover.bridge.plugin_folders import BUILT
 
 
 @pytest.fixture(scope="session")
 def vst3() -> Path:
     """The VST3's folder."""
-    needs((DIST / "StemProver.vst3").is_dir(), "StemProver.vst3")
-    return DIST / "StemProver.vst3"
+    needs((BUILT / "StemProver.vst3").is_dir(), "StemProver.vst3")
+    return BUILT / "StemProver.vst3"
 
 
 @pytest.fixture(scope="session")
 def lv2() -> Path:
     """The LV2 bundle."""
-    needs((DIST / "StemProver.lv2").is_dir(), "StemProver.lv2")
-    return DIST / "StemProver.lv2"
+    needs((BUILT / "StemProver.lv2").is_dir(), "StemProver.lv2")
+    return BUILT / "StemProver.lv2"
 
 
 @pytest.fixture

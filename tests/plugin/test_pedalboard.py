@@ -8,11 +8,14 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,11 @@ import pytest
 import soundfile
 from bridges import running
 from fakes import FakeModelRepairer
+from hosts import latency
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from stemprover.bridge.contract import latency_bound
+from stemprover.bridge.plugin_folders import command_file
+from stemprover.bridge.server import Bridge
 from stemprover.engine.repair import Repairer
 
 Load = Callable[..., Any]
@@ -52,11 +57,6 @@ def stream_through(plugin: Any, blocks: Iterable[np.ndarray], rate: int, size: i
         given += block.shape[1]
     out = np.concatenate(parts, axis=1)
     return out[:, latency(rate) - (given - out.shape[1]) :]
-
-
-def latency(rate: int) -> int:
-    """Of the plug-in, in samples."""
-    return latency_bound(rate) + 4096 * -(-rate // 48000)
 
 
 def free_port() -> int:
@@ -198,13 +198,70 @@ def test_the_state_is_saved_and_restored(load: Load) -> None:
     assert (second.offline_failure, second.start_bridge) == ("silence", False)
 
 
+def in_juces_base64(data: bytes) -> str:
+    """Six bits a character, the lowest first, behind the size (juce::MemoryBlock::toBase64Encoding)."""
+    letters = ".ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+"
+    number = int.from_bytes(data, "little")
+    return f"{len(data)}." + "".join(letters[(number >> 6 * i) & 63] for i in range(-(-8 * len(data) // 6)))
+
+
+def as_xml(text: str) -> bytes:
+    """What JUCE writes of an XML tree: a magic word, the size, the text."""
+    return b"VC2!" + struct.pack("<I", len(text.encode())) + text.encode() + b"\0"
+
+
+def set_own_state(plugin: Any, data: bytes) -> None:
+    """The bytes that a session has kept of the plug-in, as they reach the plug-in itself."""
+    whole = ET.fromstring(plugin.raw_state[8:].rstrip(b"\0").decode())
+    part = whole.find("IComponent")
+    assert part is not None
+    part.text = in_juces_base64(data)
+    plugin.raw_state = as_xml(ET.tostring(whole, encoding="unicode"))
+
+
+def own_state(preset: str, wet: str, more: str = "") -> bytes:
+    parameters = f'<PARAM id="preset" value="0"/><PARAM id="wet" value="{wet}"/>'
+    return as_xml(f'<StemProver presetName="{preset}">{parameters}{more}</StemProver>')
+
+
+def test_what_a_session_has_kept_reaches_the_plug_in(load: Load) -> None:
+    plugin = load()
+    set_own_state(plugin, own_state("bleed", "0.5"))
+    assert (plugin.preset, plugin.wet) == ("bleed", 50.0)
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(junk=st.binary(max_size=300))
-def test_a_damaged_state_changes_nothing(load: Load, junk: bytes) -> None:
+@given(junk=st.binary(max_size=300), kept=st.integers(0, 100))
+def test_a_damaged_state_changes_nothing(load: Load, junk: bytes, kept: int) -> None:
     plugin = load()
     plugin.wet = 30.0
     plugin.raw_state = junk
-    assert plugin.wet == 30.0
+    set_own_state(plugin, junk)
+    set_own_state(plugin, own_state("bleed", "0.5")[: min(kept, 60)])
+    set_own_state(plugin, own_state("bleed", "0.5").replace(b"StemProver", b"SomeOthers"))
+    assert (plugin.preset, plugin.wet) == ("general", 30.0)
+
+
+NAMES = "".join(f'<place name="n{number}"/>' for number in range(1000))
+
+
+@pytest.mark.parametrize(
+    ("state", "preset", "wet"),
+    [
+        (own_state("no-such-preset", "7.5"), "no-such-preset", 100.0),
+        (own_state("bleed", "nonsense"), "bleed", 0.0),
+        (own_state("", "0.5"), "general", 50.0),
+        (own_state("bleed", "0.5", f"<presets>{NAMES}</presets>"), "bleed", 50.0),
+    ],
+    ids=["a preset that is not there, out of range", "no number", "no preset", "a thousand presets"],
+)
+def test_a_strange_state_is_taken_as_far_as_it_goes(load: Load, state: bytes, preset: str, wet: float) -> None:
+    with running(IDENTITY) as bridge:
+        plugin, stem = load(bridge.port), noise(0.3, 44100)
+        set_own_state(plugin, state)
+        assert plugin.wet == wet
+        assert plugin.parameters["preset"].string_value == preset
+        np.testing.assert_array_equal(plugin.process(stem, 44100), stem)
 
 
 def test_a_preset_of_the_user_keeps_its_name(load: Load, no_user_presets: Path) -> None:
@@ -263,32 +320,43 @@ def test_without_a_bridge_offline_fails_visibly(load: Load, tmp_path: Path, capf
 
 
 @contextlib.contextmanager
-def dying(first: FakeModelRepairer, after_s: float, gone_s: float) -> Iterator[int]:
-    """A bridge that is killed after a while, and another one on its port some time later."""
-    port, there, stop = free_port(), threading.Event(), threading.Event()
+def dying(first: FakeModelRepairer, after_blocks: int, gone_s: float) -> Iterator[tuple[int, list[int]]]:
+    """A bridge that dies without a word when it has had so many blocks, and another one on its port some time later.
+    Gives the port, and how many blocks each has had."""
+    port, stop, had = free_port(), threading.Event(), list[int]()
 
-    def bridges() -> None:
-        with running(first, port=port):
+    def blocks(bridge: Bridge) -> int:
+        return sum(stream.counters.blocks for stream in bridge.call(lambda: list(bridge.hub.streams.values())))
+
+    def bridges(there: threading.Event) -> None:
+        with running(first, port=port) as bridge:
             there.set()
-            time.sleep(after_s)
+            while blocks(bridge) < after_blocks and not stop.wait(0.01):
+                pass
+            had.append(blocks(bridge))
+            bridge.call(lambda: [connection.transport.abort() for connection in bridge.connections])
         time.sleep(gone_s)
-        with running(FakeModelRepairer({"general": 1.0}), port=port):
-            stop.wait(30)
+        with running(FakeModelRepairer({"general": 1.0}), port=port) as bridge:
+            stop.wait(60)
+            had.append(blocks(bridge))
 
-    thread = threading.Thread(target=bridges)
-    thread.start()
-    try:
-        assert there.wait(10)
-        yield port
-    finally:
-        stop.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        there = threading.Event()
+        work = pool.submit(bridges, there)
+        try:
+            assert there.wait(10)
+            yield port, had
+        finally:
+            stop.set()
+            work.result(30)
 
 
 def test_offline_a_bridge_that_dies_and_comes_back_is_waited_for(load: Load) -> None:
     stem = noise(8.0, 44100)
-    with dying(FakeModelRepairer({"general": 1.0}, pause_s=0.01), after_s=0.5, gone_s=0.6) as port:
+    with dying(FakeModelRepairer({"general": 1.0}, pause_s=0.01), after_blocks=30, gone_s=0.6) as (port, had):
         out = load(port).process(stem, 44100, buffer_size=512)
+    assert had[0] >= 30
+    assert had[1] > 0
     np.testing.assert_array_equal(out[:, :-TAIL], 2 * stem[:, :-TAIL])
 
 
@@ -307,8 +375,10 @@ def live(plugin: Any, sound: np.ndarray, rate: int, block: int) -> np.ndarray:
 def test_live_a_bridge_that_dies_is_never_silence_nor_a_click(load: Load) -> None:
     rate = 44100
     sound = tones(7.0, rate)
-    with dying(FakeModelRepairer({"general": 1.0}), after_s=2.5, gone_s=1.0) as port:
+    with dying(FakeModelRepairer({"general": 1.0}), after_blocks=80, gone_s=1.0) as (port, had):
         out = live(load(port, live=True), sound, rate, 512)
+    assert had[0] >= 80
+    assert had[1] > 0
     given = sound[:, : out.shape[1]]
     # In phase all the time: what comes out is the sound, or up to twice of it.
     away = given[:, 1000:] * (np.abs(given[:, 1000:]) > 0.05)
@@ -402,26 +472,39 @@ def test_the_bridge_is_started_where_it_is_installed(
     load: Load, vst3: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     port, stem = free_port(), noise(1.0, 44100)
-    command, note = tmp_path / "stemprover", tmp_path / "started"
-    command.write_text(f'#!/bin/sh\necho $$ "$@" > {note}\nexec {sys.executable} -m stemprover "$@"\n')
-    command.chmod(0o755)
+    program, note, log = tmp_path / "program", tmp_path / "started", tmp_path / "config" / "stemprover" / "plugin.log"
+    program.write_text(f'#!/bin/sh\necho $$ "$@" > {note}\nexec {sys.executable} -m stemprover "$@"\n')
+    program.chmod(0o755)
     load(port, timeout_s=0.5)
-    monkeypatch.setenv("STEMPROVER_COMMAND", str(command))
-    plugin = pedalboard.load_plugin(str(vst3))
-    plugin.start_bridge = False
-    plugin.process(stem, 44100)
+    monkeypatch.delenv("STEMPROVER_COMMAND")
+    command_file().parent.mkdir(parents=True)
+    command_file().write_text(f"{program}\n")  # as `stemprover plugin install` notes it
+    unwilling = pedalboard.load_plugin(str(vst3))
+    unwilling.start_bridge = False
+    unwilling.process(stem, 44100)
     assert not note.exists(), "not where it is not wanted"
+    log.unlink()
     monkeypatch.setenv("STEMPROVER_OFFLINE_TIMEOUT_S", "60")
     plugin = pedalboard.load_plugin(str(vst3))
     try:
-        out = plugin.process(stem, 44100)
+        plugin.process(stem, 44100)
+        assert not log.exists(), "it came through the bridge"
         words = note.read_text().split()[1:]
         assert words == ["serve", "--port", str(port), "--http-port", str(port + 1)]
-        assert out.shape == stem.shape
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
     finally:
         if note.exists():
             os.kill(int(note.read_text().split()[0]), signal.SIGTERM)
+            until_refused(port)
+
+
+def until_refused(port: int) -> None:
+    """Waits for the end of what listens there."""
+    deadline = time.monotonic() + 10
+    with contextlib.suppress(ConnectionRefusedError):
+        while time.monotonic() < deadline:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            time.sleep(0.05)
+        pytest.fail(f"port {port} is still open")
 
 
 def test_the_render_script(

@@ -152,6 +152,9 @@ void Parameters::save (juce::MemoryBlock& into)
 
 void Parameters::load (const void* data, int size)
 {
+    constexpr int head = 8; // a magic word and the size of what follows
+    if (size < head || (int64_t) juce::ByteOrder::littleEndianInt (static_cast<const char*> (data) + 4) > size - head)
+        return; // cut off
     const auto xml = juce::AudioProcessor::getXmlFromBinary (data, size);
     if (xml == nullptr || ! xml->hasTagName (state.state.getType()))
         return; // another plug-in's, or damaged: what is set stays
