@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import time
 import xml.etree.ElementTree as ET
@@ -133,29 +135,35 @@ class Session:
         root.attrib["id-counter"] = str(number + 1)
         tree.write(path)
 
-    def export(self, port: int, timeout_s: float = 60.0) -> Exported:
-        """The session's range through the master bus, as 32-bit float; the bridge is on `port`."""
+    def export(self, port: int, timeout_s: float = 60.0, longest_s: float = 180.0) -> Exported:
+        """The session's range through the master bus, as 32-bit float. The plug-in waits for the bridge on `port` for
+        `timeout_s`, and the export may take `longest_s`."""
         self.environment |= {"STEMPROVER_PORT": str(port), "STEMPROVER_OFFLINE_TIMEOUT_S": str(timeout_s)}
         out = self.folder / "export.wav"
         out.unlink(missing_ok=True)
-        begun = time.monotonic()
-        log = self._run("ardour7-export", "-b", "float", "-o", out, self.folder / "session", "session")
-        seconds = time.monotonic() - begun
+        log, seconds = self._run(
+            "ardour7-export", "-b", "float", "-o", out, self.folder / "session", "session", longest_s=longest_s
+        )
         assert out.exists(), log
         sound, rate = soundfile.read(out, dtype="float32")
         assert rate == self.rate
         return Exported(sound.T, seconds, log)
 
-    def _run(self, *command: object) -> str:
-        for _ in range(6):
+    def _run(self, *command: object, longest_s: float = 180.0) -> tuple[str, float]:
+        """What the program has printed, and the seconds that it took."""
+        for _ in range(3):
+            begun = time.monotonic()
             shown = subprocess.run(
-                [str(word) for word in command], env=self.environment, capture_output=True, text=True, timeout=180,
-                check=False, cwd=self.folder,
+                [str(word) for word in command], env=self.environment, capture_output=True, text=True,
+                timeout=longest_s, check=False, cwd=self.folder,
             )  # fmt: skip
-            if shown.returncode >= 0:
-                break  # Ardour 7.3 without a window aborts about once in ten times, with plug-ins and without
+            seconds = time.monotonic() - begun
+            if shown.returncode != -signal.SIGABRT:
+                break  # Ardour 7.3 without a window aborts by itself about once in ten times, with plug-ins and without
+            if command[0] == "ardour7-lua":
+                shutil.rmtree(self.folder / "session", ignore_errors=True)
         assert shown.returncode == 0, f"{command[0]}: {shown.returncode}\n{shown.stdout[-3000:]}{shown.stderr[-3000:]}"
-        return shown.stdout + shown.stderr
+        return shown.stdout + shown.stderr, seconds
 
 
 def _part(root: ET.Element, name: str) -> ET.Element:

@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -37,6 +38,22 @@ from .jack import jack
 from .speed import MODEL_RATE, excerpt
 
 BLOCKS = (128, 512, 2048)
+
+
+@contextmanager
+def x_server() -> Iterator[str]:
+    """Xvfb on a display of its own choice; the display's name."""
+    reads, writes = os.pipe()
+    with subprocess.Popen(["Xvfb", "-displayfd", str(writes)], pass_fds=[writes], stderr=subprocess.DEVNULL) as server:
+        os.close(writes)
+        try:
+            with os.fdopen(reads) as told:
+                number = told.readline().strip()
+            if not number:
+                raise RuntimeError("Xvfb does not start")
+            yield f":{number}"
+        finally:
+            server.terminate()
 
 
 @contextmanager
@@ -124,7 +141,7 @@ def exported(kind: str, seconds: float) -> float:
     ):
         session = Session(Path(name), BUILT / f"StemProver.{kind}", MODEL_RATE)
         session.build(stem, song, bus=True)
-        found = session.export(port)
+        found = session.export(port, longest_s=60.0 + 10.0 * seconds)
     if "goes on without repair" in found.log:
         raise RuntimeError(f"the bridge did not answer: {found.log}")
     return seconds / found.seconds

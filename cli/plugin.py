@@ -22,10 +22,12 @@ def plugin_install(
     \b
     make plugin && stemprover plugin install
     """
-    from ..bridge.plugin_folders import install
+    from ..bridge.plugin_folders import find_command, install
 
     for done in install(source):
         print(f"{done.path}{' (took the place of an older one)' if done.replaced else ''}")
+    if find_command() is None:
+        print("There is no stemprover command for it to start the bridge with: run stemprover serve yourself.")
     print("Let your host scan for plug-ins, insert StemProver on the stem's track, send the song to its side-chain.")
 
 

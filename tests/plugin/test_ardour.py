@@ -23,10 +23,13 @@ NOBODY, EDGE = 9, 128  # the change is faded in and out where the sound begins a
 DEMO = Path(__file__).resolve().parents[2] / "presets" / "demo"
 
 
-@pytest.fixture(params=["lv2", "vst3"])
-def session(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+@pytest.fixture(autouse=True)
+def ardour(plugin_environment: Callable[..., None]) -> None:
     needs(bool(shutil.which("ardour7-lua") and shutil.which("ardour7-export")), "Ardour 7")
-    monkeypatch.setenv("STEMPROVER_COMMAND", "/nowhere/stemprover")
+
+
+@pytest.fixture(params=["lv2", "vst3"])
+def session(request: pytest.FixtureRequest, tmp_path: Path) -> Session:
     return Session(tmp_path, request.getfixturevalue(request.param))
 
 
@@ -91,9 +94,7 @@ def test_the_song_is_heard(session: Session) -> None:
     np.testing.assert_allclose(out[:, EDGE : stem.shape[1] - EDGE], wanted[:, EDGE:-EDGE], atol=1e-5)
 
 
-def test_the_preset_is_saved_with_the_session(
-    vst3: Path, tmp_path: Path, plugin_environment: Callable[..., None]
-) -> None:
+def test_the_preset_is_saved_with_the_session(vst3: Path, tmp_path: Path) -> None:
     session = Session(tmp_path, vst3)  # scripts reach a VST3's parameters, and no properties of an LV2
     stem = (0.1 * np.random.default_rng(0).standard_normal((2, 2 * 44100))).astype(np.float32)
     session.build(stem, np.zeros_like(stem), preset=4 / 47)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,16 +16,14 @@ import pytest
 from bridges import running
 from fakes import FakeModelRepairer
 from hosts import needs
+from stemprover.benchmarks.plugin import x_server
 
 
 @pytest.fixture
 def display() -> Iterator[str]:
     needs(shutil.which("Xvfb") is not None, "Xvfb")
-    name = f":{100 + os.getpid() % 800}"
-    with subprocess.Popen(["Xvfb", name], stderr=subprocess.DEVNULL) as server:
-        time.sleep(1.0)
+    with x_server() as name:
         yield name
-        server.terminate()
 
 
 def test_it_shows_what_happens_and_the_keyboard_reaches_it(
@@ -41,13 +39,23 @@ def test_it_shows_what_happens_and_the_keyboard_reaches_it(
             [program, "sound.raw", "editor.png", "blend"], env={**os.environ, "DISPLAY": display}, cwd=tmp_path,
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
-    controls = re.findall(r'control "(.*)" keyboard (\d) inside (\d)', shown.stdout)
+    controls = re.findall(r'control "(.*)" at (\d+) (\d+) (\d+) (\d+) of (\d+) (\d+)', shown.stdout)
     assert len(controls) == 24, "twelve controls, in the first size and in the smallest"
-    assert all(name and inside == "1" for name, _, inside in controls), "each is named, and none is cut off"
-    assert all(reached == "1" for _, reached, _ in controls), controls
+    for size in (controls[:12], controls[12:]):
+        assert len({name for name, *_ in size} - {""}) == 12, "each has a name of its own"
+        boxes = [tuple(map(int, numbers)) for _, *numbers in size]
+        for x, y, width, height, *whole in boxes:
+            assert width >= 40, size
+            assert height >= 20, size
+            assert x + width <= whole[0], "none is cut off"
+            assert y + height <= whole[1]
+        for (x, y, width, height, *_), (x2, y2, width2, height2, *_) in itertools.combinations(boxes, 2):
+            assert x + width <= x2 or x2 + width2 <= x or y + height <= y2 or y2 + height2 <= y, "none covers another"
+    order = re.findall(r'tab "(.*)"', shown.stdout)
+    assert set(order) == {name for name, *_ in controls[:12]}, "the tab key reaches each of them"
     picture = matplotlib.image.imread(tmp_path / "editor.png")
     assert picture.shape[:2] == (720, 1020)
     green = (picture[..., 1] > 0.7) & (picture[..., 0] < 0.4) & (picture[..., 2] < 0.4)
     assert green.any(), "the lamp says connected"
     blue = (picture[..., 2] > 0.6) & (picture[..., 0] < 0.4)
-    assert blue[340:600].any(axis=0).mean() > 0.8, "a spectrum is drawn"
+    assert blue[340:560].any(axis=0).mean() > 0.8, "a spectrum is drawn, above the floor"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,7 @@ def test_installed_twice_and_removed(run_cli: Callable[..., Any], home: Path, bu
         assert [path.name for path in place.parent.iterdir()] == [place.name], "nothing is left lying about"
     assert run_cli("plugin", "remove").out.count("removed") == 2
     assert not any(place.exists() for place in places)
+    assert not (home / ".config" / "stemprover" / "command").exists()
     assert run_cli("plugin", "remove").out == "there was none\n"
 
 
@@ -63,3 +65,42 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_1(
     result = run_cli("plugin", "install", "--from", built)
     assert result.code == 1
     assert str(home / ".vst3" / "StemProver.vst3") in result.err
+
+
+def test_what_cannot_be_copied_leaves_the_older_one(
+    run_cli: Callable[..., Any], home: Path, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_cli("plugin", "install", "--from", built).code == 0
+    there = folder_for("StemProver.vst3") / "StemProver.vst3"
+
+    def full(*_: object, **__: object) -> None:
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device")])
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    result = run_cli("plugin", "install", "--from", built)
+    assert result.code == 1
+    assert "No space left" in result.err
+    monkeypatch.undo()
+    monkeypatch.setenv("HOME", str(home))
+
+    def refused(path: Path, target: Path) -> Path:
+        if path.name.endswith(".part"):
+            raise PermissionError(1, "not allowed")
+        return rename(path, target)
+
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", refused)
+    result = run_cli("plugin", "install", "--from", built)
+    assert result.code == 1
+    assert "not allowed" in result.err
+    assert (there / "Contents" / "code.so").read_bytes() == b"new"
+    assert [path.name for path in there.parent.iterdir()] == [there.name]
+
+
+def test_a_link_is_taken_away_and_what_it_points_to_stays(run_cli: Callable[..., Any], home: Path, built: Path) -> None:
+    place = folder_for("StemProver.vst3")
+    place.mkdir(parents=True)
+    (place / "StemProver.vst3").symlink_to(built / "StemProver.vst3")
+    assert run_cli("plugin", "remove").out.count("removed") == 1
+    assert (built / "StemProver.vst3").is_dir()
+    assert not (place / "StemProver.vst3").is_symlink()

@@ -1,6 +1,7 @@
 /** The editor without a host, for the README's picture and for a test: plays a file of interleaved float32 (stem left,
     right, song left, right; 44.1 kHz) into the plug-in in real time, writes what the editor shows as a PNG, and prints
-    a line for each of its controls: what it is, its name for screen readers, whether the keyboard reaches it.
+    a line for each of its controls, with its name for screen readers and its place, and one for each that the tab key
+    reaches, in their order.
 
         StemProverPicture SOUND PICTURE.png [PRESET]   (needs an X server, such as Xvfb) */
 
@@ -34,6 +35,12 @@ void play (Processor& processor, const juce::MemoryBlock& sound, const std::atom
     }
 }
 
+juce::String nameOf (const juce::Component& control)
+{
+    const auto* button = dynamic_cast<const juce::Button*> (&control);
+    return control.getTitle().isEmpty() && button != nullptr ? button->getButtonText() : control.getTitle();
+}
+
 void tell (const juce::Component& parent)
 {
     for (const auto* child : parent.getChildren())
@@ -41,9 +48,18 @@ void tell (const juce::Component& parent)
         const auto control = dynamic_cast<const juce::Slider*> (child) != nullptr || dynamic_cast<const juce::ComboBox*> (child) != nullptr
                              || dynamic_cast<const juce::Button*> (child) != nullptr;
         if (control && child->isVisible())
-            std::cout << "control \"" << (child->getTitle().isNotEmpty() ? child->getTitle() : dynamic_cast<const juce::Button*> (child) != nullptr ? dynamic_cast<const juce::Button*> (child)->getButtonText() : "")
-                      << "\" keyboard " << child->getWantsKeyboardFocus() << " inside "
-                      << parent.getLocalBounds().contains (child->getBounds()) << std::endl;
+            std::cout << "control \"" << nameOf (*child) << "\" at " << child->getX() << " " << child->getY() << " "
+                      << child->getWidth() << " " << child->getHeight() << " of " << parent.getWidth() << " "
+                      << parent.getHeight() << std::endl;
+    }
+}
+
+void tellTabs (juce::Component& parent)
+{
+    for (const auto* child : juce::KeyboardFocusTraverser().getAllComponents (&parent))
+    {
+        const auto own = nameOf (*child); // a knob's text box goes by the knob's name
+        std::cout << "tab \"" << (own.isEmpty() ? nameOf (*child->getParentComponent()) : own) << "\"" << std::endl;
     }
 }
 
@@ -96,6 +112,7 @@ int main (int count, char** words)
         juce::MessageManager::getInstance()->runDispatchLoop();
     }
     tell (*editor);
+    tellTabs (*editor);
     const auto written = write (editor->createComponentSnapshot (editor->getLocalBounds(), true, 1.5f), here.getChildFile (words[2]));
     editor->setSize (520, 400);
     tell (*editor);
