@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -41,22 +40,6 @@ BLOCKS = (128, 512, 2048)
 
 
 @contextmanager
-def x_server() -> Iterator[str]:
-    """Xvfb on a display of its own choice; the display's name."""
-    reads, writes = os.pipe()
-    with subprocess.Popen(["Xvfb", "-displayfd", str(writes)], pass_fds=[writes], stderr=subprocess.DEVNULL) as server:
-        os.close(writes)
-        try:
-            with os.fdopen(reads) as told:
-                number = told.readline().strip()
-            if not number:
-                raise RuntimeError("Xvfb does not start")
-            yield f":{number}"
-        finally:
-            server.terminate()
-
-
-@contextmanager
 def environment(**values: object) -> Iterator[None]:
     """Environment variables for what is loaded meanwhile."""
     before = dict(os.environ)
@@ -72,13 +55,21 @@ def loaded(port: int, *, live: bool = False) -> Any:
     """The VST3 in pedalboard, talking to the bridge on `port`."""
     import pedalboard
 
-    variables = {"STEMPROVER_PORT": port, "STEMPROVER_LIVE": int(live), "STEMPROVER_COMMAND": "/nowhere/stemprover"}
-    with environment(**variables):
+    with environment(STEMPROVER_PORT=port, STEMPROVER_LIVE=int(live)):
         return pedalboard.load_plugin(str(BUILT / "StemProver.vst3"))
 
 
+def stream_of(port: int) -> dict[str, Any]:
+    """What the bridge says of its newest stream. Raises RuntimeError where it has none."""
+    with Client(RATE, 0, port=port) as control:
+        streams = json.loads(control.request("/status", "")[1])["streams"]
+    if not streams:
+        raise RuntimeError("the plug-in has no stream at the bridge")
+    return dict(max(streams, key=lambda one: one["stream"]))
+
+
 def rendered(port: int, seconds: float) -> list[float]:
-    """Times real time for each of BLOCKS, stem and song given."""
+    """Times real time for each of BLOCKS, stem and song given. Raises RuntimeError where not all of it was repaired."""
     stem, song = excerpt(seconds * RATE / MODEL_RATE)
     four = np.ascontiguousarray(np.concatenate([stem, song]))
     plugin = loaded(port)
@@ -89,6 +80,8 @@ def rendered(port: int, seconds: float) -> list[float]:
         begun = time.perf_counter()
         plugin.process(four, RATE, buffer_size=block)
         found.append(seconds / (time.perf_counter() - begun))
+        if (stream := stream_of(port))["late"] or not stream["blocks"]:
+            raise RuntimeError(f"not all of it was repaired: {stream}")
     return found
 
 
@@ -106,39 +99,31 @@ def block_times(host: Any, block: int, seconds: float) -> np.ndarray:
     return np.array(found[RATE // block :])  # from the second second on: the bridge is there
 
 
-def live(minutes: float, period: int) -> tuple[int, int, str]:
-    """Blocks of the bridge, late ones among them, and what the plug-in has logged."""
+def live(minutes: float, period: int) -> tuple[int, int, int, str]:
+    """Blocks of the bridge, late ones among them, periods that JACK left out, and what the plug-in has logged."""
     stem, song = excerpt(60.0 * minutes * RATE / MODEL_RATE)
     with bridge() as (port, _), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with jack(folder, BUILT / "StemProver.lv2", port, period) as host, Client(RATE, 0, port=port) as control:
+        with jack(folder, BUILT / "StemProver.lv2", port, period) as host:
             four = np.concatenate([stem, song])
             host.play(four[:, : 4 * RATE], 60.0)
-
-            def stream() -> dict[str, Any]:
-                (one,) = json.loads(control.request("/status", "")[1])["streams"]
-                return dict(one)
-
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-                one.sendto(encode(f"/stream/{stream()['stream']}/quality", "s", "draft"), ("127.0.0.1", port))
+                one.sendto(encode(f"/stream/{stream_of(port)['stream']}/quality", "s", "draft"), ("127.0.0.1", port))
             time.sleep(2.0)
-            before = stream()
-            assert before["quality"] == "draft"
-            host.play(four, 60.0 * minutes + 60.0)
-            after = stream()
+            before = stream_of(port)
+            _, _, left_out = host.play(four, 60.0 * minutes + 60.0)
+            after = stream_of(port)
+            if after["stream"] != before["stream"] or {before["quality"], after["quality"]} != {"draft"}:
+                raise RuntimeError(f"it was not one stream at draft: {before}, {after}")
         log = folder / "config" / "stemprover" / "plugin.log"
         late = after["late"] - before["late"]
-        return after["blocks"] - before["blocks"], late, log.read_text() if log.exists() else ""
+        return after["blocks"] - before["blocks"], late, left_out, log.read_text() if log.exists() else ""
 
 
 def exported(kind: str, seconds: float) -> float:
     """Times real time of an export by Ardour, its start included."""
     stem, song = excerpt(seconds)
-    with (
-        bridge() as (port, _),
-        tempfile.TemporaryDirectory() as name,
-        environment(STEMPROVER_COMMAND="/nowhere/stemprover"),
-    ):
+    with bridge() as (port, _), tempfile.TemporaryDirectory() as name:
         session = Session(Path(name), BUILT / f"StemProver.{kind}", MODEL_RATE)
         session.build(stem, song, bus=True)
         found = session.export(port, longest_s=60.0 + 10.0 * seconds)
@@ -155,7 +140,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of live")
     parser.add_argument("--period", type=int, default=256, help="of live, in frames")
     given = parser.parse_args()
-    console = Console()
+    # Nothing of the user's own is read or written, and no other bridge is started.
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        environment(XDG_CONFIG_HOME=folder, STEMPROVER_COMMAND="/nowhere/stemprover"),
+    ):
+        measure(given, Console())
+
+
+def measure(given: argparse.Namespace, console: Console) -> None:
+    """Runs what was asked for."""
     if "render" in given.what:
         title = "times real time, 48 kHz stereo with the song"
         table = Table("through", *(f"blocks of {block}" for block in BLOCKS), title=title)
@@ -172,6 +166,8 @@ def main() -> None:
         with process(BRIDGE) as port:
             for block in BLOCKS:
                 both = [block_times(host, block, 8.0) for host in (loaded(port, live=True), pedalboard.Gain(0.0))]
+                if not stream_of(port)["blocks"]:
+                    raise RuntimeError("nothing reached the bridge")
                 shown = [f"{np.median(times):.0f} ({np.quantile(times, 0.99):.0f})" for times in both]
                 table.add_row(str(block), *shown, f"{1e6 * block / RATE:.0f}")
         console.print(table)
@@ -182,10 +178,10 @@ def main() -> None:
                 f"Ardour with the {kind.upper()}: {given.seconds:g} s exported {times:.1f} times as fast as real time"
             )
     if "live" in given.what:
-        blocks, late, log = live(given.minutes, given.period)
+        blocks, late, left_out, log = live(given.minutes, given.period)
         console.print(
             f"jalv, {RATE} Hz, {given.period} frames, {given.minutes:g} minutes at draft: {late} of {blocks} blocks "
-            f"late in the bridge; the plug-in's log: {log.strip() or 'nothing'}"
+            f"late in the bridge; {left_out} periods left out by JACK; the plug-in's log: {log.strip() or 'nothing'}"
         )
 
 

@@ -1,8 +1,8 @@
 """A picture of the plug-in's editor while the demo's sound goes through it and a bridge, for the README.
 
-    make plugin && python tools/plugin_picture.py docs/plugin.png
+    make plugin hosts && .venv/bin/python tools/plugin_picture.py docs/plugin.png
 
-Needs Xvfb. The bridge is a real one, on a port of its own.
+The bridge is a real one, on a port of its own.
 """
 
 from __future__ import annotations
@@ -11,35 +11,34 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURE = ROOT / "bridge" / "plugin" / "dist" / "StemProverPicture"
-DISPLAY, PORT = ":97", 9247
 
 
-def main() -> None:
+def main(picture: Path) -> None:
+    """Writes the picture."""
+    from stemprover.benchmarks.bridge import bridge
+    from stemprover.benchmarks.xvfb import x_server
+    from stemprover.bridge.plugin_folders import BUILT
+
     demo = ROOT / "presets" / "demo"
     parts = [soundfile.read(demo / f"{name}.flac", dtype="float32")[0] for name in ("separated", "song")]
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    serve = [sys.executable, "-m", "stemprover", "serve", "--port", str(PORT), "--http-port", str(PORT + 1)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, bridge() as (port, _), x_server() as display:
         sound = Path(folder) / "sound.raw"
         np.concatenate(parts, axis=1).astype("<f4").tofile(sound)
-        started = [subprocess.Popen(["Xvfb", DISPLAY], **quiet), subprocess.Popen(serve, **quiet)]
-        try:
-            time.sleep(5.0)
-            environment = {**os.environ, "DISPLAY": DISPLAY, "STEMPROVER_PORT": str(PORT), "XDG_CONFIG_HOME": folder}
-            command = [PICTURE, sound, Path(sys.argv[1]).resolve(), "bleed"]
-            subprocess.run(command, env=environment, check=True, timeout=60, cwd=folder)
-        finally:
-            for process in started:
-                process.terminate()
+        environment = {
+            **os.environ, "DISPLAY": display, "STEMPROVER_PORT": str(port), "XDG_CONFIG_HOME": folder,
+            "STEMPROVER_COMMAND": "/nowhere/stemprover",
+        }  # fmt: skip
+        command = [BUILT / "StemProverPicture", sound, picture.resolve(), "bleed"]
+        subprocess.run(command, env=environment, check=True, timeout=60, cwd=folder, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) != 2:
+        sys.exit("usage: python tools/plugin_picture.py PICTURE.png")
+    main(Path(sys.argv[1]))

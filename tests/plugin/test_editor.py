@@ -16,7 +16,7 @@ import pytest
 from bridges import running
 from fakes import FakeModelRepairer
 from hosts import needs
-from stemprover.benchmarks.plugin import x_server
+from stemprover.benchmarks.xvfb import x_server
 
 
 @pytest.fixture

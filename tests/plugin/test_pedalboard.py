@@ -514,8 +514,14 @@ def test_the_render_script(
     stem, song = make_audio("stem.wav", seconds=1.2), make_audio("song.wav", seconds=1.2, seed=1)
     with running(FakeModelRepairer({"bleed": 1.0}, mix_gain=0.5)) as bridge:
         plugin_environment(bridge.port)
-        command = [sys.executable, example, vst3, stem, song, tmp_path / "out.wav", "bleed"]
-        subprocess.run(command, check=True, timeout=60)
+        command = [sys.executable, example, vst3, stem, song]
+        subprocess.run([*command, tmp_path / "out.wav", "--preset", "bleed"], check=True, timeout=60)
+    plugin_environment(timeout_s=0.5)
+    for output, why in (("out.wav", "there already"), ("other.wav", "does not answer")):
+        shown = subprocess.run([*command, tmp_path / output], check=False, timeout=60, capture_output=True, text=True)
+        assert shown.returncode == 1
+        assert why in shown.stderr.splitlines()[-1]
+    assert not (tmp_path / "other.wav").exists()
     out, given, beside = (soundfile.read(path, dtype="float32")[0].T for path in (tmp_path / "out.wav", stem, song))
     # (pedalboard takes 16-bit samples for a share of 32767, soundfile for one of 32768)
     np.testing.assert_allclose(out[:, :-TAIL], (2 * given + 0.5 * beside)[:, :-TAIL] * (32768 / 32767), atol=1e-5)
