@@ -30,7 +30,7 @@ from .protocol import (
     largest_block,
     to_blob,
 )
-from .session import Stream
+from .session import Stream, SupersededError
 
 _LOG = logging.getLogger("stemprover.bridge")
 MOST_TASKS = 64  # requests of one session that may be under way
@@ -74,9 +74,9 @@ class Peer:
         if not self._closed:
             self._send(encode(address, tags, *values))
 
-    def fail(self, request: int, code: Code, address: str, text: str) -> None:
-        """An error to the client."""
-        self.faults += 1
+    def fail(self, request: int, code: Code, address: str, text: str, *, is_fault: bool = True) -> None:
+        """An error to the client; is_fault: it counts against the connection."""
+        self.faults += is_fault
         shown = "".join(letter if letter.isprintable() else "?" for letter in address[:120])
         self.send("/error", "iiss", request, int(code), shown.encode("ascii", "replace").decode(), _plain(text))
 
@@ -334,7 +334,8 @@ class _Answering(contextlib.AbstractContextManager[None]):
         if error is None or isinstance(error, asyncio.CancelledError):
             return False
         if isinstance(error, ProtocolError):
-            self.peer.fail(self.request, error.code, self.address, str(error))
+            overtaken = isinstance(error, SupersededError)  # faders that move fast are no fault
+            self.peer.fail(self.request, error.code, self.address, str(error), is_fault=not overtaken)
         elif isinstance(error, StemProverError):
             code = Code.PRESET if self.address.endswith(("/preset", "/blend")) else Code.ARGUMENTS
             self.peer.fail(self.request, code, self.address, str(error))

@@ -46,7 +46,7 @@ class _Waiting:
     deadline: float | None
 
 
-class _SupersededError(ProtocolError):
+class SupersededError(ProtocolError):
     """A choice that another one has taken the place of."""
 
 
@@ -113,7 +113,7 @@ class Stream:
         return self._waiting_frames > OFFLINE_S * self.format.sample_rate
 
     def _first_loaded(self, found: int | BaseException) -> None:
-        if isinstance(found, BaseException) and not isinstance(found, _SupersededError) and not self.closed:
+        if isinstance(found, BaseException) and not isinstance(found, SupersededError) and not self.closed:
             self.trouble = str(found)
             _LOG.error("event=model-error stream=%d text=%s", self.number, found)
 
@@ -142,11 +142,15 @@ class Stream:
         async with self._setting:
             preset = await self._read(load_preset, "general" if name == AUTO else name)
             done = self._select(preset, name)
-        position = await done
         form = self.format
-        self._turns.listen(
-            LiveChoice(form.sample_rate, form.channels, form.mix_channels > 0) if name == AUTO else None
-        )
+        choice = LiveChoice(form.sample_rate, form.channels, form.mix_channels > 0) if name == AUTO else None
+        try:
+            position = await done
+        except SupersededError:
+            if self._wanted == (preset, name):  # another quality has come meanwhile, no other preset
+                self._turns.listen(choice)
+            raise
+        self._turns.listen(choice)
         return position
 
     async def blend(self, weights: dict[str, float]) -> int:
@@ -168,7 +172,7 @@ class Stream:
         try:
             return await done
         except StemProverError as error:
-            if self.quality == quality and not isinstance(error, _SupersededError):
+            if self.quality == quality and not isinstance(error, SupersededError):
                 self.quality = before
             raise
 
@@ -189,6 +193,8 @@ class Stream:
         async def held() -> int:
             try:
                 position: int = await done
+            except SupersededError:
+                raise
             except StemProverError:
                 if self._wanted == (preset, name):
                     self._wanted = (self.preset, self.selected)
@@ -222,7 +228,7 @@ class Stream:
                 then(self._gone())
                 return
             if ticket != self._chosen or future.cancelled():
-                then(_SupersededError(Code.PRESET, f"{preset.name}: another choice was made before it was loaded"))
+                then(SupersededError(Code.PRESET, f"{preset.name}: another choice was made before it was loaded"))
                 return
             if (error := future.exception()) is not None:
                 self._let_go()

@@ -292,6 +292,20 @@ def test_a_stream_that_waited_for_its_model_is_freed_too() -> None:
         assert alive() is None
 
 
+def test_a_fader_that_moves_fast_is_no_fault() -> None:
+    with running(FakeModelRepairer({}, load_s=0.05)) as bridge, Wire(bridge.port) as wire:
+        number, codes = wire.hello().arguments[2], []
+        for round_ in range(3):  # so many requests may be under way at once
+            for request in range(50):
+                weight = (50 * round_ + request + 1) / 200
+                wire.send(f"/stream/{number}/blend", "sfi", "bleed", weight, request)
+            answers = [wire.receive() for _ in range(50)]
+            codes += [answer.arguments[1] for answer in answers if answer.address == "/error"]
+        assert len(codes) > 100, "more than a connection may have of messages of no use"
+        assert set(codes) == {int(Code.PRESET)}
+        assert wire.ask("/ping", "id", 1, 0.0).address == "/pong"
+
+
 def test_what_clients_do_does_not_fill_the_log() -> None:
     calm = CalmFilter(most=3)
 

@@ -250,6 +250,22 @@ def test_live_blocks_of_any_rate_are_in_time(rate: int) -> None:
     assert states.count(Status.LATE) <= len(states) // 20, "of a machine that has other things to do"
 
 
+def test_a_preset_that_a_quality_overtakes_stays_chosen() -> None:
+    with running(FakeModelRepairer({"bleed": 1.0}, load_s=0.3)) as bridge, Wire(bridge.port) as wire:
+        number = wire.hello().arguments[2]
+        (stream,) = bridge.call(lambda: list(bridge.hub.streams.values()))
+        for round_, (preset, quality) in enumerate([("bleed", "best"), ("auto", "draft")]):
+            wire.send(f"/stream/{number}/preset", "si", preset, 10 * round_ + 1)
+            wire.send(f"/stream/{number}/quality", "si", quality, 10 * round_ + 2)
+            answers = {wire.receive().address for _ in range(2)}
+            assert answers == {"/error", "/ack"}
+            assert (stream.selected, stream.quality) == (preset, quality)
+        wire.send(f"/stream/{number}/quality", "si", "standard", 99)
+        assert wire.receive().address == "/ack"
+        assert (stream.selected, stream.quality) == ("auto", "standard")
+        assert bridge.call(lambda: stream._turns._choice is not None), "it listens"
+
+
 def test_what_got_lost_on_the_way_leaves_the_rest_in_its_place(identity: Bridge) -> None:
     stem = noise(80 * 512)
     with Wire(identity.port, udp=True) as wire:

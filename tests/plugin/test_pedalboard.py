@@ -157,7 +157,7 @@ def test_a_song_that_the_host_brings_late_is_told_of(load: Load, tmp_path: Path,
         load(bridge.port).process(np.concatenate([stem, song]), rate)
     log = tmp_path / "config" / "stemprover" / "plugin.log"
     told = log.read_text() if log.exists() else ""
-    assert (f"the host sends the song to the side-chain {latency(rate)} samples late" in told) == late
+    assert (f"the host brings the song {latency(rate)} samples late" in told) == late
 
 
 def test_preset_wet_bypass_and_gain(load: Load) -> None:

@@ -6,7 +6,8 @@ namespace stemprover
 {
 
 /** Whether the song comes as late as what the plug-in gives back: there are hosts that align a side-chain with a plug-in's
-    output in place of its input, and then the model hears another moment of the song than of the stem. */
+    output in place of its input, and then the model hears another moment of the song than of the stem. Where the host adds
+    other plug-ins' latencies to it, that goes unnoticed. */
 class Alignment
 {
 public:

@@ -28,6 +28,7 @@ bool BridgeClient::connect()
     if (! connection.open (port, 250))
         return false;
     frames.clear();
+    waiting = 0;
     heardAt = now();
     return true;
 }
@@ -59,9 +60,8 @@ void BridgeClient::askForPresets()
 void BridgeClient::preset (const juce::String& name)
 {
     OscWriter word (ofStream ("/preset"), "si");
-    word.add (name).add (++request);
-    ++waiting;
-    write (word);
+    word.add (name);
+    writeSetting (word);
 }
 
 void BridgeClient::blend (const juce::StringArray& names, const std::vector<float>& weights)
@@ -69,17 +69,14 @@ void BridgeClient::blend (const juce::StringArray& names, const std::vector<floa
     OscWriter word (ofStream ("/blend"), (juce::String::repeatedString ("sf", names.size()) + "i").toRawUTF8());
     for (int i = 0; i < names.size(); ++i)
         word.add (names[i]).add (weights[(size_t) i]);
-    word.add (++request);
-    ++waiting;
-    write (word);
+    writeSetting (word);
 }
 
 void BridgeClient::quality (const juce::String& name)
 {
     OscWriter word (ofStream ("/quality"), "si");
-    word.add (name).add (++request);
-    ++waiting;
-    write (word);
+    word.add (name);
+    writeSetting (word);
 }
 
 void BridgeClient::reset()
@@ -185,7 +182,8 @@ void BridgeClient::hearBlock (OscReader& reader)
     reader.integer(); // the time that it took
     reader.integer(); // latency
     const auto [bytes, size] = reader.blob();
-    if (reader.failed || ! opened || block.count < 1
+    constexpr int64_t mostInMessage = 1 << 18; // samples of a channel, at the most
+    if (reader.failed || ! opened || block.count < 1 || block.count > mostInMessage
         || size != (size_t) block.count * (size_t) asked.channels * sizeof (float))
         return;
     block.channels = asked.channels;
@@ -197,12 +195,16 @@ void BridgeClient::hearBlock (OscReader& reader)
 
 void BridgeClient::hearAck (OscReader& reader)
 {
-    reader.integer(); // request
+    const auto number = (int) reader.integer();
     const auto what = reader.text();
     if (what.endsWith ("/flush"))
         listener.flushed();
-    else if (! what.endsWith ("/reset") && waiting > 0)
+    else if (what.contains ("/stream/") && waiting > 0)
+    {
         --waiting;
+        if (number == lastSetting)
+            listener.settingsTaken();
+    }
 }
 
 void BridgeClient::hearPong (OscReader& reader)
@@ -232,16 +234,25 @@ void BridgeClient::hearPresets (OscReader& reader)
 
 void BridgeClient::hearError (OscReader& reader)
 {
-    reader.integer(); // request
+    const auto number = (int) reader.integer();
     const auto code = (int) reader.integer();
     const auto about = reader.text();
     const auto text = reader.text();
-    if (waiting > 0 && about.contains ("/stream/"))
+    const auto isSetting = about.contains ("/stream/");
+    if (isSetting && waiting > 0)
         --waiting;
     if (code == errorNoStream)
         listener.lost (text);
-    else
-        listener.refused (text);
+    else if (! isSetting || number == lastSetting) // what a later one has overtaken is no trouble
+        listener.refused (text, isSetting);
+}
+
+void BridgeClient::writeSetting (OscWriter& word)
+{
+    lastSetting = ++request;
+    word.add (lastSetting);
+    ++waiting;
+    write (word);
 }
 
 void BridgeClient::write (OscWriter& word)

@@ -7,7 +7,7 @@ namespace stemprover
 {
 
 /** The bridge's messages (docs/osc.md) over one connection that carries one stream: a method for each that is sent, one of
-    the listener's for each that comes. For one thread; nothing in it takes longer than a second. */
+    the listener's for each that comes. For one thread; to send a message takes a second at the most. */
 class BridgeClient
 {
 public:
@@ -16,11 +16,6 @@ public:
     {
         int rate = 0;
         int channels = 0, songChannels = 0;
-
-        bool operator== (const Format& other) const
-        {
-            return rate == other.rate && channels == other.channels && songChannels == other.songChannels;
-        }
     };
 
     /** What comes back for `count` samples that were sent as from `position`: the sound of `latency()` samples before. */
@@ -41,9 +36,12 @@ public:
         virtual void streamOpened() = 0;
         virtual void blockCame (const Block&) = 0;
         virtual void flushed() = 0;
+        /** The last of the settings that were sent holds, or is on its way to. */
+        virtual void settingsTaken() = 0;
         virtual void loadTold (float load) = 0;
         virtual void presetsTold (const juce::StringArray& names) = 0;
-        virtual void refused (const juce::String& why) = 0;
+        /** An error; isSetting: about the last of the settings, and nothing else. */
+        virtual void refused (const juce::String& why, bool isSetting) = 0;
         /** The connection is of no use any more; whoever listens closes it. */
         virtual void lost (const juce::String& why) = 0;
     };
@@ -90,6 +88,7 @@ private:
     void hearPresets (OscReader&);
     void hearError (OscReader&);
     juce::String ofStream (const char* what) const { return "/stream/" + juce::String (stream) + what; }
+    void writeSetting (OscWriter&);
     void write (OscWriter&);
 
     const int port;
@@ -100,7 +99,8 @@ private:
     std::vector<char> message, incoming;
     Format asked;
     bool opened = false;
-    int stream = 0, bridgeLatency = 0, request = 0, sequence = 0, waiting = 0;
+    int stream = 0, bridgeLatency = 0, request = 0, sequence = 0;
+    int waiting = 0, lastSetting = 0; // settings without an answer; the last one's request
     double heardAt = 0.0, pingedAt = 0.0;
 };
 

@@ -11,6 +11,11 @@ constexpr double silenceMeansGone = 5.0, closeAfterIdle = 20.0;
 constexpr double untilStarted = 10.0, untilStartedAgain = 30.0, never = -1e9; // a bridge that the plug-in has started
 
 double now() { return juce::Time::getMillisecondCounterHiRes() * 1e-3; }
+
+juce::String songComesLate (int samples)
+{
+    return "the host brings the song " + juce::String (samples) + " samples late, as late as this plug-in's output is; see docs/plugin.md";
+}
 } // namespace
 
 BridgeLink::BridgeLink (Exchange& exchange, std::function<juce::String (int)> nameOf,
@@ -45,7 +50,24 @@ void BridgeLink::say (State state, const juce::String& text)
     const juce::ScopedLock hold (reporting);
     shown.state = state;
     shown.message = text;
-    shown.latency = client.latency();
+}
+
+void BridgeLink::showWarnings()
+{
+    if (stream.songIsLate() && client.isOpen() && ! songIsLate)
+        writeLog (songComesLate (x.latency.total()));
+    songIsLate = stream.songIsLate() && client.isOpen();
+    juce::String text;
+    if (modelFails)
+        text = "the bridge's model fails; the sound stays as it came";
+    else if (settingRefused.isNotEmpty())
+        text = settingRefused;
+    else if (songIsLate)
+        text = songComesLate (x.latency.total());
+    const juce::ScopedLock hold (reporting);
+    shown.warning = text;
+    if (! x.givenUp.load())
+        shown.failure.clear();
 }
 
 bool BridgeLink::waitFor (int64_t position)
@@ -69,12 +91,13 @@ bool BridgeLink::waitFor (int64_t position)
         last = upTo;
     }
     x.givenUp.store (true);
-    const auto why = report().message;
+    const auto shownNow = report();
+    const auto why = shownNow.warning.isNotEmpty() ? shownNow.warning : shownNow.message;
     const auto text = "offline rendering goes on without repair: no answer from the bridge for " + juce::String (patience, 0)
                       + " s" + (why.isEmpty() ? juce::String() : " (" + why + ")");
     writeLog (text);
     const juce::ScopedLock hold (reporting);
-    shown.message = text;
+    shown.failure = text;
     return false;
 }
 
@@ -87,6 +110,7 @@ void BridgeLink::run()
         {
             const juce::ScopedLock hold (inUse);
             busy = step();
+            showWarnings();
             sounds = now() - lastSound < 0.5;
         }
         if (! busy)
@@ -108,10 +132,11 @@ bool BridgeLink::step()
     {
         // Silence needs no repair, and what the side-chain is there for is known when it sounds.
         const auto silent = x.stemUpTo.load (std::memory_order_acquire) <= start && x.songUpTo.load() <= start && ! waiting.load();
-        if (x.channels == 0 || heard - start < Stream::untilFirstWord || silent || now() - lastSound > closeAfterIdle
-            || now() < nextTry)
-            return false;
-        return connect();
+        if (now() - lastSound > closeAfterIdle)
+            say (State::idle);
+        else if (x.channels > 0 && heard - start >= Stream::untilFirstWord && ! silent && now() >= nextTry)
+            return connect();
+        return false;
     }
     if (now() - lastSound > closeAfterIdle)
     {
@@ -142,8 +167,12 @@ bool BridgeLink::step()
         closeAndTry (0.0);
         return true;
     }
-    if (stream.hostHasBegunAnew() && ! stream.catchUp())
-        return busy;
+    if (stream.hostHasBegunAnew())
+    {
+        if (! stream.catchUp())
+            return busy;
+        modelFails = false;
+    }
     if (stream.listensWrongly())
     {
         if (! x.offline.load())
@@ -156,16 +185,8 @@ bool BridgeLink::step()
         client.flush();
         return true;
     }
-    while (client.isConnected() && stream.send())
+    while (client.isConnected() && ! threadShouldExit() && stream.send())
         busy = true;
-    if (stream.songIsLate() && ! toldSongIsLate)
-    {
-        toldSongIsLate = true;
-        const auto text = "the host sends the song to the side-chain " + juce::String (x.latency.total())
-                          + " samples late, as late as this plug-in is; bring stem and song here on one bus of four channels";
-        writeLog (text);
-        say (State::running, text);
-    }
     return busy;
 }
 
@@ -173,7 +194,8 @@ bool BridgeLink::connect()
 {
     if (client.connect())
     {
-        draining = heardBack = toldUntouched = toldSongIsLate = false;
+        draining = heardBack = modelFails = false;
+        settingRefused.clear();
         say (State::greeting, "greeting the bridge");
         stream.ask();
         return true;
@@ -183,7 +205,7 @@ bool BridgeLink::connect()
     if (startsBridge.load() && now() - last > untilStartedAgain && startedAt.compare_exchange_strong (last, now()))
     {
         if (startBridge (port, command))
-            say (State::searching, "starting the bridge ...");
+            say (State::searching, "the bridge is starting ...");
         else
         {
             startedAt.store (never);
@@ -192,6 +214,8 @@ bool BridgeLink::connect()
     }
     else if (now() - last > untilStarted)
         say (State::searching, "no bridge on port " + juce::String (port) + ": run stemprover serve");
+    else
+        say (State::searching, "the bridge is starting ...");
     pause = juce::jlimit (firstPause, longestPause, 2.0 * pause);
     nextTry = now() + pause;
     return false;
@@ -202,9 +226,11 @@ void BridgeLink::close()
     if (const auto late = x.late.load() - lateBefore; client.isOpen() && heardBack && late > 0)
         writeLog (juce::String (late) + " blocks of the host were not repaired in time");
     client.close();
-    stream.forget();
-    draining = false;
+    draining = modelFails = false;
+    settingRefused.clear();
     progress.signal();
+    const juce::ScopedLock hold (reporting);
+    shown.load = 0.0f;
 }
 
 void BridgeLink::closeAndTry (double inSeconds)
@@ -215,6 +241,11 @@ void BridgeLink::closeAndTry (double inSeconds)
 
 void BridgeLink::streamOpened()
 {
+    if (stream.isOutdated())
+    {
+        closeAndTry (0.0);
+        return;
+    }
     if (client.latency() > x.latency.bridge)
     {
         say (State::refused, "the bridge is " + juce::String (client.latency()) + " samples late, more than the "
@@ -223,6 +254,7 @@ void BridgeLink::streamOpened()
         return;
     }
     pause = 0.0;
+    lastRefusal.clear();
     stream.begin();
     say (State::running);
     client.askForPresets();
@@ -237,11 +269,10 @@ void BridgeLink::blockCame (const BridgeClient::Block& block)
         const juce::ScopedLock hold (reporting);
         ++shown.late;
     }
-    if (block.untouched && x.offline.load() && stream.counts (block) && ! toldUntouched)
+    if (block.untouched && x.offline.load() && stream.counts (block) && ! modelFails)
     {
-        toldUntouched = true;
+        modelFails = true;
         writeLog ("the bridge's model fails: what is rendered is the sound as it came; see the bridge's log");
-        say (State::running, "the bridge's model fails; the sound stays as it came");
     }
     const auto lateSoFar = x.late.load();
     switch (stream.take (block))
@@ -263,12 +294,17 @@ void BridgeLink::loadTold (float load)
     shown.load = load;
 }
 
-void BridgeLink::refused (const juce::String& why)
+void BridgeLink::refused (const juce::String& why, bool isSetting)
 {
-    writeLog ("the bridge: " + why);
+    if (why != lastRefusal)
+        writeLog ("the bridge: " + why);
+    lastRefusal = why;
     if (client.isOpen())
     {
-        say (State::running, why);
+        if (isSetting)
+            settingRefused = why;
+        else if (draining)
+            closeAndTry (0.0); // the rest does not come
         return;
     }
     pause = longestPause;
@@ -278,7 +314,7 @@ void BridgeLink::refused (const juce::String& why)
 
 void BridgeLink::lost (const juce::String& why)
 {
-    pause = firstPause;
+    pause = client.isOpen() ? firstPause : juce::jlimit (firstPause, longestPause, 2.0 * pause);
     closeAndTry (pause);
     say (State::searching, why);
 }

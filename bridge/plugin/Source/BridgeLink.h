@@ -5,7 +5,6 @@
 #include "Stream.h"
 
 #include <juce_core/juce_core.h>
-#include <juce_events/juce_events.h>
 
 namespace stemprover
 {
@@ -24,14 +23,14 @@ public:
         refused     // the bridge is there and says no
     };
 
-    /** What there is to show. */
+    /** What there is to show: the message is about the connection, the warning about a stream that runs, the failure about
+        a render that goes on without it. */
     struct Report
     {
         State state = State::idle;
-        juce::String message;
+        juce::String message, warning, failure;
         int late = 0;
         float load = 0.0f;
-        int latency = 0;
     };
 
     /** nameOf: a preset's slot to its name. presetsFound: with the names of the bridge's presets, on the worker. */
@@ -61,12 +60,14 @@ private:
     void streamOpened() override;
     void blockCame (const BridgeClient::Block&) override;
     void flushed() override { hasFlushed = true; }
+    void settingsTaken() override { settingRefused.clear(); }
     void loadTold (float load) override;
     void presetsTold (const juce::StringArray& names) override { presetsFound (names); }
-    void refused (const juce::String& why) override;
+    void refused (const juce::String& why, bool isSetting) override;
     void lost (const juce::String& why) override;
 
     void say (State, const juce::String& message = {});
+    void showWarnings();
 
     Exchange& x;
     const std::function<void (const juce::StringArray&)> presetsFound;
@@ -80,7 +81,8 @@ private:
     Stream stream;
 
     bool draining = false, hasFlushed = false; // what is under way is waited for, then another stream is opened
-    bool heardBack = false, toldUntouched = false, toldSongIsLate = false;
+    bool heardBack = false, modelFails = false, songIsLate = false;
+    juce::String settingRefused, lastRefusal;
     int lateBefore = 0;
     double nextTry = 0.0, pause = 0.0, lastSound = 0.0;
     int64_t lastHeard = 0;

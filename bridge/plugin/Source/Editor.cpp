@@ -161,6 +161,8 @@ Editor::Editor (Processor& p) : juce::AudioProcessorEditor (p), processor (p), s
 Editor::~Editor()
 {
     stopTimer();
+    processor.before.rest();
+    processor.after.rest();
 }
 
 void Editor::setUp (Knob& knob, const juce::String& id, const juce::String& text, const juce::String& help)
@@ -211,9 +213,12 @@ void Editor::showState()
     const auto report = processor.report();
     auto text = inWords (report.state);
     const auto trouble = processor.trouble();
-    const auto& more = trouble.isNotEmpty() ? trouble : report.message;
-    if (more.isNotEmpty())
-        text << ": " << more;
+    for (const auto& more : { trouble, report.failure, report.warning, report.message })
+        if (more.isNotEmpty())
+        {
+            text << ": " << more;
+            break;
+        }
     state.setColour (juce::Label::textColourId, lamp (report.state));
     state.setText (juce::String::fromUTF8 ("\xe2\x97\x8f ") + text, juce::dontSendNotification);
     const auto rate = processor.getSampleRate() > 0.0 ? processor.getSampleRate() : 48000.0;

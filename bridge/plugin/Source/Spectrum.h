@@ -19,6 +19,8 @@ public:
     void put (const float* const* sound, int channels, int count);
     /** Levels in dB in `columns` bands that are equally wide to the ear, 30 Hz to 20 kHz; smoothed over calls. */
     const std::array<float, columns>& levels();
+    /** Nobody looks any more. */
+    void rest() { wanted.store (false, std::memory_order_relaxed); }
     bool seen = false;
 
 private:

@@ -109,9 +109,9 @@ bool Stream::send()
     const auto count = nextCount (heard);
     if (count < 1)
         return false;
+    listenToTheSong (heard, count);
     client.block (sent, (int) count, offline, discontinuity, [this] (int channel, int64_t i) { return x.sound.at (channel, sent + i); });
     discontinuity = false;
-    listenToTheSong (heard, count);
     sent += count;
     return true;
 }
@@ -175,11 +175,12 @@ void Stream::tellSettings()
     }
     if (! wantedAny || (toldAny && wanted == told))
         return;
-    if (! x.offline.load() && toldAny && now() - lastTold < settingsApart)
+    if (! x.offline.load() && toldAny && (now() - lastTold < settingsApart || client.unanswered() > 0))
         return; // with a later block: each costs the bridge a model
-    tellPreset (wanted);
+    // The preset last: it is loaded at the quality that holds by then.
     if (wanted.quality != (toldAny ? told.quality : 1))
         client.quality (Presets::qualities[(size_t) wanted.quality]);
+    tellPreset (wanted);
     told = wanted;
     toldAny = true;
     lastTold = now();

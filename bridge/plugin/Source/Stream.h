@@ -18,9 +18,11 @@ public:
     /** Asks the bridge for a stream of what the host plays now. */
     void ask();
     /** The bridge has opened it: decides from where on sound is sent. */
-    void begin() { begin (false); }
-    /** Nothing is known of the bridge's settings any more. */
-    void forget() { toldAny = false; }
+    void begin()
+    {
+        toldAny = false;
+        begin (false);
+    }
 
     /** What was asked for is not what the host plays now. */
     bool isOutdated() const;
@@ -30,7 +32,8 @@ public:
     bool hostHasBegunAnew() const { return begun != x.start.load (std::memory_order_acquire); }
     bool catchUp();
 
-    /** Sends what there is to send, up to a block; false where there is nothing, or the bridge has enough for now. */
+    /** Sends what there is to send, up to a block; false where there is nothing, or the bridge has enough for now. The
+        connection may be lost in it. */
     bool send();
 
     enum class Came
