@@ -36,7 +36,7 @@ BridgeLink::~BridgeLink()
 {
     signalThreadShouldExit();
     notify();
-    stopThread (5000); // nothing in it waits for longer than a second
+    stopThread (5000); // a message takes a second at the most, and three are sent in a row
 }
 
 BridgeLink::Report BridgeLink::report() const
@@ -91,8 +91,8 @@ bool BridgeLink::waitFor (int64_t position)
         last = upTo;
     }
     x.givenUp.store (true);
-    const auto shownNow = report();
-    const auto why = shownNow.warning.isNotEmpty() ? shownNow.warning : shownNow.message;
+    const auto seen = report();
+    const auto why = seen.warning.isNotEmpty() ? seen.warning : seen.message;
     const auto text = "offline rendering goes on without repair: no answer from the bridge for " + juce::String (patience, 0)
                       + " s" + (why.isEmpty() ? juce::String() : " (" + why + ")");
     writeLog (text);
