@@ -7,12 +7,24 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 PROBE = Path(__file__).with_name("jack_probe.c")
 URI = "https://stemprover.invalid/plugin"
+
+
+@dataclass(frozen=True)
+class Played:
+    """What has come back (2, n) from the same sample on, the latency that jalv tells JACK of, how often JACK has left
+    out periods since somebody was late, which moves all that follows, and about where it did so first."""
+
+    sound: np.ndarray
+    latency: int
+    left_out: int
+    first_left_out: int
 
 
 class Jack:
@@ -40,9 +52,8 @@ class Jack:
             command, env=self.environment, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=30
         )
 
-    def play(self, sound: np.ndarray, timeout_s: float) -> tuple[np.ndarray, int, int]:
-        """Channels (2 or 4, n), stem and song, in real time; what comes back (2, n) from the same sample on, the
-        latency that jalv tells JACK of, and how often JACK left out a period since somebody was late."""
+    def play(self, sound: np.ndarray, timeout_s: float) -> Played:
+        """Channels (2 or 4, n), stem and song, in real time."""
         files = self.folder / "in.raw", self.folder / "out.raw"
         np.ascontiguousarray(sound.T, "<f4").tofile(files[0])
         command = [str(self.probe), "stem", *map(str, files), str(len(sound))]
@@ -55,7 +66,7 @@ class Jack:
         if shown.returncode:
             raise RuntimeError(f"jack_probe ended with {shown.returncode}: {shown.stderr} {self.log()}")
         words = shown.stdout.split()
-        return np.fromfile(files[1], "<f4").reshape(-1, 2).T, int(words[1]), int(words[4])
+        return Played(np.fromfile(files[1], "<f4").reshape(-1, 2).T, int(words[1]), int(words[4]), int(words[7]))
 
     def log(self) -> str:
         """What server and host have printed."""

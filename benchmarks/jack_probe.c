@@ -13,7 +13,7 @@
 static jack_port_t *to[MOST], *from[2];
 static float *played, *recorded;
 static long frames;
-static atomic_long at, left_out;
+static atomic_long at, left_out, first_left_out;
 static int channels;
 static atomic_int running, ended;
 
@@ -52,8 +52,9 @@ static int process (jack_nframes_t count, void* unused)
 static int on_xrun (void* unused)
 {
     (void) unused;
-    if (atomic_load (&running) && atomic_load (&at) < frames)
-        atomic_fetch_add (&left_out, 1);
+    const long here = atomic_load (&at);
+    if (atomic_load (&running) && here < frames && atomic_fetch_add (&left_out, 1) == 0)
+        atomic_store (&first_left_out, here);
     return 0;
 }
 
@@ -157,7 +158,8 @@ int main (int count, char** words)
     jack_latency_range_t latency;
     jack_port_get_latency_range (first, JackCaptureLatency, &latency);
     write_sound (words[3]);
-    printf ("latency %u left out %ld\n", latency.max, (long) atomic_load (&left_out));
+    const long times = atomic_load (&left_out);
+    printf ("latency %u left out %ld first at %ld\n", latency.max, times, times ? (long) atomic_load (&first_left_out) : frames);
     jack_client_close (client);
     return 0;
 }

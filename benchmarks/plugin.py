@@ -111,7 +111,7 @@ def live(minutes: float, period: int) -> tuple[int, int, int, str]:
                 one.sendto(encode(f"/stream/{stream_of(port)['stream']}/quality", "s", "draft"), ("127.0.0.1", port))
             time.sleep(2.0)
             before = stream_of(port)
-            _, _, left_out = host.play(four, 60.0 * minutes + 60.0)
+            left_out = host.play(four, 60.0 * minutes + 60.0).left_out
             after = stream_of(port)
             if after["stream"] != before["stream"] or {before["quality"], after["quality"]} != {"draft"}:
                 raise RuntimeError(f"it was not one stream at draft: {before}, {after}")

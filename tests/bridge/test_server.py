@@ -34,7 +34,7 @@ BLOCK = to_blob(np.zeros((2, 512), np.float32))
 
 @pytest.fixture(scope="module")
 def bridge() -> Iterator[Bridge]:
-    with running() as bridge:
+    with running(most_streams=16) as bridge:  # however fast this machine is at the moment
         yield bridge
 
 

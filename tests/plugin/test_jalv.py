@@ -36,20 +36,21 @@ def tones(seconds: float, *frequencies: float) -> np.ndarray:
     return np.stack([0.2 * np.sin(2 * np.pi * f * time_s) for f in frequencies]).astype(np.float32)
 
 
-def played(host: Jack, sound: np.ndarray) -> tuple[np.ndarray, int]:
-    """What comes back, and the latency that JACK is told of. Again where JACK has left out periods of a client, as it
-    does on a busy machine: they move all that follows."""
-    for _ in range(6):
-        out, reported, left_out = host.play(sound, 60)
-        if not left_out:
-            return out, reported
-    pytest.fail("JACK has left out periods in six plays: this machine is too busy")
+def played(host: Jack, sound: np.ndarray, rate: int = RATE, least_s: float = 0.25) -> tuple[np.ndarray, int]:
+    """What comes back, and the latency that JACK is told of. Where JACK has left out periods of a client, as it does on
+    a busy machine, the sound up to there, and where that is less than `least_s` behind the latency, once more."""
+    for _ in range(10):
+        found = host.play(sound, 60)
+        sure = found.sound.shape[1] if not found.left_out else found.first_left_out - rate // 4  # it is told of later
+        if sure >= latency(rate) + least_s * rate:
+            return found.sound[:, :sure], found.latency
+    pytest.fail("JACK has left out periods in ten plays: this machine is too busy")
 
 
-def comes_back(host: Jack, stem: np.ndarray, delay: int) -> None:
+def comes_back(host: Jack, stem: np.ndarray, delay: int, rate: int = RATE) -> None:
     """Asserts that it does, sample by sample."""
-    out, _ = played(host, stem)
-    np.testing.assert_array_equal(out[:, delay:], stem[:, :-delay])
+    out, _ = played(host, stem, rate)
+    np.testing.assert_array_equal(out[:, delay:], stem[:, : out.shape[1] - delay])
 
 
 @pytest.mark.parametrize("period", [64, 256, 512])
@@ -57,7 +58,7 @@ def test_the_round_trip_is_the_reported_latency_plus_the_hosts_own(lv2: Path, tm
     stem, song = tones(3.0, 440.0, 1250.0), tones(3.0, 700.0, 330.0)
     model = FakeModelRepairer({"general": 1.0}, mix_gain=0.5)
     with running(model) as bridge, jack(tmp_path, lv2, bridge.port, period) as host:
-        out, reported = played(host, np.concatenate([stem, song]))
+        out, reported = played(host, np.concatenate([stem, song]), least_s=1.5)
     assert reported == latency(RATE)
     delay = reported + period  # the probe hears itself through the host, a cycle that JACK breaks by one period
     assert not out[:, :delay].any()
@@ -78,7 +79,7 @@ def test_a_real_model_in_real_time(lv2: Path, tmp_path: Path, lively_bundle: Pat
     rng = np.random.default_rng(0)
     stem = tones(5.0, 440.0, 1250.0) + 0.05 * rng.standard_normal((2, 5 * RATE)).astype(np.float32)
     with running(partial(Repairer, bundle=lively_bundle)) as bridge, jack(tmp_path, lv2, bridge.port, 256) as host:
-        out, _ = played(host, stem)
+        out, _ = played(host, stem, least_s=3.0)
         (counters,) = bridge.call(lambda: [stream.counters for stream in bridge.hub.streams.values()])
     there = out[:, latency(RATE) + 256 :]
     change = there - stem[:, : there.shape[1]]
@@ -145,7 +146,7 @@ def test_periods_states_and_switches_at_random(
         try:
             for period in rng.permutation([256, 512, 1024])[:2]:
                 host.set_period(int(period))
-                comes_back(host, stem, latency(rate) + int(period))
+                comes_back(host, stem, latency(rate) + int(period), rate)
         finally:
             over.set()
         teller.result(30)
