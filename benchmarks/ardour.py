@@ -151,7 +151,7 @@ class Session:
 
     def _run(self, *command: object, longest_s: float = 180.0) -> tuple[str, float]:
         """What the program has printed, and the seconds that it took."""
-        for _ in range(3):
+        for _ in range(6):
             begun = time.monotonic()
             shown = subprocess.run(
                 [str(word) for word in command], env=self.environment, capture_output=True, text=True,

@@ -46,7 +46,9 @@ def honest_stream(bridge: Bridge, seconds: float = 0.0) -> Iterator[dict[str, An
 
     def play() -> None:
         with Wire(bridge.port) as wire:
-            stream = wire.hello().arguments[2]
+            ready = wire.hello()
+            assert ready.address == "/ready", ready
+            stream = ready.arguments[2]
             begun = time.monotonic()
             while not ended.is_set():
                 asked, number = time.monotonic(), met["blocks"]
@@ -57,6 +59,9 @@ def honest_stream(bridge: Bridge, seconds: float = 0.0) -> Iterator[dict[str, An
                 met["late"] += reply.arguments[5] == 1
                 time.sleep(max(0.0, begun + met["blocks"] * 512 / RATE - time.monotonic()))
 
+    deadline = time.monotonic() + 10.0  # streams that others have left behind are closed after a while
+    while bridge.call(lambda: len(bridge.hub.streams)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     player = threading.Thread(target=play)
     player.start()
     try:

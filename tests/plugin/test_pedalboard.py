@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import shutil
 import signal
@@ -325,20 +326,21 @@ def dying(first: FakeModelRepairer, after_blocks: int, gone_s: float) -> Iterato
     Gives the port, and how many blocks each has had."""
     port, stop, had = free_port(), threading.Event(), list[int]()
 
-    def blocks(bridge: Bridge) -> int:
-        return sum(stream.counters.blocks for stream in bridge.call(lambda: list(bridge.hub.streams.values())))
+    def count(bridge: Bridge, until: float) -> int:
+        most = 0  # of the streams that are open: they go with the plug-in
+        while most < until and not stop.wait(0.01):
+            streams = bridge.call(lambda: list(bridge.hub.streams.values()))
+            most = max(most, sum(stream.counters.blocks for stream in streams))
+        return most
 
     def bridges(there: threading.Event) -> None:
         with running(first, port=port) as bridge:
             there.set()
-            while blocks(bridge) < after_blocks and not stop.wait(0.01):
-                pass
-            had.append(blocks(bridge))
+            had.append(count(bridge, after_blocks))
             bridge.call(lambda: [connection.transport.abort() for connection in bridge.connections])
         time.sleep(gone_s)
         with running(FakeModelRepairer({"general": 1.0}), port=port) as bridge:
-            stop.wait(60)
-            had.append(blocks(bridge))
+            had.append(count(bridge, math.inf))
 
     with ThreadPoolExecutor(1) as pool:
         there = threading.Event()
