@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def plugin_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calla
 
 
 @pytest.fixture
-def load(vst3: Path, plugin_environment: Callable[..., None]) -> Callable[..., Any]:
+def load(vst3: Path, plugin_environment: Callable[..., None]) -> Iterator[Callable[..., Any]]:
     """load(port, ...) gives the plug-in in pedalboard, as it is when it has just been inserted."""
     import pedalboard
 
@@ -49,4 +50,7 @@ def load(vst3: Path, plugin_environment: Callable[..., None]) -> Callable[..., A
         plugin_environment(port, **options)
         return pedalboard.load_plugin(str(vst3))
 
-    return make
+    yield make
+    # A plug-in and its parameters refer to each other. One that is left would go on looking for its bridge, and find
+    # another test's that has the same port.
+    gc.collect()

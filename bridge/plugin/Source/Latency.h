@@ -21,7 +21,7 @@ struct Latency
     static Latency of (double sampleRate)
     {
         const auto rate = (int64_t) std::llround (sampleRate);
-        const auto share = rate == 44100 ? 320 : rate >= 32000 ? 370 : 540; // thousandths of a second
+        const auto share = rate == 44100 ? 320 : rate < 32000 ? 590 : rate <= 176400 ? 370 : 390; // thousandths of a second
         const auto times = std::max<int64_t> (1, (rate + 47999) / 48000);
         return { (int) ((rate * share + 999) / 1000), (int) (4096 * times), (int) std::max<int64_t> (1, (rate + 100) / 200) };
     }
