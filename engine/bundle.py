@@ -1,5 +1,5 @@
-"""The model bundle on disk: bundle.json, control.onnx, denoiser.onnx; and adapters, merged into the initialisers at
-load."""
+"""The model bundle on disk: bundle.json, control.onnx, denoiser.onnx, fine.onnx; and adapters, merged into the
+initialisers at load."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .limits import MAX_WEIGHT
 from .schedule import BridgeSchedule
 from .stft import StftConfig
 
-GRAPHS = ("control", "denoiser")
+GRAPHS = ("control", "denoiser", "fine")
 
 
 def base_bundle() -> Path:
@@ -40,13 +40,14 @@ class Bundle:
     receptive_field: Mapping[str, int]
     caches: Mapping[str, Mapping[str, tuple[int, int, int]]]
     graphs: Mapping[str, bytes]
+    fine_opened: bool = False
     caution: Caution | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
         """Read and check a bundle folder. Raises ModelError where a file is missing or its checksum differs."""
         about = _read_json(folder / "bundle.json")
-        if about.get("format") != "stemprover-bundle-2":
+        if about.get("format") != "stemprover-bundle-3":
             raise ModelError(
                 f"{folder / 'bundle.json'}: format {about.get('format')!r} is not one that this version reads; export "
                 "it again with this version"
@@ -65,12 +66,13 @@ class Bundle:
                 ),
                 schedule=BridgeSchedule(**about["schedule"]),
                 lookahead=int(about["lookahead"]),
-                receptive_field={name: int(about["receptive_field"][name]) for name in GRAPHS},
+                receptive_field={name: int(about["receptive_field"][name]) for name in ("control", "denoiser")},
                 caches={
                     name: {key: (int(s[0]), int(s[1]), int(s[2])) for key, s in about["caches"][name].items()}
                     for name in GRAPHS
                 },
                 graphs=graphs,
+                fine_opened=bool(about["fine_opened"]),
                 caution=Caution.from_dict(about["caution"]) if "caution" in about else None,
             )
         except (KeyError, TypeError, ValueError, IndexError, OptionError) as error:
@@ -169,6 +171,11 @@ def active_adapters(blend: Mapping[Path, float]) -> list[tuple[Adapter, float]]:
             raise OptionError(f"weight {weight:g} of {path.parent.name} is out of range; give 0 to {MAX_WEIGHT:g}")
     adapters = [(Adapter.load(path), weight) for path, weight in blend.items() if weight]
     return [(adapter, weight) for adapter, weight in adapters if not adapter.neutral]
+
+
+def opens_fine(adapter: Adapter) -> bool:
+    """Whether an adapter needs the fine branch to be run."""
+    return any(layer.startswith("fine.") and b.any() for layer, (_, b) in adapter.factors.items())
 
 
 def cautions_of(bundle: Bundle, adapters: Sequence[tuple[Adapter, float]]) -> tuple[Caution, ...]:

@@ -1,4 +1,5 @@
-"""ONNX Runtime: two sessions, and one chunk of frames through control branch and sampler with all state explicit."""
+"""ONNX Runtime: a session for each graph, and one chunk of frames through control branch and sampler with all state
+explicit."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .bundle import Bundle, active_adapters, cautions_of, merge_adapters
+from .bundle import Bundle, active_adapters, cautions_of, merge_adapters, opens_fine
 from .errors import ModelError, OptionError
 from .features import Features
 from .schedule import sample_bridge
@@ -21,10 +22,10 @@ Caches = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ModelState:
-    """The caches of the control branch and of each sampler step, the latents that wait for their look-ahead
+    """The caches of the control and fine branches and of each sampler step, the latents that wait for their look-ahead
     (B, 3, 64, K, L), and how many frames have come in, at most L."""
 
-    control: Caches
+    control: Mapping[str, Caches]
     denoiser: tuple[Caches, ...]
     waiting: np.ndarray
     frames: int
@@ -32,7 +33,7 @@ class ModelState:
 
 @dataclass(frozen=True)
 class Control:
-    """What the control branch found for a run of frames: cached, it serves all steps of the sampler."""
+    """What the control and fine branches found for a run of frames: cached, it serves all steps of the sampler."""
 
     outputs: Mapping[str, np.ndarray]
 
@@ -58,34 +59,48 @@ class Runtime:
         graphs = merge_adapters(bundle, adapters)
         providers = _providers(device, ort.get_available_providers())
         try:
-            self._control = ort.InferenceSession(graphs["control"], options, providers=providers)
-            self._denoiser = ort.InferenceSession(graphs["denoiser"], options, providers=providers)
+            self._sessions = {
+                name: ort.InferenceSession(graph, options, providers=providers)
+                for name, graph in graphs.items()
+                if name != "fine" or bundle.fine_opened or any(opens_fine(adapter) for adapter, _ in adapters)
+            }
         except Exception as error:  # ONNX Runtime raises its own unrelated classes
             raise ModelError(
                 f"ONNX Runtime cannot load the model in {bundle.folder}: {str(error).splitlines()[0]}"
             ) from error
-        used = {session.get_providers()[0] for session in (self._control, self._denoiser)}
+        used = {session.get_providers()[0] for session in self._sessions.values()}
         self.provider = "cuda" if used == {"CUDAExecutionProvider"} else "cpu"
         if device == "cuda" and self.provider != "cuda":
             raise OptionError(
                 "device cuda: ONNX Runtime found no usable CUDA device; install the [cuda] extra, or use --device cpu"
             )
-        self._residuals = [output.name for output in self._control.get_outputs() if not output.name.endswith(".next")]
+        self._gates = next(i.shape[1] for i in self._sessions["denoiser"].get_inputs() if i.name == "gates")
 
     def start(self, batch: int, steps: int) -> ModelState:
         """State before the first frame."""
         zeros = {
             name: {key: np.zeros((batch, *shape), np.float32) for key, shape in self.bundle.caches[name].items()}
-            for name in ("control", "denoiser")
+            for name in self._sessions
         }
         latent, lookahead = self.bundle.latent, self.bundle.lookahead
         waiting = np.zeros((batch, 3, latent.channels, latent.layout.bands, lookahead), np.float32)
-        return ModelState(zeros["control"], (zeros["denoiser"],) * steps, waiting, 0)
+        ahead = {name: caches for name, caches in zeros.items() if name != "denoiser"}
+        return ModelState(ahead, (zeros["denoiser"],) * steps, waiting, 0)
 
-    def control(self, features: np.ndarray, caches: Caches) -> tuple[Control, Caches]:
-        """One run of the control branch over features (B, 274, K, N)."""
-        outputs, after = _run(self._control, {"control": features}, caches)
-        return Control({name: outputs[name] for name in self._residuals}), after
+    def control(
+        self, features: np.ndarray, caches: Mapping[str, Caches]
+    ) -> tuple[Control, Mapping[str, Caches]]:
+        """One run of the control branch, and of the fine one where it is opened, over features (B, 274, K, N); caches
+        by graph."""
+        batch, _, bands, frames = features.shape
+        found: dict[str, np.ndarray] = {}
+        after = {}
+        for name, before in caches.items():
+            outputs, after[name] = _run(self._sessions[name], {"control": features}, before)
+            found |= outputs
+        if "gates" not in found:
+            found["gates"] = np.zeros((batch, self._gates, bands, frames), np.float32)
+        return Control(found), after
 
     def denoise(
         self, x_t: np.ndarray, t: float, references: np.ndarray, control: Control, caches: Caches
@@ -94,7 +109,7 @@ class Runtime:
         N)."""
         times = np.full(len(x_t), t, np.float32)
         inputs = {"x_t": x_t, "t": times, "references": references, **control.outputs}
-        outputs, after = _run(self._denoiser, inputs, caches)
+        outputs, after = _run(self._sessions["denoiser"], inputs, caches)
         return outputs["estimate"], after
 
     def step(

@@ -1,4 +1,4 @@
-"""The bundle: control.onnx, denoiser.onnx and bundle.json with all that repair needs to know, and checksums."""
+"""The bundle: the graphs as ONNX, and bundle.json with all else that repair needs to know, and checksums."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ..engine.model.lora import load_adapter
 from ..engine.model.network import RepairNet
 from ..engine.schedule import BridgeSchedule
 from ..engine.stft import StftConfig
-from .graphs import ControlGraph, DenoiserGraph, example_inputs, graph_inputs, graph_outputs, write_graph
+from .graphs import GRAPHS, example_inputs, graph_inputs, graph_outputs, write_graph
 from .merge import merge
 from .parity import ParityReport, TensorError
 
-FILES = ("control.onnx", "denoiser.onnx", "bundle.json")
+FILES = (*[f"{name}.onnx" for name in GRAPHS], "bundle.json")
 SHAPES = ((1, 1), (1, 4), (2, 7), (1, 33), (3, 16))
 
 
@@ -85,10 +85,10 @@ def _umask() -> int:
 
 
 def write_bundle(net: RepairNet, scale: np.ndarray, folder: Path, merge_error: float | None = None) -> ParityReport:
-    """Both graphs and bundle.json into an existing folder, compared with torch."""
-    caches = {name: write_graph(name, net, folder / f"{name}.onnx") for name in ("control", "denoiser")}
+    """The graphs and bundle.json into an existing folder, compared with torch."""
+    caches = {name: write_graph(name, net, folder / f"{name}.onnx") for name in GRAPHS}
     about = {
-        "format": "stemprover-bundle-2",
+        "format": "stemprover-bundle-3",
         "made_by": f"stemprover {__version__}",
         "stft": {"n_fft": StftConfig().n_fft, "hop": StftConfig().hop},
         "latent": {"exponent": Latent().exponent, "scale": [round(float(s), 6) for s in scale]},
@@ -98,7 +98,8 @@ def write_bundle(net: RepairNet, scale: np.ndarray, folder: Path, merge_error: f
         "lookahead": net.config.lookahead,
         "receptive_field": receptive_field(net),
         "caches": caches,
-        "sha256": {name: checksum(folder / name) for name in ("control.onnx", "denoiser.onnx")},
+        "fine_opened": any(bool(parameter.any()) for parameter in net.fine.out.parameters()),
+        "sha256": {f"{name}.onnx": checksum(folder / f"{name}.onnx") for name in GRAPHS},
     }
     (folder / "bundle.json").write_text(json.dumps(about, indent=1) + "\n")
     return compare(net, folder, caches, merge_error)
@@ -121,11 +122,12 @@ def receptive_field(net: RepairNet) -> dict[str, int]:
 def compare(
     net: RepairNet, folder: Path, caches: dict[str, dict[str, list[int]]], merge_error: float | None
 ) -> ParityReport:
-    """Names, axes, shapes and values of both graphs against torch over many shapes, caches random."""
+    """Names, axes, shapes and values of the graphs against torch over many shapes, caches random."""
     tensors: list[TensorError] = []
     problems: list[str] = []
     generator = torch.Generator().manual_seed(7)
-    for name, graph in (("control", ControlGraph(net)), ("denoiser", DenoiserGraph(net))):
+    for name, make in GRAPHS.items():
+        graph = make(net)
         session = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), providers=["CPUExecutionProvider"])
         names_in = graph_inputs(name, net.config) + [f"{key}.cache" for key in caches[name]]
         names_out = graph_outputs(name, net.config) + [f"{key}.next" for key in caches[name]]

@@ -1,9 +1,9 @@
-"""The two ONNX graphs: control branch and denoiser, each with its caches as explicit inputs and outputs."""
+"""The ONNX graphs: control branch, denoiser and fine branch, each with its caches as explicit inputs and outputs."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,22 @@ class ControlGraph(nn.Module):
             return (*residuals, tokens, *[_kept(layer) for layer in layers])
 
 
+class FineGraph(nn.Module):
+    """(control, *caches) -> (gates, *next caches)."""
+
+    def __init__(self, net: RepairNet) -> None:
+        super().__init__()
+        self.model = net.fine
+
+    def forward(self, control: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
+        layers = [layer for _, layer in memories(self.model)]
+        with holding(layers, caches):
+            gates = self.model(control)
+            return (gates, *[_kept(layer) for layer in layers])
+
+
 class DenoiserGraph(nn.Module):
-    """(x_t, t, references, residual.0 ... residual.<n>, tokens, *caches) -> (estimate, *next caches)."""
+    """(x_t, t, references, residual.0 ... residual.<n>, tokens, gates, *caches) -> (estimate, *next caches)."""
 
     def __init__(self, net: RepairNet) -> None:
         super().__init__()
@@ -72,10 +86,18 @@ class DenoiserGraph(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, references: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         layers = [layer for _, layer in memories(self.model)]
-        residuals, tokens, caches = list(rest[: self.count]), rest[self.count], rest[self.count + 1 :]
-        with holding(layers, caches):
-            estimate = self.model(x_t, t, references, residuals, tokens)
+        residuals, (tokens, gates) = list(rest[: self.count]), rest[self.count : self.count + 2]
+        with holding(layers, rest[self.count + 2 :]):
+            estimate = self.model(x_t, t, references, residuals, tokens, gates)
             return (estimate, *[_kept(layer) for layer in layers])
+
+
+#: By name: of the file, of the network's part, of what an adapter's layers begin with.
+GRAPHS: dict[str, Callable[[RepairNet], nn.Module]] = {
+    "control": ControlGraph,
+    "denoiser": DenoiserGraph,
+    "fine": FineGraph,
+}
 
 
 def _kept(layer: Memory) -> Tensor:
@@ -84,7 +106,7 @@ def _kept(layer: Memory) -> Tensor:
 
 
 def example_inputs(config: ModelConfig, batch: int = 2, frames: int = 5, seed: int = 0) -> dict[str, Tensor]:
-    """Random inputs of both graphs, without caches."""
+    """Random inputs of the graphs, without caches."""
     generator = torch.Generator().manual_seed(seed)
     bands = config.bands
     shapes: dict[str, tuple[int, int]] = {
@@ -92,6 +114,7 @@ def example_inputs(config: ModelConfig, batch: int = 2, frames: int = 5, seed: i
         "x_t": (config.latent, bands),
         **{f"residual.{i}": (width, config.bands_at(level)) for i, (level, width) in enumerate(config.residuals)},
         "tokens": (config.tokens, config.bands_at(2)),
+        "gates": (config.gates, bands),
     }
     inputs = {name: torch.randn(batch, *shape, frames, generator=generator) for name, shape in shapes.items()}
     inputs["t"] = torch.rand(batch, generator=generator)
@@ -101,12 +124,12 @@ def example_inputs(config: ModelConfig, batch: int = 2, frames: int = 5, seed: i
 
 def graph_inputs(name: str, config: ModelConfig) -> list[str]:
     """Input names of a graph in order, without caches."""
-    return ["control"] if name == "control" else ["x_t", "t", "references", *_controls(config)]
+    return ["x_t", "t", "references", *_controls(config), "gates"] if name == "denoiser" else ["control"]
 
 
 def graph_outputs(name: str, config: ModelConfig) -> list[str]:
     """Output names of a graph in order, without caches."""
-    return _controls(config) if name == "control" else ["estimate"]
+    return {"control": _controls(config), "fine": ["gates"], "denoiser": ["estimate"]}[name]
 
 
 def _controls(config: ModelConfig) -> list[str]:
@@ -114,14 +137,13 @@ def _controls(config: ModelConfig) -> list[str]:
 
 
 def write_graph(name: str, net: RepairNet, path: Path) -> dict[str, list[int]]:
-    """Export "control" or "denoiser" to one file with dynamic batch and frames; returns the caches' shapes."""
-    graph: nn.Module = (ControlGraph if name == "control" else DenoiserGraph)(net.eval())
+    """Export one of GRAPHS to one file with dynamic batch and frames; returns the caches' shapes."""
+    graph: nn.Module = GRAPHS[name](net.eval())
     example = example_inputs(net.config)
     plain_in, plain_out = graph_inputs(name, net.config), graph_outputs(name, net.config)
     inputs = tuple(example[key] for key in plain_in)
-    model = net.control if name == "control" else net.denoiser
-    plain: tuple[Any, ...] = inputs if name == "control" else (*inputs[:3], list(inputs[3:-1]), inputs[-1])
-    shapes = cache_shapes(model, plain)
+    plain: tuple[Any, ...] = (*inputs[:3], list(inputs[3:-2]), *inputs[-2:]) if name == "denoiser" else inputs
+    shapes = cache_shapes(getattr(net, name), plain)
     caches = tuple(torch.randn(inputs[0].shape[0], *shape) for shape in shapes.values())
     cache_in, cache_out = [f"{key}.cache" for key in shapes], [f"{key}.next" for key in shapes]
     names_in, names_out = plain_in + cache_in, plain_out + cache_out

@@ -7,7 +7,7 @@ import torch
 from stemprover.engine.model.config import ModelConfig
 from stemprover.engine.model.network import RepairNet
 
-SMALL = ModelConfig(control=(16, 16, 32), denoiser=(16, 16, 16), tokens=16)
+SMALL = ModelConfig(control=(16, 16, 32), denoiser=(16, 16, 16), tokens=16, fine=8)
 
 
 def lively_net(seed: int = 0, config: ModelConfig = SMALL) -> RepairNet:

@@ -68,9 +68,11 @@ def halving_time(trainer: Trainer) -> None:
     denoiser, levels = trainer.net.denoiser, [level for level, _ in trainer.options.model.residuals]
     whole = denoiser.forward
 
-    def forward(x_t: Tensor, t: Tensor, references: Tensor, residuals: list[Tensor], tokens: Tensor) -> Tensor:
+    def forward(
+        x_t: Tensor, t: Tensor, references: Tensor, residuals: list[Tensor], tokens: Tensor, fine: Tensor
+    ) -> Tensor:
         thinned = [r[..., 2**level - 1 :: 2**level] for r, level in zip(residuals, levels, strict=True)]
-        return whole(x_t, t, references, thinned, tokens[..., 3::4])
+        return whole(x_t, t, references, thinned, tokens[..., 3::4], fine)
 
     denoiser.forward = forward  # type: ignore[method-assign]
     for block in denoiser.unet.down_blocks:

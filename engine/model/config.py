@@ -68,7 +68,7 @@ def _check_base(base: dict[str, Any], bands: int) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of control branch and denoiser; each level has half the bands of the one before, rounded up.
+    """Sizes of control branch, denoiser and fine branch; each level has half the bands of the one before, rounded up.
 
     `base` is the configuration, as diffusers writes it, of a U-Net of the Stable Diffusion family in the denoiser's
     place (`with_base`); without it the denoiser is our own, with three levels of one layer each.
@@ -81,6 +81,7 @@ class ModelConfig:
     denoiser: tuple[int, ...] = (32, 48, 64)
     tokens: int = 64
     head_channels: int = 16
+    fine: int = 24
     base: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -89,6 +90,8 @@ class ModelConfig:
         for width in self.control if self.base else (*self.control, *self.denoiser):
             if width % 2 or width % self.head_channels:
                 raise ModelError(f"width {width} must be even and a multiple of head_channels={self.head_channels}")
+        if self.fine < 1:
+            raise ModelError(f"fine={self.fine}: give the fine branch one channel or more")
         if self.base:
             _check_base(self.base, self.bands)
         elif len(self.denoiser) != 3:
@@ -126,9 +129,14 @@ class ModelConfig:
         return 16
 
     @property
+    def gates(self) -> int:
+        """Channels of the fine branch's outputs: three gates a slot."""
+        return 3 * (self.latent // 2)
+
+    @property
     def head_outputs(self) -> int:
         """Channels of the output convolution: residual, three gates a slot, a confidence for mid and for side."""
-        return self.latent + 3 * (self.latent // 2) + 2
+        return self.latent + self.gates + 2
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
@@ -15,25 +16,33 @@ from ..errors import ModelError
 from .network import RepairNet
 
 FORMAT = "stemprover-lora-1"
+PARTS = ("control", "denoiser", "fine")
 LAYERS = (
     "to_q", "to_k", "to_v", "to_out.0", "conv1.conv", "conv2.conv", "control.conv_in", "conv_in.conv", "conv_out.conv",
+    *[f"fine.convs.{i}.conv" for i in range(5)], "fine.out",
 )  # fmt: skip
 
 
-def lora_layers(net: nn.Module) -> list[str]:
-    """Layers that an adapter changes: attention, the convolutions in and out, and the blocks' convolutions, but for the
-    dilated ones, which peft's convolution adapter cannot follow (it keeps kernel, stride and padding, not the
-    dilation)."""
+def lora_layers(net: nn.Module, parts: Sequence[str] = PARTS) -> list[str]:
+    """Layers of these parts that an adapter changes: attention, the convolutions in and out, the blocks' convolutions,
+    but for the dilated ones, which peft's convolution adapter cannot follow (it keeps kernel, stride and padding, not
+    the dilation), and the fine branch."""
     return [
         name
         for name, layer in net.named_modules()
-        if name.endswith(LAYERS) and getattr(layer, "dilation", (1, 1)) == (1, 1)
+        if name.endswith(LAYERS) and name.split(".")[0] in parts and getattr(layer, "dilation", (1, 1)) == (1, 1)
     ]
 
 
-def add_adapter(net: RepairNet, rank: int = 8, alpha: float = 8.0, name: str = "default") -> PeftModel:
-    """The network, frozen, with a fresh and neutral LoRA on the layers of `lora_layers`."""
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=lora_layers(net), init_lora_weights=True)
+def add_adapter(
+    net: RepairNet, rank: int = 8, alpha: float | None = None, name: str = "default", parts: Sequence[str] = PARTS
+) -> PeftModel:
+    """The network, frozen, with a fresh and neutral LoRA on the layers of `lora_layers`; alpha is the rank unless
+    given."""
+    config = LoraConfig(
+        r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=lora_layers(net, parts),
+        init_lora_weights=True,
+    )  # fmt: skip
     return get_peft_model(net, config, adapter_name=name)
 
 

@@ -1,4 +1,4 @@
-"""The whole network: control branch, denoiser and output head."""
+"""The whole network: control branch, denoiser and output head, fine branch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 from .control import ControlBranch
+from .fine import FineBranch
 from .unet import build_unet
 
 
 class Denoiser(nn.Module):
     """Predicts the true stem's latent from a point x_t on the bridge: (B, 64, K, N) to the same shape.
 
-    Head: z = z_y + c (g1 z_y + g2 (z_mix - z_y) + g3 (z_c - z_y) + r), z_c the stem without its leak (engine/leak.py).
-    The gates g act on slots (one value for re and im, so they keep the phase), r is free, c in 0..1 is the network's
-    confidence in its own change, for each band, for mid and side.
+    Head: z = z_y + c (g1 z_y + g2 (z_mix - z_y) + g3 (z_c - z_y) + r) + f1 z_y + f2 (z_mix - z_y) + f3 (z_c - z_y), z_c
+    the stem without its leak (engine/leak.py). The gates g act on slots (one value for re and im, so they keep the
+    phase), r is free, c in 0..1 is the network's confidence in its own change, for each band, for mid and side; the
+    gates f are the fine branch's.
     Gates and r are zero at the start. Training leaves c out (`trusts` False) until there is a change worth trusting:
     a net that may distrust itself from the start learns that first, and then neither gates nor r have a gradient
     left.
@@ -27,9 +29,11 @@ class Denoiser(nn.Module):
         self.trusts = True
         self.unet = build_unet(config)
 
-    def forward(self, x_t: Tensor, t: Tensor, references: Tensor, residuals: list[Tensor], tokens: Tensor) -> Tensor:
+    def forward(
+        self, x_t: Tensor, t: Tensor, references: Tensor, residuals: list[Tensor], tokens: Tensor, fine: Tensor
+    ) -> Tensor:
         """x_t (B, 64, K, N), t (B,) in 0..1, references (B, 3, 64, K, N): stem, mixture, stem without its leak;
-        residuals and tokens from the control branch, same frames."""
+        residuals and tokens from the control branch, fine (B, 96, K, N) from the fine branch, same frames."""
         head = self.unet(
             x_t,
             1000.0 * t,
@@ -41,29 +45,31 @@ class Denoiser(nn.Module):
         head = 0.25 * head  # a small step of the output layer is a large one of the sound
         stem, mix, cancelled = references.unbind(1)
         width = 2 * self.slots
-        change = 0.1 * head[:, : 2 * width]
-        for i, reference in enumerate((stem, mix - stem, cancelled - stem)):
-            gate = 1.5 * torch.tanh(head[:, (2 + i) * width : (3 + i) * width])
-            change = change + torch.cat([gate, gate], 1) * reference
-        if not self.trusts:
-            return stem + change
-        trust = torch.sigmoid(head[:, 5 * width :] + 3.0)
-        trust = torch.repeat_interleave(trust, self.slots, dim=1)
-        return stem + torch.cat([trust, trust], 1) * change
+        residual, gates = 0.1 * head[:, : 2 * width], 1.5 * torch.tanh(head[:, 2 * width : 5 * width])
+        if self.trusts:
+            trust = torch.sigmoid(head[:, 5 * width :] + 3.0)
+            trust = torch.repeat_interleave(trust, self.slots, dim=1)
+            residual, gates = torch.cat([trust] * 2, 1) * residual, torch.cat([trust] * 3, 1) * gates
+        change = residual
+        for gate, part in zip((gates + fine).chunk(3, dim=1), (stem, mix - stem, cancelled - stem), strict=True):
+            change = change + torch.cat([gate, gate], 1) * part
+        return stem + change
 
 
 class RepairNet(nn.Module):
-    """Control branch and denoiser."""
+    """Control branch, denoiser and fine branch."""
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
         self.config = config or ModelConfig()
         self.control = ControlBranch(self.config)
         self.denoiser = Denoiser(self.config)
+        self.fine = FineBranch(self.config)
 
     def forward(self, features: Tensor, x_t: Tensor, t: Tensor, references: Tensor) -> Tensor:
         """features (B, 274, K, N + 16); x_t (B, 64, K, N), references (B, 3, 64, K, N): frame n of them goes with
         features up to n + 16."""
         residuals, tokens = self.control(features)
         ahead = self.config.lookahead
-        return self.denoiser(x_t, t, references, [r[..., ahead:] for r in residuals], tokens[..., ahead:])
+        late = [r[..., ahead:] for r in residuals]
+        return self.denoiser(x_t, t, references, late, tokens[..., ahead:], self.fine(features)[..., ahead:])

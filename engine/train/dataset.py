@@ -15,6 +15,7 @@ from .artefacts import SIMULATORS
 from .fresh import FreshShards
 from .pool import FULL_SCALE, TRACKS, open_shard, shards_of
 
+SHARDS = ("spleeter", "drums", "bass", "other", "vocals")
 # (true stem, separated stem with zeros above 11 kHz, the same with the averaged mask)
 CHOICES = {s: (TRACKS.index(f"x_{s}"), TRACKS.index(f"y_{s}_zeros"), TRACKS.index(f"y_{s}_average")) for s in "va"}
 
@@ -26,7 +27,8 @@ class CropConfig:
     fault is made 0 to 1.5 times as large, by the line from the true stem to the faulty one. `simulated` of the crops
     have one or two of `artefacts` instead of the real separator's, `beside` of those with another kind of fault before
     or after, and `upon_separated` of those have them on top of it. `roles`: of which of the pool's two stems crops are
-    made."""
+    made; `shards`: of which of the pool's shards, spleeter for Spleeter's, drums, bass, other or vocals for those of
+    the second separator's stem, all where none is named."""
 
     batch: int = 8
     frames: int = 64
@@ -44,6 +46,7 @@ class CropConfig:
     artefacts: tuple[str, ...] = tuple(SIMULATORS)
     severity: tuple[float, float] = (0.1, 1.0)
     roles: str = "va"
+    shards: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("clean", "no_mix", "blend", "average", "simulated", "upon_separated", "beside", "mono"):
@@ -54,6 +57,9 @@ class CropConfig:
             raise TrainingError(f"artefacts={list(self.artefacts)}: name some of {', '.join(SIMULATORS)}")
         if not self.roles or set(self.roles) - set("va"):
             raise TrainingError(f"roles={self.roles!r}: give v for vocals, a for accompaniment, or va for both")
+        unknown = [name for name in self.shards if name not in SHARDS]
+        if unknown:
+            raise TrainingError(f"shards={list(self.shards)}: name some of {', '.join(SHARDS)}")
         low, high = self.severity
         if not 0.0 <= low <= high <= 1.0:
             raise TrainingError(f"severity={list(self.severity)} is a range: give two rising numbers in 0 to 1")
@@ -81,7 +87,9 @@ class PoolBatches:
         fresh: FreshShards | None = None,
     ) -> None:  # fmt: skip
         self.fresh = fresh
-        self.paths = shards_of(pool, split)
+        self.paths = [path for path in shards_of(pool, split) if not config.shards or _kind(path) in config.shards]
+        if not self.paths:
+            raise TrainingError(f"{pool / split} has no shards of {', '.join(config.shards)}; build a larger pool")
         self.maker, self.config, self.seed = maker, config, seed
         self.stft = Stft(maker.stft)
         self._shards: list[np.ndarray] | None = None
@@ -166,6 +174,12 @@ class PoolBatches:
         if rng.random() < config.mono:
             crops = [np.repeat(audio.mean(axis=0, keepdims=True), 2, axis=0) for audio in crops]
         return crops[0], crops[1], crops[2]
+
+
+def _kind(path: Path) -> str:
+    """Which of SHARDS a shard is."""
+    kind: str = open_shard(path)[1][0].get("stem", SHARDS[0])
+    return kind
 
 
 def fit_band_scale(pool: Path, maker: FeatureMaker, items: int = 60, seed: int = 0) -> np.ndarray:

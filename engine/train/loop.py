@@ -154,7 +154,7 @@ class Trainer:
             scale = torch.from_numpy(fit_band_scale(options.pool, FeatureMaker()))
         self.model: nn.Module = self.net
         if options.adapter is not None:
-            self.model = self.peft = add_adapter(self.net, options.rank)
+            self.model = self.peft = add_adapter(self.net, options.rank, parts=options.parts)
         self.latent = Latent(scale=scale.cpu().numpy())
         self.scale = scale.to(self.device)
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -219,9 +219,10 @@ class Trainer:
 
     @property
     def floor(self) -> float:
-        """Floor of the error ratio: -15 dB at first, so that clean stems do not hold the net at the identity; it
-        falls to -40 dB by the middle of the run, so that they are left alone in the end."""
-        return 10 ** (-1.5 - 2.5 * min(1.0, 2.0 * self.done))
+        """Floor of the error ratio: `floor_db` at first, -15 dB so that clean stems do not hold a new net at the
+        identity; it falls to -40 dB by the middle of the run, so that they are left alone in the end."""
+        first = self.options.floor_db / 10
+        return 10 ** (first - (4.0 + first) * min(1.0, 2.0 * self.done))
 
     def step(self, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns the loss, the norm of its gradient, and what each term gained against leaving

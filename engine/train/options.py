@@ -11,6 +11,7 @@ from ..bundle import base_bundle
 from ..errors import TrainingError
 from ..model.base import with_base
 from ..model.config import ModelConfig
+from ..model.lora import PARTS
 from .dataset import CropConfig
 from .fresh import FreshConfig
 
@@ -33,8 +34,9 @@ class LossWeights:
 class TrainOptions:
     """One run. `start_from` is a checkpoint.pt or an exported bundle's folder. `minutes` (of training, resumed ones
     counted in) and `steps` both end it, and by the nearer of them the learning rate falls to `final_rate` of its
-    peak. `base` is the folder of a pretrained U-Net for the denoiser's place, which then decides the denoiser's sizes
-    in `model`."""
+    peak. Errors more than `floor_db` under the sound do not count at first, and by the middle those under -40 dB. An
+    `adapter` is of this `rank` and changes these `parts` of the network: control, denoiser, fine. `base` is the folder
+    of a pretrained U-Net for the denoiser's place, which then decides the denoiser's sizes in `model`."""
 
     run: Path
     pool: Path
@@ -47,6 +49,7 @@ class TrainOptions:
     learning_rate: float = 6e-4
     warmup: int = 100
     final_rate: float = 0.03
+    floor_db: float = -15.0
     ema: float = 0.998
     clip: float = 1.0
     seed: int = 1
@@ -56,6 +59,7 @@ class TrainOptions:
     checkpoint_minutes: float = 4.0
     adapter: str | None = None
     rank: int = 8
+    parts: tuple[str, ...] = ("control", "denoiser")
     start_from: Path | None = None
     base: Path | None = None
     crop: CropConfig = field(default_factory=CropConfig)
@@ -74,6 +78,10 @@ class TrainOptions:
                 )
         if self.adapter is not None and self.start_from is None:
             object.__setattr__(self, "start_from", base_bundle())  # an adapter needs the base that it adapts
+        if not -40.0 <= self.floor_db <= 0.0:
+            raise TrainingError(f"floor_db={self.floor_db:g}: give -40 to 0 dB")
+        if not self.parts or set(self.parts) - set(PARTS):
+            raise TrainingError(f"parts={list(self.parts)}: name some of {', '.join(PARTS)}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise TrainingError(f"device={self.device!r}: choose auto, cpu or cuda")
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from models import lively_net, sound
-from stemprover.engine.bundle import Adapter, Bundle, active_adapters, merge_adapters
+from models import lively_net, sound, untrained_net
+from stemprover.engine.bundle import GRAPHS, Adapter, Bundle, active_adapters, merge_adapters
 from stemprover.engine.detect.bank import Detectors
 from stemprover.engine.errors import ExportError, ModelError, OptionError, OutputExistsError
 from stemprover.engine.model.lora import add_adapter, load_adapter, save_adapter
@@ -49,11 +49,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_both_graphs_equal_torch_over_many_shapes(lively_bundle: Path) -> None:
+def test_the_graphs_equal_torch_over_many_shapes(lively_bundle: Path) -> None:
     folder = lively_bundle
     about = json.loads((folder / "bundle.json").read_text())
-    assert sorted(p.name for p in folder.iterdir()) == ["bundle.json", "control.onnx", "denoiser.onnx"]
-    for name in ("control", "denoiser"):
+    assert sorted(p.name for p in folder.iterdir()) == ["bundle.json", "control.onnx", "denoiser.onnx", "fine.onnx"]
+    for name in GRAPHS:
         model = onnx.load(folder / f"{name}.onnx")
         assert model.opset_import[0].version == 18
         inputs = [value.name for value in model.graph.input]
@@ -86,7 +86,27 @@ def test_merging_is_proved_and_a_saved_adapter_is_the_same(adapters: list[Path])
     plain = lively_net().state_dict()
     changed = [name for name, value in merged.state_dict().items() if not torch.equal(value, plain[name])]
     assert len(changed) > 30
-    assert all(any(part in name for part in ("conv1", "conv2", ".to_", "conv_in", "conv_out")) for name in changed)
+    parts = ("conv1", "conv2", ".to_", "conv_in", "conv_out", "fine.")
+    assert all(any(part in name for part in parts) for name in changed)
+
+
+def test_the_fine_branch_is_run_where_something_has_opened_it(
+    untrained_bundle: Path, lively_bundle: Path, tmp_path: Path
+) -> None:
+    assert (Bundle.load(untrained_bundle).fine_opened, Bundle.load(lively_bundle).fine_opened) == (False, True)
+    torch.manual_seed(0)
+    model = add_adapter(untrained_net(), rank=4, parts=("fine",))
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = 0.3 * torch.randn(parameter.shape)
+    path = tmp_path / "fine.safetensors"
+    save_adapter(model, path)
+    assert all(layer.startswith("fine.") for layer in Adapter.load(path).factors)
+    stem, mix = sound(1.0), sound(1.0, seed=1)
+    left = Repairer(bundle=untrained_bundle, gated=False).process(stem, 44100, mix)
+    np.testing.assert_allclose(left, stem, atol=1e-6)
+    found = Repairer(bundle=untrained_bundle, blend={path: 1.0}, gated=False).process(stem, 44100, mix)
+    assert float(np.abs(found - stem).max()) > 1e-2
 
 
 def test_a_fresh_adapter_is_neutral(tmp_path: Path) -> None:
@@ -125,7 +145,7 @@ def test_any_weighted_blend_equals_the_weighted_sum_in_torch(
     bundle = Bundle.load(lively_bundle)
     graphs = merge_adapters(bundle, active_adapters(dict(zip(adapters, weights, strict=True))))
     found = {}
-    for name in ("control", "denoiser"):
+    for name in GRAPHS:
         for item in onnx.load_from_string(graphs[name]).graph.initializer:
             found[f"{name}.{item.name}"] = onnx.numpy_helper.to_array(item)
     for path in adapters:
@@ -197,7 +217,7 @@ def test_damaged_models_are_told_with_the_file(lively_bundle: Path, tmp_path: Pa
     (broken / "control.onnx").unlink()
     with pytest.raises(ModelError, match=r"control\.onnx is missing"):
         Bundle.load(broken)
-    (broken / "bundle.json").write_text('{"format": "stemprover-bundle-2", "sha256": {}}')
+    (broken / "bundle.json").write_text('{"format": "stemprover-bundle-3", "sha256": {}}')
     with pytest.raises(ModelError, match="damaged"):
         Bundle.load(broken)
     (broken / "bundle.json").write_text("{")

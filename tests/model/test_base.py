@@ -120,11 +120,12 @@ def test_any_of_the_family_is_causal_and_streams(kind: str, tmp_path: Path) -> N
         assert [tuple(r.shape[1:3]) for r in residuals] == [
             (w, net.config.bands_at(n)) for n, w in net.config.residuals
         ]
+        fine = net.fine(control)
         forget(net)
         parts, at = [], 0
         for size in (1, 4, 2, 5):
             span, ahead = slice(at, at + size), slice(at + net.config.lookahead, at + size + net.config.lookahead)
-            cut = [r[..., ahead] for r in residuals], tokens[..., ahead]
+            cut = [r[..., ahead] for r in residuals], tokens[..., ahead], fine[..., ahead]
             parts.append(net.denoiser(x_t[..., span], t, references[..., span], *cut))
             advance(net.denoiser)
             at += size

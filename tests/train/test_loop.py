@@ -98,6 +98,14 @@ def test_an_adapter_is_trained_on_a_frozen_base_and_saved(pool: Path, tmp_path: 
     assert not adapter.neutral
 
 
+def test_an_adapter_may_keep_to_a_part_of_the_network(pool: Path, tmp_path: Path, lively_bundle: Path) -> None:
+    trainer = Trainer(options(pool, tmp_path, adapter="hum", start_from=lively_bundle, parts=("fine",), steps=2))
+    assert trainer.trained
+    assert all(".fine." in name for name in trainer.trained)
+    terms = trainer.step(trainer.batches[0])
+    assert np.isfinite(terms["loss"])
+
+
 def test_a_run_can_start_from_an_exported_bundle(pool: Path, tmp_path: Path, lively_bundle: Path) -> None:
     trainer = Trainer(options(pool, tmp_path, start_from=lively_bundle))
     for name, value in lively_net().state_dict().items():
@@ -122,6 +130,9 @@ def test_half_of_the_bridge_points_are_its_end_and_some_lie_between() -> None:
         ({"steps": 0}, "steps=0"), ({"device": "tpu"}, "'tpu'"),
         ({"adapter": "x"}, "base holds a network of other sizes"),
         ({"pool": Path("nowhere")}, "no shards"),
+        ({"parts": ("head",)}, "parts="), ({"parts": ()}, "parts="),
+        ({"floor_db": 3.0}, "floor_db=3"), ({"floor_db": -50.0}, "floor_db=-50"),
+        ({"crop": CropConfig(shards=("drums",))}, "no shards of drums"),
     ],
 )  # fmt: skip
 def test_wrong_options_are_told(pool: Path, tmp_path: Path, changes: dict, says: str) -> None:
@@ -152,7 +163,8 @@ def test_simulated_faults_are_among_the_crops(pool: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"artefacts": ("hiss",)}, {"artefacts": ()}, {"severity": (0.5, 0.2)}, {"simulated": 2}]
+    "wrong",
+    [{"artefacts": ("hiss",)}, {"artefacts": ()}, {"severity": (0.5, 0.2)}, {"simulated": 2}, {"shards": ("flute",)}],
 )
 def test_a_wrong_mixture_of_faults_is_named(wrong: dict) -> None:
     with pytest.raises(TrainingError, match=next(iter(wrong))):
