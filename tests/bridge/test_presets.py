@@ -193,10 +193,11 @@ def test_a_blend_scales_adapters_and_averages_wet(write_preset, no_user_presets:
     assert blend.name == "mine=1,other=0.5"
 
 
-def test_a_blend_of_nothing_but_zeros_is_the_base_model() -> None:
-    blend = blend_presets({"musical-noise": 0.0, "general": 0.0})
+def test_a_blend_of_nothing_but_zeros_is_the_base_model(write_preset) -> None:
+    write_preset(GOOD + 'trained = false\nnote = "later"\n')
+    blend = blend_presets({"mine": 0.0, "general": 0.0})
     assert blend.wet == 1.0
-    assert (blend.trained, blend.note) == (False, "not trained yet, so the same as general: musical-noise")
+    assert (blend.trained, blend.note) == (False, "not trained yet, so the same as general: mine")
     assert not any(blend.adapters.values())
 
 
