@@ -7,8 +7,9 @@ into an adapter's file.
 
 In each band and frame let c be the model's change, e what was wrong with the stem, and s(evidence) the share: the
 error that is left is |e - s c|^2. With s linear in the evidence the best weights are those of a least-squares problem
-for each group of bands, summed over cases, each over its own error. Real separators count RECORDED times a simulated
-fault, an adapter's own one OWN times, and a ridge draws the weights to a share of PRIOR whatever the evidence.
+for each group of bands, summed over cases, each over its own error. Real separators count `--recorded` times a
+simulated fault, an adapter's own one OWN times, and a ridge draws the weights to a share of PRIOR whatever the
+evidence.
 """
 
 from __future__ import annotations
@@ -82,11 +83,14 @@ def measure(
     return Measured(kind, heard, ramp * right, ramp * ramp * size, error)
 
 
-def fit_weights(cases: Sequence[Measured], starts: Sequence[int] = STARTS, own: str | None = None) -> np.ndarray:
-    """Weights (groups, 7) for `Caution`. Every kind counts alike, but for real separators and an adapter's `own` kind;
-    a case that loses counts HARM times as much in the next of ROUNDS rounds, each time that it does."""
+def fit_weights(
+    cases: Sequence[Measured], starts: Sequence[int] = STARTS, own: str | None = None, recorded: float = RECORDED
+) -> np.ndarray:
+    """Weights (groups, 7) for `Caution`. Every kind counts alike, but real separators' stems `recorded` times and an
+    adapter's `own` kind OWN times; a case that loses counts HARM times as much in the next of ROUNDS rounds, each time
+    that it does."""
     counts = {kind: sum(case.kind == kind for case in cases) for kind in {case.kind for case in cases}}
-    worth = {kind: RECORDED if kind.startswith((*REAL, CLEAN)) else OWN if kind == own else 1.0 for kind in counts}
+    worth = {kind: recorded if kind.startswith((*REAL, CLEAN)) else OWN if kind == own else 1.0 for kind in counts}
     scales = np.array([worth[case.kind] / counts[case.kind] / case.error for case in cases])
     weights = _solve(cases, scales, starts)
     for _ in range(ROUNDS):
@@ -178,6 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--adapter", type=Path, default=None, help="an adapter on that bundle, for its own caution")
     parser.add_argument("--own", default=None, help="the kind of case that the adapter is for")
     parser.add_argument("--most", type=int, default=None, help="cases of each kind and folder (all)")
+    parser.add_argument("--recorded", type=float, default=RECORDED, help="weight of real separators (%(default)g)")
     given = parser.parse_args(arguments)
     try:
         Bundle.load(given.bundle)
@@ -187,7 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = []
         for with_mix in (True, False):
             found = measure_all(cases, given.bundle, with_mix, given.adapter)
-            rows.append(fit_weights(found, own=given.own))
+            rows.append(fit_weights(found, own=given.own, recorded=given.recorded))
             print("with the mixture" if with_mix else "without it", flush=True)
             print("\n".join(render(found, rows[-1])), flush=True)
         caution = Caution(STARTS, rows[0], rows[1])

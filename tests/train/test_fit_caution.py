@@ -163,6 +163,9 @@ def test_a_kind_of_its_own_counts_most() -> None:
     cases = [case(kind, np.full((BANDS, 40), share), heard) for kind, share in (("bleed", 0.9), ("other", 0.5))]
     shares = [fit_weights(cases, own=own) @ np.full(TERMS, 1.0) for own in (None, "bleed", "other")]
     assert shares[2].mean() < shares[0].mean() < shares[1].mean()
+    real = [case("separated-vocals", np.full((BANDS, 40), 0.1), heard), cases[0]]
+    shares = [fit_weights(real, recorded=times) @ np.full(TERMS, 1.0) for times in (1.0, 30.0)]
+    assert shares[1].mean() < shares[0].mean(), "real separators count as often as is said"
 
 
 def test_bad_input_is_named(tmp_path: Path) -> None:
