@@ -15,6 +15,8 @@ from .phase import PhaseState, phase_coherence, start_phase
 from .stft import StftConfig
 
 FEATURES = 4 * SLOTS * 2 + 2 * SLOTS * 3 + 8 + 1 + 4 + 2 * SLOTS + len(TYPES)
+#: Where among them the log-magnitudes of stem, mixture and rest begin.
+LOG_STEM, LOG_MIX, LOG_REST = 128, 160, 192
 #: Where among them are the flag for the mixture, and the leak's gain and coherence of mid and side.
 MIX_FLAG, LEAK_GAIN, LEAK_COHERENCE = 232, slice(233, 235), slice(235, 237)
 
@@ -93,15 +95,15 @@ class FeatureMaker:
         batch, _, bands, frames = z_stem.shape
         control = np.zeros((batch, FEATURES, bands, frames), np.float32)
         control[:, :64] = z_stem
-        control[:, 128:160] = log_magnitude(z_stem)
+        control[:, LOG_STEM : LOG_STEM + 2 * SLOTS] = log_magnitude(z_stem)
         z_mix = z_cancelled = z_stem
         sides, leak = _sides(stem, mix), state.leak
         if mix is not None:
             z_mix = self.latent.encode(mix)
             z_rest = self.latent.encode(mix - stem)
             control[:, 64:128] = z_rest
-            control[:, 160:192] = log_magnitude(z_mix)
-            control[:, 192:224] = log_magnitude(z_rest)
+            control[:, LOG_MIX : LOG_MIX + 2 * SLOTS] = log_magnitude(z_mix)
+            control[:, LOG_REST : LOG_REST + 2 * SLOTS] = log_magnitude(z_rest)
             control[:, MIX_FLAG] = 1.0
             own, rest = sides[:, 0:2], sides[:, 2:4] - sides[:, 0:2]
             gain, coherence, leak = self._leak.measure(own, rest, leak)

@@ -87,9 +87,7 @@ class Runtime:
         ahead = {name: caches for name, caches in zeros.items() if name != "denoiser"}
         return ModelState(ahead, (zeros["denoiser"],) * steps, waiting, 0)
 
-    def control(
-        self, features: np.ndarray, caches: Mapping[str, Caches]
-    ) -> tuple[Control, Mapping[str, Caches]]:
+    def control(self, features: np.ndarray, caches: Mapping[str, Caches]) -> tuple[Control, Mapping[str, Caches]]:
         """One run of the control branch, and of the fine one where it is opened, over features (B, 274, K, N); caches
         by graph."""
         batch, _, bands, frames = features.shape

@@ -48,32 +48,20 @@ def holding(layers: list[Memory], caches: tuple[Tensor, ...]) -> Iterator[None]:
             layer.cache = layer.next_cache = None
 
 
-class ControlGraph(nn.Module):
-    """(control, *caches) -> (residual.0 ... residual.<n>, tokens, *next caches)."""
+class BranchGraph(nn.Module):
+    """(control, *caches) -> (what the branch has found, *next caches): residual.0 ... residual.<n> and tokens of the
+    control branch, gates of the fine one."""
 
-    def __init__(self, net: RepairNet) -> None:
+    def __init__(self, branch: nn.Module) -> None:
         super().__init__()
-        self.model = net.control
+        self.model = branch
 
     def forward(self, control: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
         layers = [layer for _, layer in memories(self.model)]
         with holding(layers, caches):
-            residuals, tokens = self.model(control)
-            return (*residuals, tokens, *[_kept(layer) for layer in layers])
-
-
-class FineGraph(nn.Module):
-    """(control, *caches) -> (gates, *next caches)."""
-
-    def __init__(self, net: RepairNet) -> None:
-        super().__init__()
-        self.model = net.fine
-
-    def forward(self, control: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
-        layers = [layer for _, layer in memories(self.model)]
-        with holding(layers, caches):
-            gates = self.model(control)
-            return (gates, *[_kept(layer) for layer in layers])
+            found = self.model(control)
+            outputs = (found,) if isinstance(found, Tensor) else (*found[0], found[1])
+            return (*outputs, *[_kept(layer) for layer in layers])
 
 
 class DenoiserGraph(nn.Module):
@@ -94,9 +82,9 @@ class DenoiserGraph(nn.Module):
 
 #: By name: of the file, of the network's part, of what an adapter's layers begin with.
 GRAPHS: dict[str, Callable[[RepairNet], nn.Module]] = {
-    "control": ControlGraph,
+    "control": lambda net: BranchGraph(net.control),
     "denoiser": DenoiserGraph,
-    "fine": FineGraph,
+    "fine": lambda net: BranchGraph(net.fine),
 }
 
 

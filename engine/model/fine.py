@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from ..detect.bank import TYPES
-from ..features import MIX_FLAG
+from ..features import LOG_MIX, LOG_REST, LOG_STEM, MIX_FLAG
 from ..latent import SLOTS, BandLayout
 from .causal import CausalConv2d, Delay
 from .config import ModelConfig
 
-HIGHEST_HZ_BANDS = 52  # of the latent's bands, up to 11 kHz: above, single bins are hardly heard
+FINE_BANDS = 52  # of the latent's bands, up to 11 kHz: above, single bins are hardly heard
 GATES = 3
-_LOGS = (128, 192, 160)  # where the log-magnitudes of stem, rest and mixture begin among the features
+_LOGS = (LOG_STEM, LOG_REST, LOG_MIX)
 _TINY = 1e-4
 
 
@@ -48,7 +48,7 @@ class FineBranch(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
         # Which slot shows a bin first, in which band it is, and which bin each slot shows.
-        shown = layout.slot_bins[:HIGHEST_HZ_BANDS].reshape(-1)
+        shown = layout.slot_bins[:FINE_BANDS].reshape(-1)
         first = np.flatnonzero(np.diff(shown, prepend=-1))
         place = np.stack([np.linspace(-1.0, 1.0, len(first)), layout.widths[first // SLOTS] / SLOTS])
         for name, value in (("first", first), ("band", first // SLOTS), ("shown", shown)):
@@ -61,9 +61,9 @@ class FineBranch(nn.Module):
             x = nn.functional.silu(conv(x))
         gates = self.wait(1.5 * torch.tanh(self.out(x)))
         batch, frames = gates.shape[0], gates.shape[-1]
-        slots = torch.index_select(gates, 2, self.shown).reshape(batch, 2 * GATES, HIGHEST_HZ_BANDS, SLOTS, frames)
-        slots = slots.permute(0, 1, 3, 2, 4).reshape(batch, 2 * GATES * SLOTS, HIGHEST_HZ_BANDS, frames)
-        return nn.functional.pad(slots, (0, 0, 0, self.bands - HIGHEST_HZ_BANDS))
+        slots = torch.index_select(gates, 2, self.shown).reshape(batch, 2 * GATES, FINE_BANDS, SLOTS, frames)
+        slots = slots.permute(0, 1, 3, 2, 4).reshape(batch, 2 * GATES * SLOTS, FINE_BANDS, frames)
+        return nn.functional.pad(slots, (0, 0, 0, self.bands - FINE_BANDS))
 
     def _by_bin(self, features: Tensor) -> Tensor:
         """(B, 20, F, N): for mid and side the log-magnitudes, cosine and sine between stem and rest, and the real gain

@@ -19,18 +19,19 @@ FORMAT = "stemprover-lora-1"
 PARTS = ("control", "denoiser", "fine")
 LAYERS = (
     "to_q", "to_k", "to_v", "to_out.0", "conv1.conv", "conv2.conv", "control.conv_in", "conv_in.conv", "conv_out.conv",
-    *[f"fine.convs.{i}.conv" for i in range(5)], "fine.out",
 )  # fmt: skip
 
 
 def lora_layers(net: nn.Module, parts: Sequence[str] = PARTS) -> list[str]:
     """Layers of these parts that an adapter changes: attention, the convolutions in and out, the blocks' convolutions,
     but for the dilated ones, which peft's convolution adapter cannot follow (it keeps kernel, stride and padding, not
-    the dilation), and the fine branch."""
+    the dilation); and all of the fine branch."""
     return [
         name
         for name, layer in net.named_modules()
-        if name.endswith(LAYERS) and name.split(".")[0] in parts and getattr(layer, "dilation", (1, 1)) == (1, 1)
+        if name.split(".")[0] in parts
+        and (name.endswith(LAYERS) or (name.startswith("fine.") and isinstance(layer, nn.Conv2d)))
+        and getattr(layer, "dilation", (1, 1)) == (1, 1)
     ]
 
 

@@ -2,14 +2,14 @@
 into an adapter's file.
 
     python -m stemprover.engine.train.fit_caution cases/valid cases/valid-other --bundle presets/base
-    python -m stemprover.engine.train.fit_caution cases/valid cases/valid-other --own bleed \\
-        --adapter presets/bleed/adapter.safetensors
+    python -m stemprover.engine.train.fit_caution cases/valid cases/valid-other \\
+        --adapter presets/bleed/adapter.safetensors --recipe presets/bleed/recipe.toml
 
 In each band and frame let c be the model's change, e what was wrong with the stem, and s(evidence) the share: the
 error that is left is |e - s c|^2. With s linear in the evidence the best weights are those of a least-squares problem
-for each group of bands, summed over cases, each over its own error. Real separators count `--recorded` times a
-simulated fault, an adapter's own one OWN times, and a ridge draws the weights to a share of PRIOR whatever the
-evidence.
+for each group of bands, summed over cases, each over its own error. Real separators count RECORDED times a simulated
+fault, or as often as the adapter's recipe says, an adapter's own one OWN times, and a ridge draws the weights to a
+share of PRIOR whatever the evidence.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ from ..gate import EVIDENCE, Caution, Gate, evidence, most_within
 from ..repair import MODEL_RATE, Repairer
 from ..stft import Stft, whole_stft
 from .cases import read_case, spread, written_cases
+from .options import TrainOptions
+from .settings import load_options
 
 STARTS = (0, 4, 8, 12, 16, 22, 32, 40, 52, 64)
-PRIOR, RIDGE, RECORDED, OWN = 0.4, 0.02, 3.0, 50.0
+PRIOR, RIDGE, RECORDED, OWN = 0.4, 0.02, TrainOptions.recorded, 50.0
 LOSS_DB, HARM, ROUNDS = 0.05, 1.5, 6
 CLEAN, CLEAN_DB = "clean", -30.0
 REAL = ("separated-", "four-stems-")
@@ -182,9 +184,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--adapter", type=Path, default=None, help="an adapter on that bundle, for its own caution")
     parser.add_argument("--own", default=None, help="the kind of case that the adapter is for")
     parser.add_argument("--most", type=int, default=None, help="cases of each kind and folder (all)")
-    parser.add_argument("--recorded", type=float, default=RECORDED, help="weight of real separators (%(default)g)")
+    parser.add_argument("--recipe", type=Path, default=None, help="that adapter's recipe.toml, in place of --own")
     given = parser.parse_args(arguments)
+    own, recorded = given.own, RECORDED
     try:
+        if given.recipe is not None:
+            recipe = load_options(given.recipe)
+            own, recorded = recipe.adapter, recipe.recorded
         Bundle.load(given.bundle)
         if given.adapter is not None:
             Adapter.load(given.adapter)
@@ -192,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = []
         for with_mix in (True, False):
             found = measure_all(cases, given.bundle, with_mix, given.adapter)
-            rows.append(fit_weights(found, own=given.own, recorded=given.recorded))
+            rows.append(fit_weights(found, own=own, recorded=recorded))
             print("with the mixture" if with_mix else "without it", flush=True)
             print("\n".join(render(found, rows[-1])), flush=True)
         caution = Caution(STARTS, rows[0], rows[1])

@@ -35,8 +35,9 @@ class TrainOptions:
     """One run. `start_from` is a checkpoint.pt or an exported bundle's folder. `minutes` (of training, resumed ones
     counted in) and `steps` both end it, and by the nearer of them the learning rate falls to `final_rate` of its
     peak. Errors more than `floor_db` under the sound do not count at first, and by the middle those under -40 dB. An
-    `adapter` is of this `rank` and changes these `parts` of the network: control, denoiser, fine. `base` is the folder
-    of a pretrained U-Net for the denoiser's place, which then decides the denoiser's sizes in `model`."""
+    `adapter` is of this `rank` and changes these `parts` of the network: control, denoiser, fine; when its caution is
+    fitted, real separators' stems count `recorded` times. `base` is the folder of a pretrained U-Net for the denoiser's
+    place, which then decides the denoiser's sizes in `model`."""
 
     run: Path
     pool: Path
@@ -58,6 +59,7 @@ class TrainOptions:
     validate_every: int = 400
     checkpoint_minutes: float = 4.0
     adapter: str | None = None
+    recorded: float = 3.0
     rank: int = 8
     parts: tuple[str, ...] = ("control", "denoiser")
     start_from: Path | None = None

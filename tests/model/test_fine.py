@@ -7,7 +7,7 @@ import torch
 from models import SMALL, lively_net
 from stemprover.engine.features import MIX_FLAG
 from stemprover.engine.latent import SLOTS, BandLayout
-from stemprover.engine.model.fine import HIGHEST_HZ_BANDS, FineBranch
+from stemprover.engine.model.fine import FINE_BANDS, FineBranch
 
 LAYOUT = BandLayout()
 AHEAD = SMALL.lookahead
@@ -26,9 +26,9 @@ def gates_of(values: torch.Tensor) -> torch.Tensor:
 
 def by_bin(gates: torch.Tensor) -> np.ndarray:
     """(96, K, N) to (6, F, N): the gates of the first slot that shows each bin of the bands that have gates."""
-    shown = LAYOUT.slot_bins[:HIGHEST_HZ_BANDS].reshape(-1)
+    shown = LAYOUT.slot_bins[:FINE_BANDS].reshape(-1)
     first = np.flatnonzero(np.diff(shown, prepend=-1))
-    slots = gates.reshape(6, SLOTS, SMALL.bands, -1)[:, :, :HIGHEST_HZ_BANDS]
+    slots = gates.reshape(6, SLOTS, SMALL.bands, -1)[:, :, :FINE_BANDS]
     return slots.permute(0, 2, 1, 3).reshape(6, len(shown), -1)[:, first].numpy()
 
 
@@ -39,10 +39,10 @@ def test_a_new_branch_is_silent() -> None:
 def test_all_slots_of_a_bin_have_its_gate_and_there_is_none_above_11_khz() -> None:
     gates = gates_of(features(30))[0]
     assert gates.shape == (SMALL.gates, SMALL.bands, 30)
-    assert not gates[:, HIGHEST_HZ_BANDS:].any()
-    slots = gates.reshape(6, SLOTS, SMALL.bands, -1)[:, :, :HIGHEST_HZ_BANDS].permute(0, 2, 1, 3)
+    assert not gates[:, FINE_BANDS:].any()
+    slots = gates.reshape(6, SLOTS, SMALL.bands, -1)[:, :, :FINE_BANDS].permute(0, 2, 1, 3)
     bins = by_bin(gates)
-    np.testing.assert_array_equal(slots.numpy(), bins[:, LAYOUT.slot_bins[:HIGHEST_HZ_BANDS]])
+    np.testing.assert_array_equal(slots.numpy(), bins[:, LAYOUT.slot_bins[:FINE_BANDS]])
     assert bins.shape[1] * 44100 / 2048 > 11000
 
 

@@ -171,6 +171,8 @@ def test_a_kind_of_its_own_counts_most() -> None:
 def test_bad_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="holds no cases"):
         main([str(tmp_path)])
+    with pytest.raises(SystemExit, match="there is no such file"):
+        main([str(tmp_path), "--recipe", str(tmp_path / "none.toml")])
     with pytest.raises(OptionError, match="not rising bands"):
         Caution((1, 2), np.zeros((2, TERMS)), np.zeros((2, TERMS)))
     with pytest.raises(OptionError, match="with_mix of shape"):
