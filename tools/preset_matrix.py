@@ -1,13 +1,12 @@
 """Writes docs/presets.md: what every preset does to every artefact, from reports of `stemprover validate`.
 
-    for kind in musical-noise bleed phasiness dull-highs smeared-transients mixed; do
-        mkdir -p some/$kind; ls -d cases/test/$kind/* | awk 'NR % 2 == 1' | xargs cp -rt some/$kind
-    done
+    mkdir -p some
+    for kind in musical-noise bleed phasiness dull-highs smeared-transients mixed; do cp -r cases/test/$kind some; done
     for kind in separated-vocals separated-accompaniment; do
         mkdir -p some/$kind; ls -d cases/test/$kind/* | awk 'NR % 5 == 3' | xargs cp -rt some/$kind
     done
     for preset in general musical-noise bleed phasiness dull-highs smeared-transients auto; do
-        stemprover validate some -o report/presets/$preset --preset $preset
+        stemprover validate some -o report/presets/$preset --preset $preset --also perceptual
     done
     python tools/preset_matrix.py report/presets
 """
@@ -84,6 +83,23 @@ def table(title: str, cell: Cell, reports: dict[str, list[dict[str, Any]]]) -> l
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
 
+def blends(path: Path) -> list[str]:
+    """Lines of the table of two faults and two presets; none where it was not measured."""
+    if not path.exists():
+        return []
+    lines = [
+        "\n## Two faults, two presets\n",
+        "Both faults simulated upon true stems of held-out songs; gain of SI-SDR in dB / change of the log-spectral "
+        "distance, medians; both: the blend of the two presets, each at weight 1.\n",
+        f"    python tools/measure_blends.py cases/test --stems 4 --json {path.relative_to(ROOT)}\n",
+        "| faults | general | first alone | second alone | both |",
+        "|---|---|---|---|---|",
+    ]
+    for pair, figures in json.loads(path.read_text()).items():
+        lines.append(f"| {pair} | " + " | ".join(f"{gain:+.2f} / {change:+.1f}%" for gain, change in figures) + " |")
+    return lines
+
+
 def main() -> None:
     """The command line."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "report/presets")
@@ -104,6 +120,7 @@ def main() -> None:
     ]
     for title, cell in TABLES.items():
         lines += table(title, cell, reports)
+    lines += blends(folder.resolve() / "blends.json")
     pictures = sorted((ROOT / "docs" / "presets").glob("*.png"))
     lines += ["\n## Pictures\n", "    python tools/preset_pictures.py cases/test docs/presets\n"] if pictures else []
     lines += [f"![{path.stem}: before, after, true stem](presets/{path.name})" for path in pictures]
