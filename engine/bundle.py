@@ -14,7 +14,7 @@ import numpy as np
 
 from .detect.bank import Detectors
 from .errors import ModelError, OptionError
-from .gate import Caution
+from .gate import Caution, Gate
 from .latent import Latent
 from .limits import MAX_WEIGHT
 from .schedule import BridgeSchedule
@@ -178,10 +178,12 @@ def opens_fine(adapter: Adapter) -> bool:
     return any(layer.startswith("fine.") and b.any() for layer, (_, b) in adapter.factors.items())
 
 
-def cautions_of(bundle: Bundle, adapters: Sequence[tuple[Adapter, float]]) -> tuple[Caution, ...]:
-    """For `Gate`: of each adapter its own caution, or the base's where it has none; of no adapter the base's."""
-    found = [adapter.caution or bundle.caution for adapter, _ in adapters] or [bundle.caution]
-    return () if None in found else tuple(caution for caution in found if caution is not None)
+def gate_of(bundle: Bundle, adapters: Sequence[tuple[Adapter, float]]) -> Gate:
+    """The gate of a blend: of each adapter its own caution, or the base's where it has none. Where neither has one, it
+    lets through all that the detectors do."""
+    found = [(adapter.caution or bundle.caution, weight) for adapter, weight in adapters]
+    known = tuple((caution, weight) for caution, weight in found if caution is not None)
+    return Gate(cautions=known, base=bundle.caution) if len(known) == len(found) else Gate()
 
 
 def merge_adapters(bundle: Bundle, adapters: Sequence[tuple[Adapter, float]]) -> dict[str, bytes]:

@@ -67,12 +67,17 @@ class Caution:
 @dataclass(frozen=True)
 class Gate:
     """A share 0..1 of the change for each band and frame: by the worst severity of any type there within the
-    look-ahead, none up to `closed`, all from `opened` on, and linear between; and of that the part that the least
-    cautious of `cautions` lets through (each adapter of a blend knows its own fault best)."""
+    look-ahead, none up to `closed`, all from `opened` on, and linear between; and of that a part by what the adapters
+    of a blend say and the base: `cautions`, each with its adapter's weight, and `base`.
+
+    Each adapter knows its own fault best, so the least cautious is followed, in proportion to its weight (1 and over:
+    all the way); what the largest weight leaves of 1 is the base's to say. Without any caution all is let through.
+    """
 
     closed: float = 0.12
     opened: float = 0.35
-    cautions: tuple[Caution, ...] = ()
+    cautions: tuple[tuple[Caution, float], ...] = ()
+    base: Caution | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.closed < self.opened <= 1.0:
@@ -89,8 +94,16 @@ class Gate:
         count = control.shape[-1]
         heard = most_within(joined, held.shape[-1])
         ramp, has_mix = self.ramp(heard), bool(control[:, MIX_FLAG].any())
-        shares = [one.share(heard, has_mix) * (ramp if one.gated else 1.0) for one in self.cautions]
-        share = np.max(shares, axis=0) if shares else ramp
+
+        def share_by(caution: Caution | None) -> np.ndarray:
+            if caution is None:
+                return ramp
+            return caution.share(heard, has_mix) * (ramp if caution.gated else 1.0)
+
+        bold, spoken = np.zeros_like(ramp), 0.0
+        for caution, weight in self.cautions:
+            bold, spoken = np.maximum(bold, min(weight, 1.0) * share_by(caution)), max(spoken, min(weight, 1.0))
+        share = bold if spoken == 1.0 else bold + (1.0 - spoken) * share_by(self.base)
         return share.astype(np.float32), joined[..., count:]
 
     def ramp(self, heard: np.ndarray) -> np.ndarray:

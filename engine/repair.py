@@ -16,7 +16,6 @@ from .bundle import Bundle, base_bundle
 from .channels import add_change, pair_count
 from .errors import MixMismatchError, OptionError
 from .fifo import Fifo
-from .gate import Gate
 from .live import RepairStream
 from .resample import Resampler, check_rate
 from .runtime import Runtime
@@ -88,7 +87,7 @@ class Repairer:
         loaded = Bundle.load(bundle or base_bundle())
         self.linked = linked
         self.runtime = Runtime(loaded, adapters, device)
-        self.gate = Gate(cautions=self.runtime.cautions) if gated else None
+        self.gate = self.runtime.gate if gated else None
 
     @property
     def provider(self) -> str:

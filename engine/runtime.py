@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .bundle import Bundle, active_adapters, cautions_of, merge_adapters, opens_fine
+from .bundle import Bundle, active_adapters, gate_of, merge_adapters, opens_fine
 from .errors import ModelError, OptionError
 from .features import Features
 from .schedule import sample_bridge
@@ -55,7 +55,7 @@ class Runtime:
         # Waiting threads sleep: with a DAW's own threads beside them, spinning costs more than it saves.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         adapters = active_adapters(blend or {})
-        self.cautions = cautions_of(bundle, adapters)
+        self.gate = gate_of(bundle, adapters)
         graphs = merge_adapters(bundle, adapters)
         providers = _providers(device, ort.get_available_providers())
         try:

@@ -41,7 +41,8 @@ def test_it_is_shut_for_clean_sound_and_open_for_faults() -> None:
 def test_any_split_gives_the_same(cautious: bool, cuts: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     weights = rng.normal(0.2, 0.4, (2, 3, len(EVIDENCE)))
-    gate = Gate(cautions=(Caution((0, 20, 50), *weights),) if cautious else ())
+    cautions = [Caution((0, 20, 50), *pair) for pair in (weights, weights[::-1])]
+    gate = Gate(cautions=((cautions[0], 0.6),), base=cautions[1]) if cautious else Gate()
     control = control_of(rng.random((5, LAYOUT.bands, sum(cuts))).astype(np.float32) ** 3)
     whole, _ = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))
     state, parts, at = gate.start(1, LAYOUT, LOOKAHEAD), [], 0
@@ -58,7 +59,7 @@ def test_caution_lets_a_part_through_by_what_is_heard_and_by_whether_there_is_a_
     with_mix, without = np.zeros((2, 2, len(EVIDENCE)))
     with_mix[:, 0], with_mix[1, 3], with_mix[0, 6] = 0.1, 1.0, 0.5  # phasiness in the upper bands, a leak below
     without[:, 0] = 0.7
-    gate = Gate(0.1, 0.2, (Caution((0, 40), with_mix, without),))
+    gate = Gate(0.1, 0.2, base=Caution((0, 40), with_mix, without))
     severity = np.full((5, LAYOUT.bands, 40), 0.3, np.float32)
     control = control_of(severity)
     control[:, MIX_FLAG], control[:, LEAK_COHERENCE] = 1.0, 0.2
@@ -81,10 +82,29 @@ def test_of_several_cautions_the_boldest_counts_and_one_may_do_without_the_detec
         ((shy,), 0.1, 0.0), ((shy, bold), 0.6, 0.0), ((bold, shy), 0.6, 0.0), ((free,), 0.3, 0.3),
         ((free, bold), 0.6, 0.3),
     ):  # fmt: skip
-        gate = Gate(cautions=cautions)
+        gate = Gate(cautions=tuple((one, 1.0) for one in cautions))
         for control, share in ((heard, when_heard), (silent, when_not)):
             found = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
             assert found == pytest.approx(share, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ((0.0, 0.0), 0.2), ((1.0, 0.0), 0.6), ((1.5, 0.0), 0.6), ((0.0, 1.0), 0.4), ((1.0, 1.0), 0.6),
+        ((0.5, 0.0), 0.5 * 0.6 + 0.5 * 0.2), ((0.5, 0.9), 0.9 * 0.4 + 0.1 * 0.2), ((0.9, 0.5), 0.9 * 0.6 + 0.1 * 0.2),
+    ],
+)  # fmt: skip
+def test_an_adapter_is_followed_by_its_weight_and_the_rest_is_the_bases(
+    weights: tuple[float, float], expected: float
+) -> None:
+    bold, shy, base = (
+        Caution((0,), *np.full((2, 1, len(EVIDENCE)), share) * np.eye(1, len(EVIDENCE))) for share in (0.6, 0.4, 0.2)
+    )
+    gate = Gate(cautions=tuple(zip((bold, shy), weights, strict=True)), base=base)
+    control = control_of(np.full((5, LAYOUT.bands, 40), 0.5, np.float32))
+    found = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_every_bin_has_its_band() -> None:

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import lively_net
-from stemprover.engine.bundle import Adapter, Bundle, active_adapters, cautions_of
+from stemprover.engine.bundle import Adapter, Bundle, active_adapters, gate_of
 from stemprover.engine.errors import ModelError, OptionError
 from stemprover.engine.gate import EVIDENCE, Caution, Gate
 from stemprover.engine.latent import BandLayout
@@ -113,7 +113,8 @@ def test_the_command_writes_what_the_bundle_reads(
     assert after == before
     gate = Repairer(bundle=bundle, jobs=1).gate
     assert gate is not None
-    assert [one.to_dict() for one in gate.cautions] == [caution.to_dict()]
+    assert gate.base is not None
+    assert (gate.base.to_dict(), gate.cautions) == (caution.to_dict(), ())
     # A net that was never trained is wrong: next to nothing of its change is let through.
     free, held = (
         Repairer(bundle=folder, jobs=1).process(sounds["degraded"], 44100, sounds["mix"]) - sounds["degraded"]
@@ -148,13 +149,14 @@ def test_an_adapter_carries_its_own_caution(lively_bundle: Path, tmp_path: Path)
     bundle = Bundle.load(lively_bundle)
     assert bundle.caution is None
     for blend, count in (({adapter: 1.0}, 1), ({adapter: 0.0}, 0), ({adapter: 0.5, other: 0.5}, 0), ({}, 0)):
-        found = cautions_of(bundle, active_adapters(blend))
-        assert len(found) == count, "where one has no caution, it is as if there were none"
+        gate = gate_of(bundle, active_adapters(blend))
+        assert (len(gate.cautions), gate.base) == (count, None), "where one has no caution, it is as if there were none"
     own = after.caution.to_dict()
     cautious = replace(bundle, caution=Caution.from_dict(own | {"starts": [0], "with_mix": [[0.5] + [0.0] * 6],
                                                                 "without_mix": [[0.5] + [0.0] * 6]}))  # fmt: skip
-    found = cautions_of(cautious, active_adapters({adapter: 0.5, other: 0.5}))
-    assert [one.starts for one in found] == [STARTS, (0,)], "one has its own, the other the base's"
+    gate = gate_of(cautious, active_adapters({adapter: 0.5, other: 0.4}))
+    assert [(one.starts, weight) for one, weight in gate.cautions] == [(STARTS, 0.5), ((0,), 0.4)], "own, the base's"
+    assert gate.base is cautious.caution
 
 
 def test_a_kind_of_its_own_counts_most() -> None:
