@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     given = parser.parse_args()
     stems = [case for case in written_cases(given.folder) if case[0] in STEMS]
-    cases = [folder for _, folder in some_of(stems, given.stems // 2)]
+    cases = [folder for _, folder in some_of(stems, max(1, given.stems // 2))]
     alone = {name: Repairer(load_preset(name)) for name in ("general", *given.faults)}
     title = f"SI-SDR gain in dB / change of the log-spectral distance, medians of {len(cases)} stems"
     table, figures = Table("faults", "general", "first alone", "second alone", "both", title=title), {}
