@@ -17,6 +17,7 @@ from .network import RepairNet
 
 FORMAT = "stemprover-lora-1"
 PARTS = ("control", "denoiser", "fine")
+INSIDE = ("base_layer", "lora_A", "lora_B")  # what peft puts into a layer that has an adapter
 LAYERS = (
     "to_q", "to_k", "to_v", "to_out.0", "conv1.conv", "conv2.conv", "control.conv_in", "conv_in.conv", "conv_out.conv",
 )  # fmt: skip
@@ -26,25 +27,32 @@ def lora_layers(net: nn.Module, parts: Sequence[str] = PARTS) -> list[str]:
     """Layers of these parts that an adapter changes: attention, the convolutions in and out, the blocks' convolutions,
     but for the dilated ones, which peft's convolution adapter cannot follow (it keeps kernel, stride and padding, not
     the dilation); and all of the fine branch."""
-    return [
-        name
-        for name, layer in net.named_modules()
-        if name.split(".")[0] in parts
-        and (name.endswith(LAYERS) or (name.startswith("fine.") and isinstance(layer, nn.Conv2d)))
-        and getattr(layer, "dilation", (1, 1)) == (1, 1)
-    ]
+    found = []
+    for name, layer in net.named_modules():
+        if name.split(".")[0] not in parts or any(part in INSIDE for part in name.split(".")):
+            continue
+        plain = layer.base_layer if hasattr(layer, "base_layer") else layer
+        wanted = name.endswith(LAYERS) or (name.startswith("fine.") and isinstance(plain, nn.Conv2d))
+        if wanted and getattr(plain, "dilation", (1, 1)) == (1, 1):
+            found.append(name)
+    return found
 
 
 def add_adapter(
-    net: RepairNet, rank: int = 8, alpha: float | None = None, name: str = "default", parts: Sequence[str] = PARTS
-) -> PeftModel:
-    """The network, frozen, with a fresh and neutral LoRA on the layers of `lora_layers`; alpha is the rank unless
-    given."""
+    net: RepairNet | PeftModel, rank: int = 8, alpha: float | None = None, name: str = "default",
+    parts: Sequence[str] = PARTS,
+) -> PeftModel:  # fmt: skip
+    """The network, frozen, with a fresh and neutral LoRA on the layers of `lora_layers`, or one more on a network that
+    has some; alpha is the rank unless given."""
+    plain = net.get_base_model() if isinstance(net, PeftModel) else net
     config = LoraConfig(
-        r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=lora_layers(net, parts),
+        r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=lora_layers(plain, parts),
         init_lora_weights=True,
     )  # fmt: skip
-    return get_peft_model(net, config, adapter_name=name)
+    if not isinstance(net, PeftModel):
+        return get_peft_model(net, config, adapter_name=name)
+    net.add_adapter(name, config)
+    return net
 
 
 def save_adapter(model: PeftModel, path: Path, name: str = "default") -> None:
@@ -59,7 +67,7 @@ def save_adapter(model: PeftModel, path: Path, name: str = "default") -> None:
     kernels = {
         layer.removeprefix("base_model.model."): module.base_layer.weight.detach().cpu().numpy()
         for layer, module in model.named_modules()
-        if hasattr(module, "base_layer")
+        if hasattr(module, "base_layer") and name in module.lora_A
     }
     meta = {
         "format": FORMAT,
@@ -71,9 +79,9 @@ def save_adapter(model: PeftModel, path: Path, name: str = "default") -> None:
     os.replace(part, path)
 
 
-def load_adapter(net: RepairNet, path: Path, name: str = "default") -> PeftModel:
-    """The network with a saved LoRA on it, not yet merged. Raises ModelError where the file does not fit the
-    network."""
+def load_adapter(net: RepairNet | PeftModel, path: Path, name: str = "default") -> PeftModel:
+    """The network with a saved LoRA on it, not yet merged; one that has adapters already gets another. Raises
+    ModelError where the file does not fit the network."""
     try:
         with safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
@@ -88,7 +96,8 @@ def load_adapter(net: RepairNet, path: Path, name: str = "default") -> PeftModel
         rank, scale = int(meta["rank"]), float(meta["scale"])
     except (KeyError, ValueError) as error:
         raise ModelError(f"adapter {path}: its metadata is damaged ({error}); make it again") from error
-    model = add_adapter(net, rank, scale * rank, name)
+    parts = tuple(part for part in PARTS if any(key.startswith(f"{part}.") for key in tensors))
+    model = add_adapter(net, rank, scale * rank, name, parts)
     own = model.state_dict()
     for key, value in tensors.items():
         full = f"base_model.model.{key}.{name}.weight"

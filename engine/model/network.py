@@ -57,7 +57,7 @@ class Denoiser(nn.Module):
 
 
 class RepairNet(nn.Module):
-    """Control branch, denoiser and fine branch."""
+    """Control branch, denoiser and fine branch. `fine_runs` False leaves the last out, as where its gates are zero."""
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
@@ -65,6 +65,7 @@ class RepairNet(nn.Module):
         self.control = ControlBranch(self.config)
         self.denoiser = Denoiser(self.config)
         self.fine = FineBranch(self.config)
+        self.fine_runs = True
 
     def forward(self, features: Tensor, x_t: Tensor, t: Tensor, references: Tensor) -> Tensor:
         """features (B, 274, K, N + 16); x_t (B, 64, K, N), references (B, 3, 64, K, N): frame n of them goes with
@@ -72,4 +73,5 @@ class RepairNet(nn.Module):
         residuals, tokens = self.control(features)
         ahead = self.config.lookahead
         late = [r[..., ahead:] for r in residuals]
-        return self.denoiser(x_t, t, references, late, tokens[..., ahead:], self.fine(features)[..., ahead:])
+        fine = self.fine(features)[..., ahead:] if self.fine_runs else references.new_zeros(())
+        return self.denoiser(x_t, t, references, late, tokens[..., ahead:], fine)

@@ -26,7 +26,8 @@ class CropConfig:
     heard `history` frames before the crop. `clean` of them are true stems, `no_mix` have no mixture; of `blend` the
     fault is made 0 to 1.5 times as large, by the line from the true stem to the faulty one. `simulated` of the crops
     have one or two of `artefacts` instead of the real separator's, `beside` of those with another kind of fault before
-    or after, and `upon_separated` of those have them on top of it. `roles`: of which of the pool's two stems crops are
+    or after, and `upon_separated` of those have them on top of it; with `together` every one has all of `artefacts`, in
+    random order. `roles`: of which of the pool's two stems crops are
     made; `shards`: of which of the pool's shards, spleeter for Spleeter's, drums, bass, other or vocals for those of
     the second separator's stem, all where none is named."""
 
@@ -42,6 +43,7 @@ class CropConfig:
     simulated: float = 0.25
     upon_separated: float = 0.3
     beside: float = 0.0
+    together: bool = False
     mono: float = 0.03
     artefacts: tuple[str, ...] = tuple(SIMULATORS)
     severity: tuple[float, float] = (0.1, 1.0)
@@ -131,7 +133,9 @@ class PoolBatches:
         return (config.history + config.frames + config.lookahead) * stft.hop + stft.delay_samples
 
     def _simulated(self, stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        names = rng.permutation(self.config.artefacts)[: rng.integers(1, 3)]
+        names = rng.permutation(self.config.artefacts)
+        if not self.config.together:
+            names = names[: rng.integers(1, 3)]
         others = [name for name in SIMULATORS if name not in self.config.artefacts]
         if others and self.config.beside and rng.random() < self.config.beside:
             names = rng.permutation([*names, rng.choice(others)])

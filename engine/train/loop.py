@@ -8,8 +8,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from ..bands import band_importance
-from ..bundle import Bundle
 from ..detect.bank import Detectors
 from ..errors import TrainingError
 from ..features import FeatureMaker
@@ -37,6 +36,7 @@ from .dataset import Batch, PoolBatches, fit_band_scale
 from .fresh import FreshMaker, FreshShards
 from .options import LossWeights, TrainOptions
 from .separators import Spleeter
+from .start import load_checkpoint, load_start
 
 
 def repair_terms(
@@ -67,6 +67,19 @@ def repair_terms(
     return {name: term() for name, term in terms.items() if getattr(weights, name)}
 
 
+def error_floor(first_db: float, done: float) -> float:
+    """From `first_db` at the start of a run to -40 dB at its middle, as a ratio of powers."""
+    first = first_db / 10
+    return float(10 ** (first - (4.0 + first) * min(1.0, 2.0 * done)))
+
+
+def cosine_rate(peak: float, final: float, warmup: int, step: int, done: float) -> float:
+    """Learning rate: linear warm-up, then a cosine down to its final share."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
 def bridge_point(
     truth: Tensor, stem: Tensor, schedule: BridgeSchedule, generator: torch.Generator, at_end: float = 0.5
 ) -> tuple[Tensor, Tensor]:
@@ -95,7 +108,7 @@ def make_accelerator(options: TrainOptions) -> Accelerator:
     """What places, casts, and joins the processes, if a launcher has started several."""
     # accelerate keeps its device and precision for the whole Python process; the next run may want others.
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=options.torch_device().type == "cpu", mixed_precision="bf16" if options.bf16 else "no")
+    return Accelerator(cpu=options.torch_device().type == "cpu", mixed_precision="bf16" if options.mixed else "no")
 
 
 class Trainer:
@@ -119,7 +132,7 @@ class Trainer:
         if self.writes:
             options.run.mkdir(parents=True, exist_ok=True)
         checkpoint = self.checkpoint_path
-        saved = _load(checkpoint, self.device) if checkpoint.exists() else None
+        saved = load_checkpoint(checkpoint, self.device) if checkpoint.exists() else None
         if saved is not None and ModelConfig.from_dict(saved["model"]) != options.model:
             raise TrainingError(
                 f"{checkpoint} holds a network of other sizes or of another base; give --base and [model] as when it "
@@ -134,20 +147,7 @@ class Trainer:
                 for zero_conv in self.net.control.zero:
                     zero_conv.open()  # the output layer alone keeps the new network silent
         if options.start_from is not None:
-            start = (
-                _from_bundle(options.start_from)
-                if options.start_from.is_dir()
-                else _load(options.start_from, self.device)
-            )
-            if ModelConfig.from_dict(start["model"]) != options.model:
-                give = (
-                    "give the --base it came from" if start["model"].get("base") else f"set [model] to {start['model']}"
-                )
-                raise TrainingError(f"{options.start_from} holds a network of other sizes; {give}")
-            missing = self.net.load_state_dict(start["ema"], strict=False).missing_keys
-            if any(self.net.get_parameter(name).ndim > 1 for name in missing):
-                raise TrainingError(f"{options.start_from} lacks {missing[0]}; it is not a whole network")
-            scale = start["scale"]
+            scale = load_start(self.net, options.start_from, self.device)
         elif saved is not None:
             scale = saved["scale"]
         else:
@@ -205,12 +205,9 @@ class Trainer:
         return self.options.run / "checkpoint.pt"
 
     def rate(self, step: int) -> float:
-        """Learning rate: linear warm-up, then a cosine down to its final share."""
+        """Learning rate at a step."""
         options = self.options
-        if step < options.warmup:
-            return options.learning_rate * (step + 1) / options.warmup
-        low = options.final_rate
-        return options.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * self.done)))
+        return cosine_rate(options.learning_rate, options.final_rate, options.warmup, step, self.done)
 
     @property
     def done(self) -> float:
@@ -221,8 +218,7 @@ class Trainer:
     def floor(self) -> float:
         """Floor of the error ratio: `floor_db` at first, -15 dB so that clean stems do not hold a new net at the
         identity; it falls to -40 dB by the middle of the run, so that they are left alone in the end."""
-        first = self.options.floor_db / 10
-        return 10 ** (first - (4.0 + first) * min(1.0, 2.0 * self.done))
+        return error_floor(self.options.floor_db, self.done)
 
     def step(self, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns the loss, the norm of its gradient, and what each term gained against leaving
@@ -280,43 +276,20 @@ class Trainer:
             with self.averaged():
                 save_adapter(self.peft, self.options.run / f"{self.options.adapter}.safetensors")
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """The averaged weights in the model's place."""
-        kept = {name: p.detach().clone() for name, p in self.trained.items()}
-        self.model.load_state_dict(self.average, strict=False)
-        try:
-            yield
-        finally:
-            self.model.load_state_dict(kept, strict=False)
+        return averaged(self.model, self.average, self.trained)
 
 
-def _load(path: Path, device: torch.device) -> dict[str, Any]:
+@contextmanager
+def averaged(model: nn.Module, average: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> Iterator[None]:
+    """The average of what is trained in its place."""
+    kept = {name: p.detach().clone() for name, p in trained.items()}
+    model.load_state_dict(average, strict=False)
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        raise TrainingError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete it or give another"
-        ) from error
-
-
-def _from_bundle(folder: Path) -> dict[str, Any]:
-    """The averaged weights, band scale and sizes of an exported model: what a checkpoint holds, but for the optimiser.
-
-    Vectors that are still as at the start are missing: the exporter writes equal ones once.
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    bundle = Bundle.load(folder)
-    weights = {
-        f"{name}.{item.name}": torch.from_numpy(numpy_helper.to_array(item).copy())
-        for name, graph in bundle.graphs.items()
-        for item in onnx.load_from_string(graph).graph.initializer
-    }
-    about = json.loads((folder / "bundle.json").read_text())
-    sizes = ModelConfig.from_dict(about["model"])
-    return {"ema": weights, "scale": torch.from_numpy(bundle.latent.scale), "model": sizes.to_dict()}
+        yield
+    finally:
+        model.load_state_dict(kept, strict=False)
 
 
 def train(options: TrainOptions, say: Callable[[str], None] = print) -> Path:
@@ -345,14 +318,8 @@ def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
     if not trainer.writes:
         say = _silent
     say(f"{sum(p.numel() for p in trainer.parameters):,} parameters on {where}, from step {trainer.step_index}")
-    loader: Any = torch.utils.data.DataLoader(
-        trainer.batches,  # type: ignore[arg-type]
-        batch_size=None,
-        sampler=range(trainer.batch_number(trainer.step_index), options.steps * processes, processes),
-        num_workers=options.workers,
-        prefetch_factor=3 if options.workers else None,
-        multiprocessing_context="fork" if options.workers else None,
-    )
+    first = trainer.batch_number(trainer.step_index)
+    loader = batch_loader(trainer.batches, range(first, options.steps * processes, processes), options.workers)
     last = saved_at = time.monotonic()
     running: dict[str, float] = {}
     log = options.run / "log.csv"
@@ -387,6 +354,14 @@ def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return trainer.checkpoint_path
+
+
+def batch_loader(batches: Any, steps: range, workers: int) -> Any:
+    """An iterable over `batches[step]`, made ahead by so many processes."""
+    return torch.utils.data.DataLoader(
+        batches, batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=3 if workers else None,
+        multiprocessing_context="fork" if workers else None,
+    )  # fmt: skip
 
 
 def _silent(_: str) -> None:

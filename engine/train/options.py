@@ -92,3 +92,19 @@ class TrainOptions:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise TrainingError("device=cuda, but torch sees no CUDA device; use device=cpu or auto")
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the network runs in bfloat16: where `bf16` asks for it and the device is made for it. A processor
+        without AVX-512 takes nine times as long in it as in single precision."""
+        return self.bf16 and has_bf16(self.torch_device())
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device is no slower in bfloat16 than in single precision."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a build without oneDNN
+        return False

@@ -24,7 +24,7 @@ from ..errors import TrainingError
 from ..gate import EVIDENCE, Caution
 from ..repair import Repairer
 from .dataset import CropConfig
-from .fit_caution import CLEAN, STARTS, fit_weights, measure, write_adapter_caution
+from .fit_caution import ALIKE, CLEAN, STARTS, fit_weights, measure, write_adapter_caution
 from .options import LossWeights, TrainOptions
 from .pool import FULL_SCALE, SAMPLE_RATE, open_shard, shard_paths, write_shard
 
@@ -160,7 +160,7 @@ def fit_own_caution(options: TrainOptions, adapter: Path) -> None:
             for kind, sound in (("pairs", faulty), (CLEAN, truth)):
                 one = measure(repairer, kind, truth, sound, mix, gated=False)
                 found += [] if one is None else [one]
-        fitted.append(fit_weights(found, own="pairs"))
+        fitted.append(fit_weights(found, own="pairs", knots=ALIKE)[0])
     write_adapter_caution(adapter, Caution(STARTS, fitted[0], fitted[1], gated=False))
 
 

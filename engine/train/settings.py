@@ -19,12 +19,13 @@ def load_options(config: Path | None, **given: Any) -> TrainOptions:
 
     Raises OptionError, naming file and key, for a file that cannot be read, an unknown key or a value of a wrong type.
     """
-    table = _read(config) if config is not None else {}
-    options = {"run": Path("runs/base"), "pool": Path("data/pool")} | _fields(TrainOptions, table, f"{config}: ")
+    table = read_toml(config) if config is not None else {}
+    options = {"run": Path("runs/base"), "pool": Path("data/pool")} | fields_from(TrainOptions, table, f"{config}: ")
     return TrainOptions(**(options | {key: value for key, value in given.items() if value is not None}))
 
 
-def _read(config: Path) -> dict[str, Any]:
+def read_toml(config: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises OptionError."""
     try:
         return tomllib.loads(config.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -33,7 +34,7 @@ def _read(config: Path) -> dict[str, Any]:
         raise OptionError(f"{config}: cannot be read as TOML: {error}") from error
 
 
-def _fields(kind: type, table: dict[str, Any], where: str, name: str = "") -> dict[str, Any]:
+def fields_from(kind: type, table: dict[str, Any], where: str, name: str = "") -> dict[str, Any]:
     """The values of the table called `name`, in the types of the dataclass `kind`."""
     hints = typing.get_type_hints(kind)
     table_name = f" in [{name}]" if name else ""
@@ -49,7 +50,7 @@ def _fields(kind: type, table: dict[str, Any], where: str, name: str = "") -> di
 
 def _typed(hint: Any, value: Any, where: str, key: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
-        return hint(**_fields(hint, value, where, key))
+        return hint(**fields_from(hint, value, where, key))
     if typing.get_origin(hint) is tuple and isinstance(value, list):
         return tuple(value)
     choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)

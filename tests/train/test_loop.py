@@ -115,6 +115,13 @@ def test_a_run_can_start_from_an_exported_bundle(pool: Path, tmp_path: Path, liv
         Trainer(options(pool, tmp_path / "other", start_from=lively_bundle, model=ModelConfig()))
 
 
+def test_bfloat16_is_used_where_the_device_is_made_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for there in (True, False):
+        monkeypatch.setattr("stemprover.engine.train.options.has_bf16", lambda device, there=there: there)
+        assert options(tmp_path, tmp_path, bf16=True).mixed == there
+        assert not options(tmp_path, tmp_path, bf16=False).mixed
+
+
 def test_half_of_the_bridge_points_are_its_end_and_some_lie_between() -> None:
     truth, stem = torch.zeros(400, 1, 1, 1), torch.ones(400, 1, 1, 1)
     t, x_t = bridge_point(truth, stem, BridgeSchedule(), torch.Generator().manual_seed(0))

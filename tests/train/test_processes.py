@@ -79,10 +79,13 @@ def test_one_process_computes_what_plain_torch_does(pool: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("bf16", [True, False])
-def test_a_python_process_may_run_several_trainings(pool: Path, tmp_path: Path, bf16: bool) -> None:
+def test_a_python_process_may_run_several_trainings(
+    pool: Path, tmp_path: Path, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """accelerate itself refuses a second precision in the same process."""
     from dataclasses import replace
 
+    monkeypatch.setattr("stemprover.engine.train.options.has_bf16", lambda device: True)
     for precision in (bf16, not bf16):
         trainer = Trainer(replace(options(pool, tmp_path / str(precision)), bf16=precision))
         assert trainer.accelerator.mixed_precision == ("bf16" if precision else "no")
