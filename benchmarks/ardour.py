@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,23 +136,30 @@ class Session:
         root.attrib["id-counter"] = str(number + 1)
         tree.write(path)
 
-    def export(self, port: int, timeout_s: float = 60.0, longest_s: float = 180.0) -> Exported:
+    def export(
+        self, port: int, timeout_s: float = 60.0, longest_s: float = 180.0, begin: Callable[[], None] = lambda: None
+    ) -> Exported:
         """The session's range through the master bus, as 32-bit float. The plug-in waits for the bridge on `port` for
-        `timeout_s`, and the export may take `longest_s`."""
+        `timeout_s`, and the export may take `longest_s`. `begin` is called before it, and again where it is repeated
+        because Ardour broke off."""
         self.environment |= {"STEMPROVER_PORT": str(port), "STEMPROVER_OFFLINE_TIMEOUT_S": str(timeout_s)}
         out = self.folder / "export.wav"
         out.unlink(missing_ok=True)
         log, seconds = self._run(
-            "ardour7-export", "-b", "float", "-o", out, self.folder / "session", "session", longest_s=longest_s
-        )
+            "ardour7-export", "-b", "float", "-o", out, self.folder / "session", "session", longest_s=longest_s,
+            begin=begin,
+        )  # fmt: skip
         assert out.exists(), log
         sound, rate = soundfile.read(out, dtype="float32")
         assert rate == self.rate
         return Exported(sound.T, seconds, log)
 
-    def _run(self, *command: object, longest_s: float = 180.0) -> tuple[str, float]:
+    def _run(
+        self, *command: object, longest_s: float = 180.0, begin: Callable[[], None] = lambda: None
+    ) -> tuple[str, float]:
         """What the program has printed, and the seconds that it took."""
         for _ in range(6):
+            begin()
             begun = time.monotonic()
             shown = subprocess.run(
                 [str(word) for word in command], env=self.environment, capture_output=True, text=True,

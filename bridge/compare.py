@@ -66,9 +66,10 @@ def compare_files(
     mix: Path | None = None,
     *,
     also: Sequence[str] = (),
+    brief: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
-    """`also`: names of scorecard.EXTRAS, which need the true stem.
+    """`also`: names of scorecard.EXTRAS, which need the true stem. `brief`: as in `scorecard.measure`.
 
     Memory does not grow with the length. Raises AudioFileError, MixMismatchError where a file does not belong to
     `before`, OptionError, and ModuleNotFoundError where the package of an extra is missing.
@@ -90,7 +91,7 @@ def compare_files(
             analyser.process(sounds[name], sounds.get("mix"))
         truth, song = sounds.get("reference"), sounds.get("mix")
         both = sounds["before"], sounds["after"]
-        for name, values in measure(*both, truth, song, first.sample_rate, also).items():
+        for name, values in measure(*both, truth, song, first.sample_rate, also, brief).items():
             found.setdefault(name, []).append(values)
         done += sounds["before"].shape[1]
         if progress is not None:

@@ -126,12 +126,13 @@ def validate(
     choose: Callable[[Case], tuple[ChunkRepairer, Preset]],
     *,
     also: Sequence[str] = (),
+    brief: bool = False,
     progress: Progress | None = None,
 ) -> tuple[list[CaseResult], list[Excerpt]]:
     """Repair every case and measure it; excerpts of the ten cases that gained least, the worst first.
 
-    also: names of scorecard.EXTRAS. progress: called with the cases done and the cases in all. Raises what
-    `render_file` and `compare_files` raise.
+    also: names of scorecard.EXTRAS. brief: as in `scorecard.measure`. progress: called with the cases done and those
+    in all. Raises what `render_file` and `compare_files` raise.
     """
     results: list[CaseResult] = []
     with tempfile.TemporaryDirectory(prefix="stemprover-") as scratch:
@@ -141,7 +142,7 @@ def validate(
             repairer, preset = choose(case)
             for source, target in ((case.degraded, repaired[case.name]), (case.truth, same)):
                 render_file(source, target, repairer, mix=case.mix, preset=preset, overwrite=True)
-            compared = compare_files(case.degraded, repaired[case.name], case.truth, case.mix, also=also)
+            compared = compare_files(case.degraded, repaired[case.name], case.truth, case.mix, also=also, brief=brief)
             results.append(CaseResult(case, compared.rows, median_sdr(same, case.truth)))
             kept = {result.case.name for result in worst(results)}
             for name, path in repaired.items():

@@ -116,6 +116,9 @@ def validate(
     preset: PresetOption = None,
     no_mix: Annotated[bool, typer.Option("--no-mix", help="Repair without the songs.")] = False,
     also: AlsoOption = None,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Only SI-SDR, SDR, log-spectral distance and the detectors: much faster.")
+    ] = False,
     quality: Annotated[Quality, typer.Option(help="How careful to be.")] = Quality.STANDARD,
     device: DeviceOption = Device.AUTO,
     jobs: JobsOption = None,
@@ -151,6 +154,6 @@ def validate(
 
     make_folder(output)
     with file_progress(folder.name, sound=False) as progress, needs_extra("metrics"):
-        results, excerpts = run_validation(cases, choose, also=extras, progress=progress)
+        results, excerpts = run_validation(cases, choose, also=extras, brief=brief, progress=progress)
     page = write_report(results, excerpts, output, folder.resolve().name)
     print_validation(results, page)

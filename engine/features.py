@@ -39,13 +39,15 @@ class Features:
     difference, phase coherence in time and over frequency of stem and mixture (mid and side), a flag for the mixture,
     gain and coherence of the leak (mid and side), log-magnitudes of the stem without it, the detectors' severities.
     stem, mix, cancelled (B, 64, K, N): the latents of stem, mixture, and stem without its leak (leak.py); without a
-    mixture all three are the stem's.
+    mixture all three are the stem's. masked (B, N): how far stem and rest are in phase (leak.py), for the gate alone; 0
+    without a mixture.
     """
 
     control: np.ndarray
     stem: np.ndarray
     mix: np.ndarray
     cancelled: np.ndarray
+    masked: np.ndarray
 
     @property
     def references(self) -> np.ndarray:
@@ -97,7 +99,7 @@ class FeatureMaker:
         control[:, :64] = z_stem
         control[:, LOG_STEM : LOG_STEM + 2 * SLOTS] = log_magnitude(z_stem)
         z_mix = z_cancelled = z_stem
-        sides, leak = _sides(stem, mix), state.leak
+        sides, leak, masked = _sides(stem, mix), state.leak, np.zeros((batch, frames), np.float32)
         if mix is not None:
             z_mix = self.latent.encode(mix)
             z_rest = self.latent.encode(mix - stem)
@@ -106,24 +108,25 @@ class FeatureMaker:
             control[:, LOG_REST : LOG_REST + 2 * SLOTS] = log_magnitude(z_rest)
             control[:, MIX_FLAG] = 1.0
             own, rest = sides[:, 0:2], sides[:, 2:4] - sides[:, 0:2]
-            gain, coherence, leak = self._leak.measure(own, rest, leak)
-            z_cancelled = self.latent.encode(_left_right(self._leak.cancel(own, rest, gain)))
-            control[:, LEAK_GAIN] = gain
-            control[:, LEAK_COHERENCE] = coherence
+            found, leak = self._leak.measure(own, rest, leak)
+            z_cancelled = self.latent.encode(_left_right(self._leak.cancel(own, rest, found.gain)))
+            control[:, LEAK_GAIN] = found.gain
+            control[:, LEAK_COHERENCE] = found.coherence
+            masked = found.masked
         control[:, 237:269] = log_magnitude(z_cancelled)
         temporal, spectral, phase = phase_coherence(sides, self.latent.layout, state.phase)
         control[:, 224:228] = temporal
         control[:, 228:232] = spectral
         severity, detectors = self._detect(stem, mix, state.detectors)
         control[:, 269:] = severity[:, :, self._perceptual]
-        return Features(control, z_stem, z_mix, z_cancelled), FeatureState(phase, leak, detectors)
+        return Features(control, z_stem, z_mix, z_cancelled, masked), FeatureState(phase, leak, detectors)
 
     def listen(self, stem: np.ndarray, mix: np.ndarray | None, state: FeatureState) -> FeatureState:
         """The state after the frames, without their features."""
         sides, leak = _sides(stem, mix), state.leak
         _, _, phase = phase_coherence(sides[..., -1:], self.latent.layout, state.phase)
         if mix is not None:
-            leak = self._leak.measure(sides[:, 0:2], sides[:, 2:4] - sides[:, 0:2], leak)[2]
+            leak = self._leak.measure(sides[:, 0:2], sides[:, 2:4] - sides[:, 0:2], leak)[1]
         return FeatureState(phase, leak, self._detect(stem, mix, state.detectors)[1])
 
     def _detect(

@@ -14,54 +14,81 @@ from .errors import OptionError
 from .features import FEATURES, LEAK_COHERENCE, MIX_FLAG
 from .latent import BandLayout
 
-#: What the share hangs on: one, the severity of each type, how much of the stem a leak of the rest explains.
-EVIDENCE = ("always", *TYPES, "leak")
+#: What the share hangs on: one, the severity of each type, how much of the stem a leak of the rest explains, and how
+#: far that is above CLEAR_LEAK, where it is hardly ever a separator's mask.
+EVIDENCE = ("always", *TYPES, "leak", "clear leak")
+CLEAR_LEAK = 0.6
+#: What the gate hears: severities, leak, and how far the stem is what a mask has made of its song
+#: (`leak.Leak.masked`), by which the share goes from one set of weights to the next.
+HEARD = len(TYPES) + 2
+LEAK, MASKED = HEARD - 2, HEARD - 1
 
 
 @dataclass(frozen=True)
 class Caution:
     """The share of the change that was right on held-out sounds, as a linear function of the evidence, cut off at 0 and
-    1; for each group of bands its own, with the mixture and without. Fitted by least squares
-    (`engine/train/fit_caution.py`): a network is surer of its change in some bands and on some sounds than it should
-    be.
+    1; for each group of bands its own, with the mixture and without. With the mixture there is one such function for
+    each of some values of how far the stem is masked, and between them the share goes on straight lines. Fitted by
+    least squares (`engine/train/fit_caution.py`): a network is surer of its change in some bands and on some sounds
+    than it should be, and what it is right about on a separator's stem is not what it is right about on a true one.
 
-    starts: the first band of each group. with_mix, without_mix: weights (groups, 7), columns as in EVIDENCE. gated:
-    False where the detectors know nothing of the fault, so that the share alone counts.
+    starts: the first band of each group. knots: rising values of how far a stem is masked. with_mix: weights (knots,
+    groups, 8), columns as in EVIDENCE, or (groups, 8) for all stems alike. without_mix: (groups, 8). Without the last
+    column, as files of before have them, it is zero. gated: False where the detectors know nothing of the fault, so
+    that the share alone counts.
     """
 
     starts: tuple[int, ...]
     with_mix: np.ndarray
     without_mix: np.ndarray
     gated: bool = True
+    knots: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
         if not self.starts or self.starts[0] != 0 or list(self.starts) != sorted(set(self.starts)):
             raise OptionError(f"caution: starts {self.starts} are not rising bands from 0 on")
-        for name in ("with_mix", "without_mix"):
-            weights = np.asarray(getattr(self, name), np.float32)
-            if weights.shape != (len(self.starts), len(EVIDENCE)) or not np.isfinite(weights).all():
-                raise OptionError(f"caution: {name} of shape {weights.shape} is not {len(self.starts)} x 7 numbers")
+        if not self.knots or list(self.knots) != sorted(set(self.knots)) or not np.isfinite(self.knots).all():
+            raise OptionError(f"caution: knots {self.knots} are not rising numbers")
+        with_mix, without_mix = (_with_all_columns(weights) for weights in (self.with_mix, self.without_mix))
+        with_mix = with_mix[None] if with_mix.ndim == 2 else with_mix
+        size = (len(self.starts), len(EVIDENCE))
+        for name, weights, shape in (
+            ("with_mix", with_mix, (len(self.knots), *size)),
+            ("without_mix", without_mix, size),
+        ):
+            if weights.shape != shape or not np.isfinite(weights).all():
+                wanted = " x ".join(str(n) for n in shape)
+                raise OptionError(f"caution: {name} of shape {weights.shape} is not {wanted} numbers")
             object.__setattr__(self, name, weights)
 
     def share(self, heard: np.ndarray, with_mix: bool) -> np.ndarray:
-        """Evidence (B, 6, K, N), without the one, to shares (B, K, N)."""
-        weights = self.with_mix if with_mix else self.without_mix
+        """What was heard (B, 7, K, N) to shares (B, K, N)."""
         bands = heard.shape[2]
-        by_band = np.repeat(weights, np.diff([*self.starts, bands]), axis=0)
-        share = by_band[:, :1] + np.einsum("kj,bjkn->bkn", by_band[:, 1:], heard)
-        return np.clip(share, 0.0, 1.0)
+        widths = np.diff([*self.starts, bands])
+        known = np.moveaxis(terms(np.moveaxis(heard, 1, 0))[1:], 0, 1)
+
+        def linear(weights: np.ndarray) -> np.ndarray:
+            by_band = np.repeat(weights, widths, axis=0)
+            found: np.ndarray = by_band[:, :1] + np.einsum("kj,bjkn->bkn", by_band[:, 1:], known)
+            return found
+
+        if not with_mix:
+            return np.clip(linear(self.without_mix), 0.0, 1.0)
+        near = nearness(heard[:, MASKED, :1], self.knots)  # it is the same in all bands
+        return np.clip(sum(n * linear(w) for n, w in zip(near, self.with_mix, strict=True)), 0.0, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         rows = {name: np.round(getattr(self, name), 4).tolist() for name in ("with_mix", "without_mix")}
-        return {"starts": list(self.starts), **rows, "gated": self.gated}
+        return {"starts": list(self.starts), "knots": list(self.knots), **rows, "gated": self.gated}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Caution:
         """From JSON. Raises OptionError, KeyError, TypeError or ValueError for what is none."""
         with_mix, without_mix = (np.array(values[name], np.float32) for name in ("with_mix", "without_mix"))
         starts = tuple(int(start) for start in values["starts"])
-        return cls(starts, with_mix, without_mix, bool(values.get("gated", True)))
+        knots = tuple(float(knot) for knot in values.get("knots", (0.0,)))
+        return cls(starts, with_mix, without_mix, bool(values.get("gated", True)), knots)
 
 
 @dataclass(frozen=True)
@@ -84,13 +111,13 @@ class Gate:
             raise OptionError(f"gate from {self.closed:g} to {self.opened:g}: give two rising numbers in 0 to 1")
 
     def start(self, batch: int, layout: BandLayout, lookahead: int) -> np.ndarray:
-        """State before the first frame: the evidence (B, 6, K, L) of the frames that wait for their look-ahead."""
-        return np.zeros((batch, len(EVIDENCE) - 1, layout.bands, lookahead), np.float32)
+        """State before the first frame: the evidence (B, 7, K, L) of the frames that wait for their look-ahead."""
+        return np.zeros((batch, HEARD, layout.bands, lookahead), np.float32)
 
-    def __call__(self, control: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The control branch's input (B, 274, K, N) to shares (B, K, N) for the frames that leave the look-ahead, which
-        are L frames earlier, and the state after them."""
-        joined = np.concatenate([held, evidence(control)], axis=-1)
+    def __call__(self, control: np.ndarray, masked: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The control branch's input (B, 274, K, N) and how far the stem is masked (B, N) to shares (B, K, N) for the
+        frames that leave the look-ahead, which are L frames earlier, and the state after them."""
+        joined = np.concatenate([held, evidence(control, masked)], axis=-1)
         count = control.shape[-1]
         heard = most_within(joined, held.shape[-1])
         ramp, has_mix = self.ramp(heard), bool(control[:, MIX_FLAG].any())
@@ -107,15 +134,37 @@ class Gate:
         return share.astype(np.float32), joined[..., count:]
 
     def ramp(self, heard: np.ndarray) -> np.ndarray:
-        """Evidence (B, 6, K, N) to the share by the worst severity alone (B, K, N)."""
+        """Evidence (B, 7, K, N) to the share by the worst severity alone (B, K, N)."""
         worst = heard[:, : len(TYPES)].max(axis=1)
         return np.clip((worst - self.closed) / (self.opened - self.closed), 0.0, 1.0)
 
 
-def evidence(control: np.ndarray) -> np.ndarray:
-    """The control branch's input (B, 274, K, N) to what the gate looks at (B, 6, K, N)."""
+def evidence(control: np.ndarray, masked: np.ndarray) -> np.ndarray:
+    """The control branch's input (B, 274, K, N) and how far the stem is masked (B, N) to what the gate looks at (B, 7,
+    K, N)."""
     coherence = control[:, LEAK_COHERENCE].max(axis=1, keepdims=True)
-    return np.concatenate([control[:, FEATURES - len(TYPES) :], coherence], axis=1)
+    everywhere = np.broadcast_to(masked[:, None, None], coherence.shape)
+    return np.concatenate([control[:, FEATURES - len(TYPES) :], coherence, everywhere], axis=1)
+
+
+def terms(heard: np.ndarray) -> np.ndarray:
+    """What was heard (7, ...) to the terms of EVIDENCE (8, ...)."""
+    clear = np.clip((heard[LEAK : LEAK + 1] - CLEAR_LEAK) / (1.0 - CLEAR_LEAK), 0.0, 1.0)
+    return np.concatenate([np.ones_like(heard[:1]), heard[:MASKED], clear])
+
+
+def _with_all_columns(weights: np.ndarray) -> np.ndarray:
+    """A file of before knows nothing of a clear leak."""
+    found = np.asarray(weights, np.float32)
+    if found.shape[-1:] != (len(EVIDENCE) - 1,):
+        return found
+    return np.concatenate([found, np.zeros_like(found[..., :1])], axis=-1)
+
+
+def nearness(values: np.ndarray, knots: tuple[float, ...]) -> list[np.ndarray]:
+    """For each knot how near the values are to it: 1 at the knot, 0 from its neighbours on, linear between; beyond the
+    outer knots 1. They sum to 1."""
+    return [np.interp(values, knots, row).astype(np.float32) for row in np.eye(len(knots))]
 
 
 def most_within(values: np.ndarray, lookahead: int) -> np.ndarray:

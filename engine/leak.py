@@ -17,7 +17,8 @@ from .latent import BandLayout
 from .moving_sums import LONGEST, WIDTHS, moving_sums, no_sums
 
 HIGHEST_GAIN = 1.5
-_ROWS = [np.arange(4) if width == LONGEST else np.arange(0) for width in WIDTHS]
+_SUMS = 5
+_ROWS = [np.arange(_SUMS) if width == LONGEST else np.arange(0) for width in WIDTHS]
 _FLOOR = np.float32(1e-9)
 
 
@@ -29,6 +30,22 @@ class LeakState:
 
 
 @dataclass(frozen=True)
+class Leak:
+    """What was found of the rest in a stem, mid and side.
+
+    gain (B, 2, K, N), 0 to HIGHEST_GAIN: with which the rest stands in the stem. coherence (B, 2, K, N), 0 to 1: how
+    much of the stem in the band that explains (squared coherence). masked (B, N), 0 to 1: how far stem and rest are in
+    phase in all bins, Re<stem, rest> / <|stem|, |rest|>. A mask gives every bin of the mixture to both in one phase,
+    so it is near 1 for a separator that masks (0.65 to 0.9 for Spleeter's stems), and near 0 for a true stem, whatever
+    was done to it by itself.
+    """
+
+    gain: np.ndarray
+    coherence: np.ndarray
+    masked: np.ndarray
+
+
+@dataclass(frozen=True)
 class LeakCanceller:
     """Packed spectra of mid and side of stem and mixture (B, 2, F, N), frame by frame, with LONGEST frames of
     memory."""
@@ -37,11 +54,10 @@ class LeakCanceller:
 
     def start(self, batch: int) -> LeakState:
         """State before the first frame: silence."""
-        return LeakState(no_sums((batch * 2, 4, self.layout.bands)))
+        return LeakState(no_sums((batch * 2, _SUMS, self.layout.bands)))
 
-    def measure(self, stem: np.ndarray, rest: np.ndarray, state: LeakState) -> tuple[np.ndarray, np.ndarray, LeakState]:
-        """The gain (B, 2, K, N), 0 to HIGHEST_GAIN, with which the rest stands in the stem, how much of the stem in the
-        band that explains, 0 to 1 (squared coherence), and the state after these frames.
+    def measure(self, stem: np.ndarray, rest: np.ndarray, state: LeakState) -> tuple[Leak, LeakState]:
+        """What of the rest stands in the stem, and the state after these frames.
 
         Gains that chance alone would find in so few frames are lowered towards 0: by the share of the coherence that
         is above what is expected of two unrelated signals.
@@ -49,16 +65,18 @@ class LeakCanceller:
         batch, sides, _, frames = stem.shape
         shared = stem.real * rest.real + stem.imag * rest.imag
         power = [np.square(x.real) + np.square(x.imag) for x in (rest, stem)]
-        sums = [self._band_sum(x) for x in (shared, *power)]
-        values = np.stack([*sums, np.ones_like(sums[0])], axis=2).reshape(batch * sides, 4, -1, frames)
+        sums = [self._band_sum(x) for x in (shared, *power, np.sqrt(power[0] * power[1]))]
+        values = np.stack([*sums, np.ones_like(sums[0])], axis=2).reshape(batch * sides, _SUMS, -1, frames)
         found, after = moving_sums(values, _ROWS, state.sums)
-        cross, of_rest, of_stem, count = np.moveaxis(found.reshape(batch, sides, 4, -1, frames), 2, 0)
+        cross, of_rest, of_stem, sizes, count = np.moveaxis(found.reshape(batch, sides, _SUMS, -1, frames), 2, 0)
         coherence = np.square(cross) / (of_rest * of_stem + _FLOOR * _FLOOR)
         # At an overlap of 75% two Hann frames count as one; of the error the real part alone counts, half of it.
         independent = count * self.layout.widths[:, None].astype(np.float32)
         known = np.clip(1.0 - 1.0 / (independent * coherence + np.float32(1e-6)), 0.0, 1.0)
         gain = np.clip(known * cross / (of_rest + _FLOOR), 0.0, HIGHEST_GAIN)
-        return gain, np.clip(coherence, 0.0, 1.0) * (cross > 0.0), LeakState(after)
+        in_phase = _over_bands(cross) / (_over_bands(sizes) + _FLOOR)
+        known_leak = np.clip(coherence, 0.0, 1.0) * (cross > 0.0)
+        return Leak(gain, known_leak, np.clip(in_phase, 0.0, 1.0)), LeakState(after)
 
     def cancel(self, stem: np.ndarray, rest: np.ndarray, gain: np.ndarray) -> np.ndarray:
         """The stem (B, 2, F, N) less the rest at the bands' gains (B, 2, K, N)."""
@@ -68,3 +86,10 @@ class LeakCanceller:
         """(B, 2, F, N) to (B, 2, K, N)."""
         starts = np.concatenate([[0], np.cumsum(self.layout.widths)[:-1]])
         return np.add.reduceat(values, starts, axis=2)
+
+
+def _over_bands(values: np.ndarray) -> np.ndarray:
+    """The sum of (B, 2, K, N) over sides and bands (B, N), in an order that does not depend on the number of frames."""
+    batch, _, _, frames = values.shape
+    rows: np.ndarray = np.ascontiguousarray(values.reshape(batch, -1, frames).transpose(0, 2, 1)).sum(axis=-1)
+    return rows

@@ -37,6 +37,8 @@ WITH_TRUTH = (
     Measure("Group delay agreement", "", "higher", lambda x, s, _: spectral.delay_agreement(x, s)),
     Measure("Onset error", "", "lower", spectral.onset_error),
 )
+#: What is measured where the time is short.
+BRIEF = WITH_TRUTH[:3]
 #: What the extra [metrics] adds, by the name under which it is asked for.
 SPEECH = (
     Measure("PESQ", "", "higher", listening.pesq_score),
@@ -69,19 +71,24 @@ def measure(
     mix: np.ndarray | None,
     sample_rate: int,
     also: Iterable[str] = (),
+    brief: bool = False,
 ) -> dict[str, tuple[float, float]]:
-    """Figures of two sounds (C, T) by name, before and after; a true sound that is silent is left out."""
+    """Figures of two sounds (C, T) by name, before and after; a true sound that is silent is left out. `brief`: of all
+    that needs no extra only BRIEF."""
     found: dict[str, tuple[float, float]] = {}
     if truth is not None and truth.any():
-        for one in (*WITH_TRUTH, *(SPEECH if "speech" in also else ()), *(PERCEPTUAL if "perceptual" in also else ())):
+        plain = BRIEF if brief else WITH_TRUTH
+        for one in (*plain, *(SPEECH if "speech" in also else ()), *(PERCEPTUAL if "perceptual" in also else ())):
             found[one.name] = (one.function(before, truth, sample_rate), one.function(after, truth, sample_rate))
-        channels = [spectral.channel_errors(sound, truth, sample_rate) for sound in (before, after)]
+        channels = [None if brief else spectral.channel_errors(x, truth, sample_rate) for x in (before, after)]
         if channels[0] is not None and channels[1] is not None:
             pairs = zip(*channels, strict=True)
             found |= dict(zip(("Channel level error", "Channel phase error"), pairs, strict=True))
         if "bsseval" in also:
             first, second = (listening.bss_eval(sound, truth, mix) for sound in (before, after))
             found |= {f"BSSEval {name}": (first[name], second[name]) for name in first if name in second}
+    if brief:
+        return found
     found["Spectral flatness"] = (spectral.spectral_flatness_db(before), spectral.spectral_flatness_db(after))
     found["Kurtosis ratio (musical noise over 0)"] = (0.0, spectral.kurtosis_ratio(after, before))
     if mix is not None:

@@ -134,7 +134,7 @@ class DeltaStream:
             made, features = self.maker(heard, song, features)
             found, before[..., part], model = self._repair(made, model, has_mix=m is not None)
             if self.gate is not None:
-                share, gate = self.gate(made.control, gate)
+                share, gate = self.gate(made.control, made.masked, gate)
                 found *= over_bins(share, self.runtime.bundle.latent.layout)
             change[..., part] = found
         return change, before, DeltaState(stem_state, mix_state, state.synthesis, features, model, gate, quiet, running)

@@ -20,7 +20,7 @@ def without_leak(stem: np.ndarray, mix: np.ndarray) -> np.ndarray:
     """A stem (2, T) less its leak."""
     stft, canceller = Stft(), LeakCanceller()
     own, song = (_turned(whole_stft(stft, sound))[None] / 2 for sound in (stem, mix))
-    gain = canceller.measure(own, song - own, canceller.start(1))[0]
+    gain = canceller.measure(own, song - own, canceller.start(1))[0].gain
     return whole_istft(stft, _turned(canceller.cancel(own, song - own, gain)[0]).astype(np.complex64), stem.shape[1])
 
 

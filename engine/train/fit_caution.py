@@ -6,10 +6,10 @@ into an adapter's file.
         --adapter presets/bleed/adapter.safetensors --recipe presets/bleed/recipe.toml
 
 In each band and frame let c be the model's change, e what was wrong with the stem, and s(evidence) the share: the
-error that is left is |e - s c|^2. With s linear in the evidence the best weights are those of a least-squares problem
-for each group of bands, summed over cases, each over its own error. Real separators count RECORDED times a simulated
-fault, or as often as the adapter's recipe says, an adapter's own one OWN times, and a ridge draws the weights to a
-share of PRIOR whatever the evidence.
+error that is left is |e - s c|^2. With s linear in the evidence, for each knot of how far the stem is masked, the best
+weights are those of a least-squares problem for each group of bands, summed over cases, each over its own error. Real
+separators count RECORDED times a simulated fault, or as often as the adapter's recipe says, an adapter's own one OWN
+times, and a ridge draws the weights to a share of PRIOR whatever the evidence.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 from ..bundle import Adapter, Bundle, base_bundle
 from ..errors import StemProverError, TrainingError
 from ..features import FeatureMaker
-from ..gate import EVIDENCE, Caution, Gate, evidence, most_within
+from ..gate import EVIDENCE, MASKED, Caution, Gate, evidence, most_within, nearness, terms
 from ..repair import MODEL_RATE, Repairer
 from ..stft import Stft, whole_stft
 from .cases import read_case, spread, written_cases
@@ -36,16 +36,19 @@ from .options import TrainOptions
 from .settings import load_options
 
 STARTS = (0, 4, 8, 12, 16, 22, 32, 40, 52, 64)
+KNOTS, ALIKE = (0.0, 0.25, 0.5, 0.75), (0.0,)
 PRIOR, RIDGE, RECORDED, OWN = 0.4, 0.02, TrainOptions.recorded, 50.0
 LOSS_DB, HARM, ROUNDS = 0.05, 1.5, 6
 CLEAN, CLEAN_DB = "clean", -30.0
+FAINT_DB = -25.0  # of the true stem's power: what is fainter counts as if it were as much
 REAL = ("separated-", "four-stems-")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One case: heard (6, K, N), <e, c> and |c|^2 (K, N) through the gate's ramp, |e|^2 in all (of a true stem, which
-    has no error, CLEAN_DB of its power: what may be changed of it)."""
+    """One case: heard (7, K, N), <e, c> and |c|^2 (K, N) through the gate's ramp, |e|^2 in all, or FAINT_DB of the true
+    stem's power if that is more: a fault that nobody hears must not decide for those that are heard. Of a true stem,
+    which has no error, CLEAN_DB of its power: what may be changed of it."""
 
     kind: str
     heard: np.ndarray
@@ -69,13 +72,13 @@ def measure(
     after = repairer.process(degraded, MODEL_RATE, mix)
     true, stem, made = (whole_stft(stft, sound) for sound in (truth, degraded, after))
     wrong, change = true - stem, made - stem
-    error = float(np.sum(np.abs(wrong) ** 2))
-    if error == 0.0:
-        error = 10 ** (CLEAN_DB / 10) * float(np.sum(np.abs(true) ** 2))
+    error, power = (float(np.sum(np.abs(x) ** 2)) for x in (wrong, true))
+    error = max(error, 10 ** ((FAINT_DB if error else CLEAN_DB) / 10) * power)
     if error == 0.0:
         return None
     song = None if mix is None else whole_stft(stft, mix)[None]
-    seen = evidence(maker(stem[None], song, maker.start(1))[0].control)[0]
+    made_of = maker(stem[None], song, maker.start(1))[0]
+    seen = evidence(made_of.control, made_of.masked)[0]
     padded = np.concatenate([seen, np.repeat(seen[..., -1:], bundle.lookahead, axis=-1)], axis=-1)
     heard = most_within(padded, bundle.lookahead)
     ramp = Gate().ramp(heard[None])[0] if gated else 1.0
@@ -86,39 +89,49 @@ def measure(
 
 
 def fit_weights(
-    cases: Sequence[Measured], starts: Sequence[int] = STARTS, own: str | None = None, recorded: float = RECORDED
-) -> np.ndarray:
-    """Weights (groups, 7) for `Caution`. Every kind counts alike, but real separators' stems `recorded` times and an
-    adapter's `own` kind OWN times; a case that loses counts HARM times as much in the next of ROUNDS rounds, each time
-    that it does."""
+    cases: Sequence[Measured], starts: Sequence[int] = STARTS, own: str | None = None, recorded: float = RECORDED,
+    knots: tuple[float, ...] = KNOTS,
+) -> np.ndarray:  # fmt: skip
+    """Weights (knots, groups, 8) for `Caution`. Every kind counts alike, but real separators' stems `recorded` times
+    and an adapter's `own` kind OWN times; a case that loses counts HARM times as much in the next of ROUNDS rounds,
+    each time that it does."""
     counts = {kind: sum(case.kind == kind for case in cases) for kind in {case.kind for case in cases}}
     worth = {kind: recorded if kind.startswith((*REAL, CLEAN)) else OWN if kind == own else 1.0 for kind in counts}
     scales = np.array([worth[case.kind] / counts[case.kind] / case.error for case in cases])
-    weights = _solve(cases, scales, starts)
+    parts = [_normal(case, starts, knots) for case in cases]
+    weights = _solve(parts, scales, len(knots))
     for _ in range(ROUNDS):
-        caution = Caution(tuple(starts), weights, weights)
+        caution = Caution(tuple(starts), weights, weights[0], knots=knots)
         gains = np.array([case.gain_db(caution.share(case.heard[None], True)[0]) for case in cases])
         if not (gains < -LOSS_DB).any():
             break
         scales = np.where(gains < -LOSS_DB, HARM, 1.0) * scales
-        weights = _solve(cases, scales, starts)
+        weights = _solve(parts, scales, len(knots))
     return weights
 
 
-def _solve(cases: Sequence[Measured], scales: np.ndarray, starts: Sequence[int]) -> np.ndarray:
-    bands, terms = cases[0].size.shape[0], len(EVIDENCE)
-    prior = np.array([PRIOR] + [0.0] * (terms - 1))
+def _normal(case: Measured, starts: Sequence[int], knots: tuple[float, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A case's share of the normal equations, matrix and right-hand side, of each group of bands."""
+    parts = []
+    for low, high in zip(starts, [*starts[1:], len(case.size)], strict=True):
+        heard = case.heard[:, low:high].astype(float)
+        near = np.stack(nearness(heard[MASKED], knots))
+        known = (near[:, None] * terms(heard)).reshape(len(knots) * len(EVIDENCE), -1)
+        parts.append(((known * case.size[low:high].reshape(-1)) @ known.T, known @ case.right[low:high].reshape(-1)))
+    return parts
+
+
+def _solve(parts: Sequence[list[tuple[np.ndarray, np.ndarray]]], scales: np.ndarray, knots: int) -> np.ndarray:
+    every = knots * len(EVIDENCE)
+    prior = np.tile([PRIOR] + [0.0] * (len(EVIDENCE) - 1), knots)
     rows = []
-    for low, high in zip(starts, [*starts[1:], bands], strict=True):
-        normal, wanted = np.zeros((terms, terms)), np.zeros(terms)
-        for case, scale in zip(cases, scales, strict=True):
-            heard = case.heard[:, low:high].astype(float)
-            known = np.concatenate([np.ones_like(heard[:1]), heard]).reshape(terms, -1)
-            normal += scale * (known * case.size[low:high].reshape(-1)) @ known.T
-            wanted += scale * known @ case.right[low:high].reshape(-1)
-        ridge = (RIDGE * np.trace(normal) / terms + 1e-12) * np.eye(terms)
+    for group in zip(*parts, strict=True):
+        normal, wanted = np.zeros((every, every)), np.zeros(every)
+        for scale, (matrix, right) in zip(scales, group, strict=True):
+            normal, wanted = normal + scale * matrix, wanted + scale * right
+        ridge = (RIDGE * np.trace(normal) / every + 1e-12) * np.eye(every)
         rows.append(prior + np.linalg.solve(normal + ridge, wanted - normal @ prior))
-    return np.array(rows)
+    return np.array(rows).reshape(-1, knots, len(EVIDENCE)).transpose(1, 0, 2)
 
 
 def measure_all(
@@ -141,6 +154,36 @@ def measure_all(
     return found
 
 
+def write_measured(path: Path, cases: Sequence[Measured]) -> None:
+    """Keep what was measured, in single precision."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, np.ndarray] = {}
+    for i, case in enumerate(cases):
+        arrays |= {
+            f"{i:05d}.about": np.array([case.kind, repr(case.error)]), f"{i:05d}.heard": case.heard.astype(np.float32),
+            f"{i:05d}.right": case.right.astype(np.float32), f"{i:05d}.size": case.size.astype(np.float32),
+        }  # fmt: skip
+    part = path.with_name(f".{path.stem}.part.npz")
+    np.savez(part, allow_pickle=False, **arrays)
+    os.replace(part, path)
+
+
+def read_measured(path: Path) -> list[Measured]:
+    """What `write_measured` has kept. Raises TrainingError."""
+    try:
+        with np.load(path) as file:
+            count = len(file.files) // 4
+            return [
+                Measured(
+                    str(file[f"{i:05d}.about"][0]), file[f"{i:05d}.heard"], file[f"{i:05d}.right"],
+                    file[f"{i:05d}.size"], float(file[f"{i:05d}.about"][1]),
+                )
+                for i in range(count)
+            ]  # fmt: skip
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"{path} holds nothing that was measured ({error}); delete it") from error
+
+
 def write_caution(folder: Path, caution: Caution) -> None:
     """Put it into bundle.json, beside its place first."""
     path = folder / "bundle.json"
@@ -161,9 +204,8 @@ def write_adapter_caution(path: Path, caution: Caution) -> None:
     os.replace(part, path)
 
 
-def render(cases: Sequence[Measured], weights: np.ndarray) -> list[str]:
+def render(cases: Sequence[Measured], caution: Caution) -> list[str]:
     """Lines for people: the error's decrease in dB by kind, median and worst, without caution and with it."""
-    caution = Caution(STARTS, weights, weights)
     lines = []
     for kind in sorted({case.kind for case in cases}):
         mine = [case for case in cases if case.kind == kind]
@@ -184,24 +226,39 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--adapter", type=Path, default=None, help="an adapter on that bundle, for its own caution")
     parser.add_argument("--own", default=None, help="the kind of case that the adapter is for")
     parser.add_argument("--most", type=int, default=None, help="cases of each kind and folder (all)")
+    parser.add_argument("--most-own", type=int, default=None, help="the same of that kind (as --most)")
     parser.add_argument("--recipe", type=Path, default=None, help="that adapter's recipe.toml, in place of --own")
+    parser.add_argument("--with-mix-only", action="store_true", help="leave what is without the mixture as it was")
+    parser.add_argument("--keep", type=Path, default=None, help="folder for what was measured; read where it is there")
     given = parser.parse_args(arguments)
     own, recorded = given.own, RECORDED
     try:
         if given.recipe is not None:
             recipe = load_options(given.recipe)
             own, recorded = recipe.adapter, recipe.recorded
-        Bundle.load(given.bundle)
+        before = Bundle.load(given.bundle).caution
         if given.adapter is not None:
-            Adapter.load(given.adapter)
-        cases = [case for folder in given.folders for case in some_of(written_cases(folder), given.most)]
+            before = Adapter.load(given.adapter).caution
+        most = {} if own is None or given.most_own is None else {own: given.most_own}
+        if given.with_mix_only and before is None:
+            raise TrainingError("--with-mix-only: there is no caution yet that could be left as it was")
+        cases = [case for folder in given.folders for case in some_of(written_cases(folder), given.most, most)]
         rows = []
-        for with_mix in (True, False):
-            found = measure_all(cases, given.bundle, with_mix, given.adapter)
-            rows.append(fit_weights(found, own=own, recorded=recorded))
+        for with_mix in (True,) if given.with_mix_only else (True, False):
+            kept = None if given.keep is None else given.keep / f"{'with' if with_mix else 'without'}-mix.npz"
+            if kept is not None and kept.exists():
+                found = read_measured(kept)
+            else:
+                found = measure_all(cases, given.bundle, with_mix, given.adapter)
+                if kept is not None:
+                    write_measured(kept, found)
+            knots = KNOTS if with_mix else ALIKE
+            rows.append(fit_weights(found, own=own, recorded=recorded, knots=knots))
             print("with the mixture" if with_mix else "without it", flush=True)
-            print("\n".join(render(found, rows[-1])), flush=True)
-        caution = Caution(STARTS, rows[0], rows[1])
+            print("\n".join(render(found, Caution(STARTS, rows[-1], rows[-1][0], knots=knots))), flush=True)
+        if given.with_mix_only and before is not None:
+            rows.append(before.without_mix[None])
+        caution = Caution(STARTS, rows[0], rows[1][0], knots=KNOTS)
         if given.adapter is not None:
             write_adapter_caution(given.adapter, caution)
         else:
@@ -210,12 +267,14 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"Error: {error}") from None
 
 
-def some_of(cases: Sequence[tuple[str, Path]], most: int | None) -> list[tuple[str, Path]]:
-    """`most` of each kind, evenly spread."""
+def some_of(
+    cases: Sequence[tuple[str, Path]], most: int | None, other: Mapping[str, int] | None = None
+) -> list[tuple[str, Path]]:
+    """`most` of each kind, or as many as `other` says of it, evenly spread."""
     chosen = []
     for kind in dict.fromkeys(kind for kind, _ in cases):
         mine = [case for case in cases if case[0] == kind]
-        chosen += [mine[i] for i in spread(list(range(len(mine))), most)]
+        chosen += [mine[i] for i in spread(list(range(len(mine))), (other or {}).get(kind, most))]
     return chosen
 
 

@@ -57,7 +57,7 @@ def quick_table(trainer: Trainer, count: int = 24) -> dict[str, float]:
                 continue  # a pool made without a folder of true stems has no whole song to hold out
             for kind, batch in fixed_crops(trainer, split, count):
                 data = tensors(batch, device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=trainer.options.bf16):
+                with torch.autocast(device.type, torch.bfloat16, enabled=trainer.options.mixed):
                     z = trainer.model(data["control"], data["stem"], one, data["references"])
                 after, before, truth = (
                     losses.linear_spectrum(v, layout, trainer.scale) for v in (z, data["stem"], data["truth"])

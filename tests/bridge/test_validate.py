@@ -104,6 +104,17 @@ def test_without_the_songs_and_with_more_measures(cases: Path, run_cli: Callable
     assert run_cli("validate", cases, "--also", "mos").code == 2
 
 
+def test_brief_measures_less_and_the_same(cases: Path, run_cli: Callable, tmp_path: Path) -> None:
+    reports = {}
+    for name, more in (("whole", ()), ("brief", ("--brief",))):
+        result = run_cli("validate", cases / "bleed", "-o", tmp_path / name, *more, repairer=FakeRepairer(0.5))
+        assert result.code == 0, result.err
+        reports[name] = json.loads((tmp_path / name / "report.json").read_text())["cases"][0]["measures"]
+    kept = {"SI-SDR", "SDR", "Log-spectral distance"}
+    assert {name for name in reports["brief"] if not name.startswith("Detected ")} == kept
+    assert all(reports["whole"][name] == values for name, values in reports["brief"].items())
+
+
 def test_the_excerpt_is_where_the_loss_is(tmp_path: Path, run_cli: Callable) -> None:
     """Twenty seconds, and a repair (more of the song) that harms most where the stem was cleanest."""
     rng = np.random.default_rng(1)

@@ -14,6 +14,11 @@ from stemprover.engine.latent import BandLayout
 LAYOUT, LOOKAHEAD = BandLayout(), 16
 
 
+def not_masked(control: np.ndarray) -> np.ndarray:
+    """What stem and rest have in common where no mask has split them (B, N)."""
+    return np.zeros((len(control), control.shape[-1]), np.float32)
+
+
 def control_of(severity: np.ndarray) -> np.ndarray:
     """Severities (5, K, N) where the control branch has them."""
     control = np.full((1, FEATURES, *severity.shape[1:]), 9.0, np.float32)
@@ -26,7 +31,7 @@ def test_it_is_shut_for_clean_sound_and_open_for_faults() -> None:
     severity = np.zeros((5, LAYOUT.bands, 60), np.float32)
     severity[2, 10, 30] = 0.2
     severity[4, 11, 30] = 0.9
-    share, _ = gate(control_of(severity), gate.start(1, LAYOUT, LOOKAHEAD))
+    share, _ = gate(control_of(severity), not_masked(control_of(severity)), gate.start(1, LAYOUT, LOOKAHEAD))
     # Frame n of the answer is frame n - 16 of the sound, and sees up to 16 frames ahead.
     assert not share[0, 12].any()
     assert share[0, 10, 30 : 30 + LOOKAHEAD + 1] == pytest.approx(0.5, abs=1e-6)
@@ -41,13 +46,16 @@ def test_it_is_shut_for_clean_sound_and_open_for_faults() -> None:
 def test_any_split_gives_the_same(cautious: bool, cuts: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     weights = rng.normal(0.2, 0.4, (2, 3, len(EVIDENCE)))
-    cautions = [Caution((0, 20, 50), *pair) for pair in (weights, weights[::-1])]
+    cautions = [
+        Caution((0, 20, 50), np.stack([a, b]), a, knots=(0.2, 0.6)) for a, b in (weights, weights[::-1])
+    ]
     gate = Gate(cautions=((cautions[0], 0.6),), base=cautions[1]) if cautious else Gate()
     control = control_of(rng.random((5, LAYOUT.bands, sum(cuts))).astype(np.float32) ** 3)
-    whole, _ = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))
+    masked = rng.random((1, sum(cuts))).astype(np.float32)
+    whole, _ = gate(control, masked, gate.start(1, LAYOUT, LOOKAHEAD))
     state, parts, at = gate.start(1, LAYOUT, LOOKAHEAD), [], 0
     for cut in cuts:
-        part, state = gate(control[..., at : at + cut], state)
+        part, state = gate(control[..., at : at + cut], masked[..., at : at + cut], state)
         parts.append(part)
         at += cut
     assert np.array_equal(np.concatenate(parts, axis=-1), whole)
@@ -63,12 +71,32 @@ def test_caution_lets_a_part_through_by_what_is_heard_and_by_whether_there_is_a_
     severity = np.full((5, LAYOUT.bands, 40), 0.3, np.float32)
     control = control_of(severity)
     control[:, MIX_FLAG], control[:, LEAK_COHERENCE] = 1.0, 0.2
-    share, _ = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))
+    share, _ = gate(control, not_masked(control), gate.start(1, LAYOUT, LOOKAHEAD))
     assert share[0, :40, LOOKAHEAD:] == pytest.approx(0.1 + 0.5 * 0.2)
     assert share[0, 40:, LOOKAHEAD:] == pytest.approx(0.1 + 0.3)
     control[:, MIX_FLAG] = 0.0
-    alone, _ = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))
+    alone, _ = gate(control, not_masked(control), gate.start(1, LAYOUT, LOOKAHEAD))
     assert alone[..., LOOKAHEAD:] == pytest.approx(0.7)
+
+
+def test_caution_goes_from_one_set_of_weights_to_the_next_by_how_far_the_stem_is_masked() -> None:
+    one = np.eye(1, len(EVIDENCE))
+    caution = Caution((0,), np.stack([0.9 * one, 0.5 * one, 0.1 * one]), 0.3 * one, knots=(0.1, 0.4, 0.7))
+    gate = Gate(0.1, 0.2, base=caution)
+    control = control_of(np.full((5, LAYOUT.bands, 40), 0.3, np.float32))
+    control[:, MIX_FLAG] = 1.0
+    for masked, share in ((0.0, 0.9), (0.1, 0.9), (0.25, 0.7), (0.4, 0.5), (0.55, 0.3), (0.7, 0.1), (1.0, 0.1)):
+        found, _ = gate(control, np.full((1, 40), masked, np.float32), gate.start(1, LAYOUT, LOOKAHEAD))
+        assert found[..., LOOKAHEAD:] == pytest.approx(share, abs=1e-6), masked
+
+
+def test_a_caution_of_before_is_read_as_it_was() -> None:
+    old = np.random.default_rng(0).normal(0.2, 0.3, (2, 1, 7)).round(4)
+    caution = Caution.from_dict({"starts": [0], "with_mix": old[0].tolist(), "without_mix": old[1].tolist()})
+    heard = np.random.default_rng(1).random((1, 7, LAYOUT.bands, 5)).astype(np.float32)
+    for with_mix, weights in ((True, old[0, 0]), (False, old[1, 0])):
+        wanted = np.clip(weights[0] + np.tensordot(weights[1:], heard[0, :6], 1), 0, 1)
+        assert caution.share(heard, with_mix)[0] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_of_several_cautions_the_boldest_counts_and_one_may_do_without_the_detectors() -> None:
@@ -84,7 +112,7 @@ def test_of_several_cautions_the_boldest_counts_and_one_may_do_without_the_detec
     ):  # fmt: skip
         gate = Gate(cautions=tuple((one, 1.0) for one in cautions))
         for control, share in ((heard, when_heard), (silent, when_not)):
-            found = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
+            found = gate(control, not_masked(control), gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
             assert found == pytest.approx(share, abs=1e-6)
 
 
@@ -103,7 +131,7 @@ def test_an_adapter_is_followed_by_its_weight_and_the_rest_is_the_bases(
     )
     gate = Gate(cautions=tuple(zip((bold, shy), weights, strict=True)), base=base)
     control = control_of(np.full((5, LAYOUT.bands, 40), 0.5, np.float32))
-    found = gate(control, gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
+    found = gate(control, not_masked(control), gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
     assert found == pytest.approx(expected, abs=1e-6)
 
 

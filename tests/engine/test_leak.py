@@ -37,7 +37,8 @@ def test_a_leak_at_one_gain_is_found_and_taken_out_at_any_level(g: float, level:
     stem = true + np.float32(g) * rest
     left = true + rest - stem  # what the mixture leaves: the rest at 1 - g
     canceller = LeakCanceller()
-    gain, coherence, _ = canceller.measure(stem, left, canceller.start(1))
+    leak, _ = canceller.measure(stem, left, canceller.start(1))
+    gain, coherence = leak.gain, leak.coherence
     full = gain[..., LONGEST:]
     assert np.abs(np.median(full) - g / (1 - g)) < 0.02
     assert abs(np.median(coherence[..., LONGEST:]) - g**2 / (1 + g**2)) < 0.05
@@ -50,7 +51,7 @@ def test_a_leak_at_one_gain_is_found_and_taken_out_at_any_level(g: float, level:
 def test_where_nothing_leaks_next_to_nothing_is_taken() -> None:
     stem, rest = noise(1, 300), noise(2, 300)
     canceller = LeakCanceller()
-    gain = canceller.measure(stem, rest, canceller.start(1))[0]
+    gain = canceller.measure(stem, rest, canceller.start(1))[0].gain
     change = canceller.cancel(stem, rest, gain) - stem
     assert power(change[..., LONGEST:]) < 1e-3 * power(stem[..., LONGEST:])
     assert power(change[..., :4]) < 0.05 * power(stem[..., :4]), "a few frames are no proof of a leak"
@@ -61,7 +62,8 @@ def test_silence_leaks_nothing(silent: str) -> None:
     stem, rest = noise(1, 20), noise(2, 20)
     stem, rest = stem * (silent == "rest"), rest * (silent == "stem")
     canceller = LeakCanceller()
-    gain, coherence, _ = canceller.measure(stem, rest, canceller.start(1))
+    leak, _ = canceller.measure(stem, rest, canceller.start(1))
+    gain, coherence = leak.gain, leak.coherence
     assert not gain.any()
     assert not coherence.any()
     assert np.array_equal(canceller.cancel(stem, rest, gain), stem)
@@ -70,8 +72,8 @@ def test_silence_leaks_nothing(silent: str) -> None:
 def test_the_rest_turned_round_is_no_leak_and_a_loud_one_is_bounded() -> None:
     rest = noise(3, 150)
     canceller = LeakCanceller()
-    assert not canceller.measure(-0.5 * rest, rest, canceller.start(1))[0].any()
-    assert canceller.measure(9.0 * rest, rest, canceller.start(1))[0].max() == HIGHEST_GAIN
+    assert not canceller.measure(-0.5 * rest, rest, canceller.start(1))[0].gain.any()
+    assert canceller.measure(9.0 * rest, rest, canceller.start(1))[0].gain.max() == HIGHEST_GAIN
 
 
 @settings(max_examples=10, deadline=None)
@@ -80,23 +82,40 @@ def test_streamed_equals_whole_bit_for_bit(cuts: list[int]) -> None:
     rest = noise(5, 200)
     stem = noise(4, 200) + np.float32(0.3) * rest
     canceller = LeakCanceller()
-    whole = canceller.measure(stem, rest, canceller.start(1))
+    whole, _ = canceller.measure(stem, rest, canceller.start(1))
     state, parts = canceller.start(1), []
     edges = [0, *sorted(set(cuts)), 200]
     for a, b in pairwise(edges):
-        gain, coherence, state = canceller.measure(stem[..., a:b], rest[..., a:b], state)
-        parts.append((gain, coherence))
-    for i in (0, 1):
-        assert np.array_equal(np.concatenate([part[i] for part in parts], axis=-1), whole[i])
+        part, state = canceller.measure(stem[..., a:b], rest[..., a:b], state)
+        parts.append(part)
+    for name in ("gain", "coherence", "masked"):
+        found = np.concatenate([getattr(part, name) for part in parts], axis=-1)
+        assert np.array_equal(found, getattr(whole, name)), name
+
+
+def test_what_a_mask_has_split_is_in_phase_and_two_sounds_are_not() -> None:
+    frames = LONGEST + 8
+    true, rest = noise(6, frames), noise(7, frames)
+    canceller = LeakCanceller()
+
+    def masked(stem: np.ndarray, left: np.ndarray) -> np.ndarray:
+        return canceller.measure(stem, left, canceller.start(1))[0].masked[0, LONGEST:]
+
+    mask = np.random.default_rng(0).random(true.shape).astype(np.float32)
+    song = true + rest
+    assert masked(mask * song, song - mask * song) == pytest.approx(1.0, abs=1e-4)
+    # Of bins with random phases the cosines cancel: what is left falls with the square root of their number.
+    assert np.abs(masked(true, rest)).max() < 0.02
+    assert not masked(true, np.zeros_like(rest)).any()
 
 
 def test_nothing_is_remembered_beyond_its_memory() -> None:
     rest = noise(5, 2 * LONGEST)
     stem = noise(4, 2 * LONGEST) + np.float32(0.3) * rest
     canceller = LeakCanceller()
-    a = canceller.measure(stem, rest, canceller.start(1))[0]
-    other: LeakState = canceller.measure(noise(8, 40, 100.0), noise(9, 40, 100.0), canceller.start(1))[2]
-    b = canceller.measure(stem, rest, other)[0]
+    a = canceller.measure(stem, rest, canceller.start(1))[0].gain
+    other: LeakState = canceller.measure(noise(8, 40, 100.0), noise(9, 40, 100.0), canceller.start(1))[1]
+    b = canceller.measure(stem, rest, other)[0].gain
     assert np.abs(a - b)[..., LONGEST:].max() <= 1e-6
     assert np.abs(a - b)[..., :LONGEST].max() > 0.01
 
@@ -108,6 +127,7 @@ def test_features_hold_the_stem_without_its_leak_and_the_stem_itself_where_there
     maker = FeatureMaker()
     alone = maker(stem, None, maker.start(1))[0]
     assert np.array_equal(alone.cancelled, alone.stem)
+    assert not alone.masked.any()
     assert np.array_equal(alone.references, np.stack([alone.stem] * 3, axis=1))
     given = maker(stem, left_right + rest, maker.start(1))[0]
     truth = maker.latent.encode(left_right)
@@ -127,3 +147,5 @@ def test_features_after_listening_are_those_of_the_whole() -> None:
     later = maker(stem[..., 150:], mix[..., 150:], state)[0]
     assert np.abs(later.control - whole.control[..., 150:]).max() <= 1e-5
     assert np.array_equal(later.cancelled, whole.cancelled[..., 150:])
+    assert np.array_equal(later.masked, whole.masked[..., 150:])
+    assert whole.masked[..., LONGEST:].min() > 0.2, "the leak is in phase with what is left of it"

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from models import lively_net
 from stemprover.engine.bundle import Adapter, Bundle, active_adapters, gate_of
 from stemprover.engine.errors import ModelError, OptionError
-from stemprover.engine.gate import EVIDENCE, Caution, Gate
+from stemprover.engine.gate import EVIDENCE, HEARD, LEAK, MASKED, Caution, Gate, terms
 from stemprover.engine.latent import BandLayout
 from stemprover.engine.model.lora import add_adapter, save_adapter
 from stemprover.engine.repair import Repairer
 from stemprover.engine.train.cases import write_case
-from stemprover.engine.train.fit_caution import STARTS, Measured, fit_weights, main, measure, some_of
+from stemprover.engine.train.fit_caution import ALIKE, KNOTS, STARTS, Measured, fit_weights, main, measure, some_of
 
 BANDS = BandLayout().bands
 TERMS = len(EVIDENCE)
@@ -36,11 +36,11 @@ def test_what_is_right_in_some_bands_and_on_some_evidence_is_found() -> None:
     rng = np.random.default_rng(0)
     cases = []
     for seed in range(6):
-        heard = rng.random((TERMS - 1, BANDS, 40))
+        heard = rng.random((HEARD, BANDS, 40))
         share = 0.1 + 0.8 * heard[2]  # phasiness tells
         share[: STARTS[3]] = 0.25
         cases.append(case("bleed", share, heard, seed))
-    weights = fit_weights(cases)
+    weights = fit_weights(cases, knots=ALIKE)[0]
     expected = np.zeros((len(STARTS), TERMS))
     expected[:, 0], expected[3:, 3], expected[:3, 0] = 0.1, 0.8, 0.25
     assert np.abs(weights - expected).max() < 0.12, "but for the ridge"
@@ -49,25 +49,46 @@ def test_what_is_right_in_some_bands_and_on_some_evidence_is_found() -> None:
         assert one.gain_db(caution.share(one.heard[None], True)[0]) >= one.gain_db(1.0)
 
 
+def test_what_is_right_on_a_masked_stem_alone_is_found() -> None:
+    rng = np.random.default_rng(1)
+    cases = []
+    for seed, masked in enumerate((0.0, 0.25, 0.55, 0.9)):
+        heard = rng.random((HEARD, BANDS, 40))
+        heard[MASKED] = masked
+        on_masked, else_ = 0.8 * heard[1], np.full((BANDS, 40), 0.2)
+        part = float(np.clip((masked - KNOTS[1]) / (KNOTS[2] - KNOTS[1]), 0, 1))
+        cases.append(case("bleed", part * on_masked + (1 - part) * else_, heard, seed))
+    weights = fit_weights(cases)
+    assert np.abs(weights[0] - 0.2 * np.eye(1, TERMS)).max() < 0.1
+    assert np.abs(weights[2, :, 2] - 0.8).max() < 0.2
+    fitted, alike = Caution(STARTS, weights, weights[0], knots=KNOTS), fit_weights(cases, knots=ALIKE)
+    for one in cases:
+        share = fitted.share(one.heard[None], True)[0]
+        assert one.gain_db(share) >= one.gain_db(Caution(STARTS, alike, alike[0]).share(one.heard[None], True)[0])
+    again = Caution.from_dict(fitted.to_dict())
+    assert again.knots == KNOTS
+    assert np.abs(again.with_mix - fitted.with_mix).max() < 1e-4
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 999), spread=st.floats(0.0, 3.0))
 def test_a_share_is_within_0_and_1_whatever_the_weights(seed: int, spread: float) -> None:
     rng = np.random.default_rng(seed)
     a, b = rng.normal(0, spread, (2, 2, TERMS))
     caution = Caution((0, 30), a, b)
-    heard = rng.random((2, TERMS - 1, BANDS, 5)).astype(np.float32)
+    heard = rng.random((2, HEARD, BANDS, 5)).astype(np.float32)
     for with_mix, weights in ((True, a), (False, b)):
         share = caution.share(heard, with_mix)
         assert share.shape == (2, BANDS, 5)
         assert share.min() >= 0.0
         assert share.max() <= 1.0
-        one = weights[1, 0] + float(weights[1, 1:] @ heard[1, :, 30, 4])
+        one = float(weights[1] @ terms(heard[1, :, 30, 4, None])[:, 0])
         assert share[1, 30, 4] == pytest.approx(np.clip(one, 0, 1), abs=1e-5)
 
 
 def test_nothing_known_leaves_the_prior() -> None:
-    silent = Measured("bleed", np.zeros((TERMS - 1, BANDS, 9)), np.zeros((BANDS, 9)), np.zeros((BANDS, 9)), 1.0)
-    assert fit_weights([silent])[:, 0] == pytest.approx(0.4)
+    silent = Measured("bleed", np.zeros((HEARD, BANDS, 9)), np.zeros((BANDS, 9)), np.zeros((BANDS, 9)), 1.0)
+    assert fit_weights([silent])[:, :, 0] == pytest.approx(0.4)
 
 
 def test_a_measured_case_predicts_what_a_share_of_the_change_does(lively_bundle: Path) -> None:
@@ -78,7 +99,7 @@ def test_a_measured_case_predicts_what_a_share_of_the_change_does(lively_bundle:
     one = measure(repairer, "bleed", truth, degraded, truth + rest)
     assert one is not None
     after = repairer.process(degraded, 44100, truth + rest)
-    open_wide = np.asarray(one.heard[:-1].max(axis=0)) >= Gate().opened
+    open_wide = np.asarray(one.heard[:LEAK].max(axis=0)) >= Gate().opened
     assert open_wide.mean() > 0.9, "noise with a leak is found nearly everywhere, so the ramp is all open"
     gain = 10 * np.log10(np.sum((degraded - truth) ** 2) / np.sum((after - truth) ** 2))
     assert one.gain_db(1.0) == pytest.approx(gain, abs=1.0)
@@ -151,22 +172,53 @@ def test_an_adapter_carries_its_own_caution(lively_bundle: Path, tmp_path: Path)
     for blend, count in (({adapter: 1.0}, 1), ({adapter: 0.0}, 0), ({adapter: 0.5, other: 0.5}, 0), ({}, 0)):
         gate = gate_of(bundle, active_adapters(blend))
         assert (len(gate.cautions), gate.base) == (count, None), "where one has no caution, it is as if there were none"
-    own = after.caution.to_dict()
-    cautious = replace(bundle, caution=Caution.from_dict(own | {"starts": [0], "with_mix": [[0.5] + [0.0] * 6],
-                                                                "without_mix": [[0.5] + [0.0] * 6]}))  # fmt: skip
+    half = [[0.5] + [0.0] * (TERMS - 1)]
+    cautious = replace(bundle, caution=Caution.from_dict({"starts": [0], "with_mix": half, "without_mix": half}))
     gate = gate_of(cautious, active_adapters({adapter: 0.5, other: 0.4}))
     assert [(one.starts, weight) for one, weight in gate.cautions] == [(STARTS, 0.5), ((0,), 0.4)], "own, the base's"
     assert gate.base is cautious.caution
 
 
+def test_what_was_measured_is_kept_and_a_caution_can_be_fitted_anew_for_songs_alone(
+    lively_bundle: Path, tmp_path: Path
+) -> None:
+    bundle, kept = tmp_path / "bundle", tmp_path / "kept"
+    shutil.copytree(lively_bundle, bundle)
+    rng = np.random.default_rng(0)
+    truth, rest = (0.1 * rng.standard_normal((2, 2, 30_000))).astype(np.float32)
+    cases = tmp_path / "cases" / "bleed"
+    write_case(cases / "1", {"truth": truth, "degraded": truth + 0.4 * rest, "mix": truth + rest})
+    command = [str(tmp_path / "cases"), "--bundle", str(bundle)]
+    with pytest.raises(SystemExit, match="no caution yet"):
+        main([*command, "--with-mix-only"])
+    main([*command, "--keep", str(kept)])
+    first = Bundle.load(bundle).caution
+    assert first is not None
+    shutil.rmtree(cases / "1")
+    write_case(cases / "2", {"truth": truth, "degraded": truth + 0.7 * rest, "mix": truth + rest})
+    main([*command, "--keep", str(kept)])
+    again = Bundle.load(bundle).caution
+    assert again is not None
+    for name in ("with_mix", "without_mix"):
+        assert np.abs(getattr(again, name) - getattr(first, name)).max() < 5e-3, "kept"
+    main([*command, "--with-mix-only"])
+    other = Bundle.load(bundle).caution
+    assert other is not None
+    assert np.array_equal(other.without_mix, first.without_mix)
+    assert not np.array_equal(other.with_mix, first.with_mix)
+    (kept / "with-mix.npz").write_bytes(b"nothing")
+    with pytest.raises(SystemExit, match="holds nothing that was measured"):
+        main([*command, "--keep", str(kept)])
+
+
 def test_a_kind_of_its_own_counts_most() -> None:
     rng = np.random.default_rng(0)
-    heard = rng.random((TERMS - 1, BANDS, 40))
+    heard = rng.random((HEARD, BANDS, 40))
     cases = [case(kind, np.full((BANDS, 40), share), heard) for kind, share in (("bleed", 0.9), ("other", 0.5))]
-    shares = [fit_weights(cases, own=own) @ np.full(TERMS, 1.0) for own in (None, "bleed", "other")]
+    shares = [fit_weights(cases, own=own, knots=ALIKE) @ np.full(TERMS, 1.0) for own in (None, "bleed", "other")]
     assert shares[2].mean() < shares[0].mean() < shares[1].mean()
     real = [case("separated-vocals", np.full((BANDS, 40), 0.1), heard), cases[0]]
-    shares = [fit_weights(real, recorded=times) @ np.full(TERMS, 1.0) for times in (1.0, 30.0)]
+    shares = [fit_weights(real, recorded=times, knots=ALIKE) @ np.full(TERMS, 1.0) for times in (1.0, 30.0)]
     assert shares[1].mean() < shares[0].mean(), "real separators count as often as is said"
 
 
@@ -179,4 +231,7 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         Caution((1, 2), np.zeros((2, TERMS)), np.zeros((2, TERMS)))
     with pytest.raises(OptionError, match="with_mix of shape"):
         Caution((0,), np.zeros((2, TERMS)), np.zeros((1, TERMS)))
+    with pytest.raises(OptionError, match="not rising numbers"):
+        Caution((0,), np.zeros((2, 1, TERMS)), np.zeros((1, TERMS)), knots=(0.4, 0.1))
     assert [one[0] for one in some_of([("a", tmp_path)] * 3 + [("b", tmp_path)], 2)] == ["a", "a", "b"]
+    assert len(some_of([("a", tmp_path)] * 3 + [("b", tmp_path)] * 3, 1, {"b": 2})) == 3
