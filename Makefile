@@ -59,12 +59,15 @@ lint: $(READY) .types/stemprover
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+# A fresh machine may be at its first updates: apt waits for those.
+APT := apt-get -o DPkg::Lock::Timeout=600
+
 # What tests use beside Python: a browser for the pages, and two OSC programs that are not ours for the bridge. Where apt
 # may install them, that is done; else their tests are skipped.
 programs:
 	command -v chromium >/dev/null && command -v oscsend >/dev/null && command -v sclang >/dev/null \
-		|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -q \
-		&& apt-get install -q -y --no-install-recommends chromium liblo-tools supercollider-language; } \
+		|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && $(APT) update -q \
+		&& $(APT) install -q -y --no-install-recommends chromium liblo-tools supercollider-language; } \
 		|| echo "no Chromium, liblo or SuperCollider: their tests are skipped"
 
 # What the plug-in is built with, and the hosts that it is tested in. Where apt may install them, that is done.
@@ -74,8 +77,8 @@ HOST_PACKAGES := ardour jalv jackd2 libjack-jackd2-dev sordi xvfb
 
 plugin-configured:
 	cmake -S $(PLUGIN) -B $(PLUGIN)/build -DCMAKE_BUILD_TYPE=Release >/dev/null 2>&1 \
-		|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -q \
-		&& DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(PLUGIN_PACKAGES) \
+		|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && $(APT) update -q \
+		&& DEBIAN_FRONTEND=noninteractive $(APT) install -q -y --no-install-recommends $(PLUGIN_PACKAGES) \
 		&& cmake -S $(PLUGIN) -B $(PLUGIN)/build -DCMAKE_BUILD_TYPE=Release; } \
 		|| { echo "install JUCE 7, CMake and a C++ compiler first (Debian: apt install $(PLUGIN_PACKAGES))"; exit 1; }
 
@@ -97,8 +100,8 @@ plugin-or-not:
 hosts:
 	command -v ardour7-lua >/dev/null && command -v jalv >/dev/null && command -v jackd >/dev/null && command -v sord_validate >/dev/null && command -v Xvfb >/dev/null \
 		&& test -e /usr/include/jack/jack.h \
-		|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -q \
-		&& DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(HOST_PACKAGES); } \
+		|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && $(APT) update -q \
+		&& DEBIAN_FRONTEND=noninteractive $(APT) install -q -y --no-install-recommends $(HOST_PACKAGES); } \
 		|| echo "no Ardour, jalv, jackd, sord_validate or Xvfb: their tests are skipped"
 
 # Where apt may install the plug-in's tools and the hosts, their absence is a failure and not a skip (tests/hosts.py).

@@ -20,6 +20,7 @@ from .render import ChunkRepairer, Progress
 
 AUTO = "auto"
 _UNSURE = "nothing was found for sure; chose general, which changes little where nothing is wrong"
+_SEPARATED = "a separator's mask left this of the song; chose general, which has learnt from such stems"
 _NOTHING = Preset(
     name=AUTO,
     title="Nothing to repair",
@@ -31,7 +32,10 @@ _NOTHING = Preset(
 
 
 def preset_for(analysis: Analysis) -> Preset:
-    """As `preset_for_weights`, for what was found in a whole sound."""
+    """As `preset_for_weights`, for what was found in a whole sound; for what a separator's mask left of the song,
+    general: the adapters have learnt single faults, the base has heard such stems most."""
+    if analysis.is_separated:
+        return replace(load_preset("general"), note=_SEPARATED)
     return preset_for_weights(analysis.blend(), analysis.has_mix)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from .detect.bank import TYPES, Detectors, DetectorState
 from .detect.measures import MEMORY
 from .latent import SLOTS, Latent
-from .leak import LeakCanceller, LeakState
+from .leak import LeakCanceller, LeakState, mid_side
 from .phase import PhaseState, phase_coherence, start_phase
 from .stft import StftConfig
 
@@ -141,18 +141,14 @@ class FeatureMaker:
 def _sides(stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
     """Mid and side of the stem and of the mixture (B, 4, F, N); zeros for a mixture that is not there."""
     sides = np.zeros((len(stem), 4, *stem.shape[2:]), np.complex64)
-    sides[:, 0:2] = _mid_side(stem)
+    sides[:, 0:2] = mid_side(stem)
     if mix is not None:
-        sides[:, 2:4] = _mid_side(mix)
+        sides[:, 2:4] = mid_side(mix)
     return sides
 
 
-def _mid_side(spectrum: np.ndarray) -> np.ndarray:
-    return np.stack([spectrum[:, 0] + spectrum[:, 1], spectrum[:, 0] - spectrum[:, 1]], axis=1) * np.float32(0.5)
-
-
 def _left_right(sides: np.ndarray) -> np.ndarray:
-    """The inverse of `_mid_side`."""
+    """The inverse of `mid_side`."""
     return np.stack([sides[:, 0] + sides[:, 1], sides[:, 0] - sides[:, 1]], axis=1)
 
 

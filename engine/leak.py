@@ -20,6 +20,9 @@ HIGHEST_GAIN = 1.5
 _SUMS = 5
 _ROWS = [np.arange(_SUMS) if width == LONGEST else np.arange(0) for width in WIDTHS]
 _FLOOR = np.float32(1e-9)
+#: What `Leak.separated` is above, on average, for a stem that a separator's mask left of its song: 76 of Spleeter's 80
+#: stems of validation (0.47 to 0.80), none of 72 simulated faults (up to 0.46), and true stems at up to 0.10.
+SEPARATED = 0.48
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,12 @@ class Leak:
     gain: np.ndarray
     coherence: np.ndarray
     masked: np.ndarray
+
+    @property
+    def separated(self) -> np.ndarray:
+        """How far the stem is what a separator's mask left of its song (B, N), below 1: `masked`, which a leak at one
+        gain raises too, less twice what such a leak explains. SEPARATED is a bound for its mean over some seconds."""
+        return self.masked - 2.0 * self.coherence.max(axis=1).mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,11 @@ class LeakCanceller:
         """(B, 2, F, N) to (B, 2, K, N)."""
         starts = np.concatenate([[0], np.cumsum(self.layout.widths)[:-1]])
         return np.add.reduceat(values, starts, axis=2)
+
+
+def mid_side(spectrum: np.ndarray) -> np.ndarray:
+    """Left and right (B, 2, ...) to mid and side."""
+    return np.stack([spectrum[:, 0] + spectrum[:, 1], spectrum[:, 0] - spectrum[:, 1]], axis=1) * np.float32(0.5)
 
 
 def _over_bands(values: np.ndarray) -> np.ndarray:

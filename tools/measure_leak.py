@@ -1,6 +1,6 @@
 """What the leak canceller (engine/leak.py) does by itself, with no network to choose where: gain of SI-SDR by kind.
 
-    python tools/measure_leak.py cases/valid cases/valid-other cases/test --most 6
+python tools/measure_leak.py cases/valid cases/valid-other cases/test --most 6
 """
 
 from __future__ import annotations

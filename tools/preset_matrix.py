@@ -1,26 +1,26 @@
 """Writes docs/presets.md: what every preset does to every artefact, from reports of `stemprover validate`.
 
-    mkdir -p some
-    for kind in musical-noise bleed phasiness dull-highs smeared-transients mixed; do cp -r cases/test/$kind some; done
+mkdir -p some
+for kind in musical-noise bleed phasiness dull-highs smeared-transients mixed; do cp -r cases/test/$kind some; done
+for kind in separated-vocals separated-accompaniment; do
+    mkdir -p some/$kind; ls -d cases/test/$kind/* | awk 'NR % 5 == 3' | xargs cp -rt some/$kind
+done
+for preset in general auto; do
+    stemprover validate some -o report/presets/$preset --preset $preset --also perceptual
+done
+stemprover validate some -o report/presets/musical-noise --preset musical-noise --brief
+for preset in bleed phasiness dull-highs smeared-transients; do
+    for kind in musical-noise bleed phasiness dull-highs smeared-transients mixed; do
+        mkdir -p few/$preset/$kind
+        [ $kind = $preset ] && every=1 || every=2
+        ls -d some/$kind/* | awk "(NR - 1) % $every == 0" | xargs cp -rt few/$preset/$kind
+    done
     for kind in separated-vocals separated-accompaniment; do
-        mkdir -p some/$kind; ls -d cases/test/$kind/* | awk 'NR % 5 == 3' | xargs cp -rt some/$kind
+        mkdir -p few/$preset/$kind; ls -d some/$kind/* | awk 'NR % 2 == 1' | xargs cp -rt few/$preset/$kind
     done
-    for preset in general auto; do
-        stemprover validate some -o report/presets/$preset --preset $preset --also perceptual
-    done
-    stemprover validate some -o report/presets/musical-noise --preset musical-noise --brief
-    for preset in bleed phasiness dull-highs smeared-transients; do
-        for kind in musical-noise bleed phasiness dull-highs smeared-transients mixed; do
-            mkdir -p few/$preset/$kind
-            [ $kind = $preset ] && every=1 || every=2
-            ls -d some/$kind/* | awk "(NR - 1) % $every == 0" | xargs cp -rt few/$preset/$kind
-        done
-        for kind in separated-vocals separated-accompaniment; do
-            mkdir -p few/$preset/$kind; ls -d some/$kind/* | awk 'NR % 2 == 1' | xargs cp -rt few/$preset/$kind
-        done
-        stemprover validate few/$preset -o report/presets/$preset --preset $preset --brief
-    done
-    python tools/preset_matrix.py report/presets
+    stemprover validate few/$preset -o report/presets/$preset --preset $preset --brief
+done
+python tools/preset_matrix.py report/presets
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A picture for each preset of one artefact: a held-out case of it before and after the repair, and as it should be.
 
-    python tools/preset_pictures.py cases/test docs/presets
+python tools/preset_pictures.py cases/test docs/presets
 """
 
 from __future__ import annotations

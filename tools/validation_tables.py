@@ -1,9 +1,9 @@
 """Puts the figures of `stemprover validate` into README.md, the model card and docs/validation.md.
 
-    python -m stemprover.engine.train.cases data/pool cases --separated 20 --simulated 6
-    for split in valid valid-other test; do stemprover validate cases/$split -o report/$split --also perceptual; done
-    stemprover validate cases/test -o report/test-no-mix --no-mix --also perceptual
-    python tools/validation_tables.py report
+python -m stemprover.engine.train.cases data/pool cases --separated 20 --simulated 6
+for split in valid valid-other test; do stemprover validate cases/$split -o report/$split --also perceptual; done
+stemprover validate cases/test -o report/test-no-mix --no-mix --also perceptual
+python tools/validation_tables.py report
 """
 
 from __future__ import annotations

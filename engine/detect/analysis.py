@@ -9,6 +9,8 @@ import numpy as np
 
 from ..channels import pair_count, to_pairs
 from ..errors import MixMismatchError, OptionError
+from ..latent import BandLayout
+from ..leak import SEPARATED, LeakCanceller, mid_side
 from ..resample import Resampler, check_rate
 from ..stft import Stft
 from ..stream import MODEL_RATE
@@ -58,7 +60,8 @@ class Finding:
 @dataclass(frozen=True)
 class Analysis:
     """severities (5, K, M) in the order of TYPES, M columns of `column_s` seconds, K bands with `edges_hz` (K + 1,);
-    levels_db (K, M): level of the stem in each, relative to its loudest."""
+    levels_db (K, M): level of the stem in each, relative to its loudest; separation: the mean of `Leak.separated`, 0
+    without the song."""
 
     duration_s: float
     has_mix: bool
@@ -67,6 +70,12 @@ class Analysis:
     severities: np.ndarray
     levels_db: np.ndarray
     findings: tuple[Finding, ...]
+    separation: float = 0.0
+
+    @property
+    def is_separated(self) -> bool:
+        """Whether the stem is what a separator's mask left of the song, with no leak at one gain beside it."""
+        return self.separation > SEPARATED
 
     @property
     def found(self) -> tuple[Finding, ...]:
@@ -78,10 +87,26 @@ class Analysis:
         return {f.kind: weight_of(f.score, f.threshold, f.typical) for f in self.found}
 
 
+@dataclass(frozen=True)
+class Heard:
+    """Some frames of a sound: severities (5, K, N), mean power in each bin (K, N), `Leak.separated` (N,), which is 0
+    without the song."""
+
+    severity: np.ndarray
+    power: np.ndarray
+    separated: np.ndarray
+
+    @property
+    def sounding(self) -> np.ndarray:
+        """In which frames there is anything to judge (N,); the others are pauses."""
+        found: np.ndarray = self.severity.any(axis=(0, 1))
+        return found
+
+
 @dataclass
 class Listener:
-    """Blocks of a sound, and of its song if there is one, to severities: resampler, STFT and detectors in one stream,
-    FRAMES_A_COLUMN frames at a time."""
+    """Blocks of a sound, and of its song if there is one, to severities: resampler, STFT, detectors and leak canceller
+    in one stream, FRAMES_A_COLUMN frames at a time."""
 
     sample_rate: float
     channels: int
@@ -99,10 +124,11 @@ class Listener:
         pairs = pair_count(self.channels)
         self._spectra = [self._stft.start_analysis(4 if self.has_mix else 2) for _ in range(pairs)]
         self._states = [self.detectors.start() for _ in range(pairs)]
+        self._leak = LeakCanceller(BandLayout())
+        self._leaks = [self._leak.start(1) for _ in range(pairs)]
 
-    def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The next samples (C, n), and as many of the song, to the severities (5, K, N) of the frames that are ready
-        and their mean power in each bin (K, N); of several pairs of channels the worse one counts."""
+    def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> Heard:
+        """The next samples (C, n), and as many of the song; of several pairs of channels the worse one counts."""
         sound = np.asarray(block, np.float32)
         if sound.ndim != 2 or len(sound) != self.channels:
             raise OptionError(f"block of shape {sound.shape}: give ({self.channels}, samples)")
@@ -112,12 +138,12 @@ class Listener:
             sound = np.concatenate([sound, np.asarray(mix, np.float32)])
         return self._advance(self._resampler.process(sound), last=False)
 
-    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+    def finish(self) -> Heard:
         """What is still inside; the last column is filled up with silence."""
         rest = self._resampler.process(np.zeros((len(self._waiting), 0), np.float32), last=True)
         return self._advance(rest, last=True)
 
-    def _advance(self, sound: np.ndarray, *, last: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _advance(self, sound: np.ndarray, *, last: bool) -> Heard:
         step = FRAMES_A_COLUMN * self.detectors.stft.hop
         waiting = np.concatenate([self._waiting, sound], axis=1)
         count = waiting.shape[1] // step * step
@@ -127,8 +153,9 @@ class Listener:
         ready, self._waiting = waiting[:, :count], waiting[:, count:]
         shape = (len(self.detectors.bands), count // self.detectors.stft.hop)
         severity, power = np.zeros((len(TYPES), *shape), np.float32), np.zeros(shape, np.float32)
+        separated = np.full(shape[1:], -np.inf if self.has_mix else 0.0, np.float32)
         if not count:
-            return severity, power
+            return Heard(severity, power, separated)
         stems = to_pairs(ready[: self.channels])
         songs = to_pairs(ready[self.channels :]) if self.has_mix else None
         for i, stem in enumerate(stems):
@@ -139,7 +166,11 @@ class Listener:
             energy = np.square(np.abs(spectrum[:2])).sum(axis=0)
             power += self.detectors.bands.sum(energy) / self.detectors.bands.widths[:, None]
             severity = np.maximum(severity, found)
-        return severity, power
+            if song is not None:
+                own = mid_side(spectrum[None, :2])
+                leak, self._leaks[i] = self._leak.measure(own, mid_side(song[None]) - own, self._leaks[i])
+                separated = np.maximum(separated, leak.separated[0])
+        return Heard(severity, power, separated)
 
 
 @dataclass
@@ -158,17 +189,18 @@ class Analyser:
         self._sounding = 0
         self._totals = np.zeros((len(TYPES), len(self.detectors.bands)))
         self._raised = np.zeros(len(TYPES))
+        self._separated = 0.0
         self._samples = 0
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> None:
         """The next samples (C, n), and as many of the song."""
-        found = self._listener.process(block, mix)
+        heard = self._listener.process(block, mix)
         self._samples += np.shape(block)[1]
-        self._add(*found)
+        self._add(heard)
 
     def finish(self) -> Analysis:
         """What was found. The analyser is used up."""
-        self._add(*self._listener.finish())
+        self._add(self._listener.finish())
         bands = self.detectors.bands
         severities = (
             np.stack(self._columns, axis=-1) if self._columns else np.zeros((len(TYPES), len(bands), 0), np.float32)
@@ -184,14 +216,17 @@ class Analyser:
             severities=severities,
             levels_db=levels - levels.max(initial=-120.0),
             findings=self._findings(severities, column_s),
+            separation=self._separated / max(1, self._sounding),
         )
 
-    def _add(self, severity: np.ndarray, power: np.ndarray) -> None:
-        self._sounding += int(severity.any(axis=(0, 1)).sum())
+    def _add(self, heard: Heard) -> None:
+        severity, sounding = heard.severity, heard.sounding
+        self._sounding += int(sounding.sum())
+        self._separated += float(heard.separated[sounding].sum(dtype=np.float64))
         self._totals += severity.sum(axis=-1, dtype=np.float64)
         self._raised += raised(severity).sum(axis=(1, 2), dtype=np.float64) / len(self.detectors.bands)
         self._columns += list(np.moveaxis(_columns(severity), -1, 0))
-        self._levels += list(_columns(power).T)
+        self._levels += list(_columns(heard.power).T)
 
     def _findings(self, severities: np.ndarray, column_s: float) -> tuple[Finding, ...]:
         by_band = self._totals / max(1, self._sounding)

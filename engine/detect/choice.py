@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import OptionError
+from ..leak import SEPARATED
 from ..stream import MODEL_RATE
-from .analysis import FRAMES_A_COLUMN, Listener, weight_of
+from .analysis import FRAMES_A_COLUMN, Heard, Listener, weight_of
 from .bank import NEEDS_SONG, TYPES, Detectors
 from .score import raised
 
@@ -37,7 +38,7 @@ class ChoiceConfig:
 @dataclass
 class LiveChoice:
     """`process(block, mix)` listens and returns the weights by type that the stream now asks for; an empty mapping
-    where nothing is wrong."""
+    where nothing is wrong, or where the whole stem is a separator's (`is_separated`)."""
 
     sample_rate: float
     channels: int
@@ -49,6 +50,8 @@ class LiveChoice:
         self._listener = Listener(self.sample_rate, self.channels, self.has_mix, self.detectors)
         self._frame_s = self.detectors.stft.hop / MODEL_RATE
         self._scores = np.zeros(len(TYPES))
+        self._separation = 0.0
+        self._separated = False
         self._heard_s = 0.0
         self._stands_s = self.config.hold_s  # the first choice need not wait for another
         self._weights: dict[str, float] = {}
@@ -66,34 +69,48 @@ class LiveChoice:
     @property
     def scores(self) -> np.ndarray:
         """Scores of the last seconds of sound (5,)."""
-        heard = 1.0 - np.exp(-self._heard_s / self.config.memory_s)
-        return self._scores / heard if heard > 0.0 else self._scores
+        return self._scores / self._known
+
+    @property
+    def is_separated(self) -> bool:
+        """Whether the present choice is for what a separator's mask left of the song, as `Analysis.is_separated`."""
+        return self._separated
+
+    @property
+    def _known(self) -> float:
+        """How much of the memory is filled, 0 to 1."""
+        return float(1.0 - np.exp(-self._heard_s / self.config.memory_s)) or 1.0
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> Mapping[str, float]:
         """The next samples (C, n), and as many of the song where there is one. Raises as `Listener.process`. The choice
         depends on the sound alone, not on how it was cut into blocks."""
-        severity, _ = self._listener.process(block, mix)
-        for start in range(0, severity.shape[-1], FRAMES_A_COLUMN):
-            self._column(severity[..., start : start + FRAMES_A_COLUMN])
+        heard = self._listener.process(block, mix)
+        for start in range(0, len(heard.separated), FRAMES_A_COLUMN):
+            frames = slice(start, start + FRAMES_A_COLUMN)
+            self._column(Heard(heard.severity[..., frames], heard.power[..., frames], heard.separated[frames]))
         return self.weights
 
-    def _column(self, severity: np.ndarray) -> None:
-        sounding = severity.any(axis=(0, 1))
+    def _column(self, heard: Heard) -> None:
+        sounding = heard.sounding
         seconds = float(sounding.sum()) * self._frame_s
         if not seconds:
             return  # pauses are not listened to, and do not count as time
         keep = np.exp(-seconds / self.config.memory_s)
-        mean = raised(severity[..., sounding]).mean(axis=(1, 2), dtype=np.float64)
-        if not np.isfinite(mean).all():
+        mean = raised(heard.severity[..., sounding]).mean(axis=(1, 2), dtype=np.float64)
+        separated = float(heard.separated[sounding].mean(dtype=np.float64))
+        if not np.isfinite([*mean, separated]).all():
             return  # a sample that is no number tells nothing, and must not be remembered
         self._scores = keep * self._scores + (1.0 - keep) * mean
+        self._separation = keep * self._separation + (1.0 - keep) * separated
         self._heard_s += seconds
         self._stands_s += seconds
         if self._heard_s < self.config.first_s or self._stands_s < self.config.hold_s:
             return
-        wanted = self._wanted()
-        if self._differs(wanted):
-            self._weights, self._stands_s = wanted, 0.0
+        limit = SEPARATED * (self.config.release if self._separated else 1.0)
+        separated = self._separation / self._known > limit
+        wanted = {} if separated else self._wanted()
+        if separated != self._separated or self._differs(wanted):
+            self._separated, self._weights, self._stands_s = separated, wanted, 0.0
 
     def _wanted(self) -> dict[str, float]:
         scores, typical = self.scores, self.detectors.typical(self.has_mix)

@@ -9,7 +9,7 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ..bundle import fingerprint
 from ..errors import ModelError
@@ -82,6 +82,36 @@ def save_adapter(model: PeftModel, path: Path, name: str = "default") -> None:
 def load_adapter(net: RepairNet | PeftModel, path: Path, name: str = "default") -> PeftModel:
     """The network with a saved LoRA on it, not yet merged; one that has adapters already gets another. Raises
     ModelError where the file does not fit the network."""
+    tensors, rank, scale = _read(path)
+    parts = tuple(part for part in PARTS if any(key.startswith(f"{part}.") for key in tensors))
+    model = add_adapter(net, rank, scale * rank, name, parts)
+    own = model.state_dict()
+    for key, value in tensors.items():
+        full = f"base_model.model.{key}.{name}.weight"
+        if full not in own or own[full].shape != value.shape:
+            raise ModelError(f"adapter {path}: {key} does not fit this network; it was made for another base")
+        own[full].copy_(value)
+    return model
+
+
+def go_on_from(model: PeftModel, path: Path, name: str = "default") -> None:
+    """What a saved LoRA has learnt into a fresh one of the same or a higher rank and of the same or more parts; what it
+    lacks stays fresh and neutral. Raises ModelError where it does not fit."""
+    tensors, _, scale = _read(path)
+    config, own = model.peft_config[name], model.state_dict()
+    for key, value in tensors.items():
+        full = f"base_model.model.{key}.{name}.weight"
+        room = own.get(full)
+        if room is None or room.ndim != value.ndim or any(a < b for a, b in zip(room.shape, value.shape, strict=True)):
+            raise ModelError(
+                f"adapter {path}: {key} has no room at rank {config.r}; give its parts and at least its rank"
+            )
+        share = scale * config.r / config.lora_alpha if key.endswith("lora_B") else 1.0
+        room[tuple(slice(size) for size in value.shape)].copy_(share * value)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], int, float]:
+    """Tensors, rank and scale of an adapter's file. Raises ModelError."""
     try:
         with safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
@@ -96,12 +126,4 @@ def load_adapter(net: RepairNet | PeftModel, path: Path, name: str = "default") 
         rank, scale = int(meta["rank"]), float(meta["scale"])
     except (KeyError, ValueError) as error:
         raise ModelError(f"adapter {path}: its metadata is damaged ({error}); make it again") from error
-    parts = tuple(part for part in PARTS if any(key.startswith(f"{part}.") for key in tensors))
-    model = add_adapter(net, rank, scale * rank, name, parts)
-    own = model.state_dict()
-    for key, value in tensors.items():
-        full = f"base_model.model.{key}.{name}.weight"
-        if full not in own or own[full].shape != value.shape:
-            raise ModelError(f"adapter {path}: {key} does not fit this network; it was made for another base")
-        own[full].copy_(value)
-    return model
+    return tensors, rank, scale

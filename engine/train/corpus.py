@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
@@ -187,7 +188,12 @@ def fetch_package(package: str) -> Path:
             f"Debian package {package} cannot be fetched ({error}): on Debian, run apt-get update first; "
             "--no-packages goes without packages"
         ) from error
-    part.replace(folder)
+    try:
+        part.replace(folder)
+    except OSError:  # another process has unpacked the same in the meantime
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(part)
     return folder
 
 

@@ -29,7 +29,7 @@ from ..latent import Latent
 from ..model import losses
 from ..model.base import load_base
 from ..model.config import ModelConfig
-from ..model.lora import add_adapter, save_adapter
+from ..model.lora import add_adapter, go_on_from, save_adapter
 from ..model.network import RepairNet
 from ..schedule import BridgeSchedule
 from .dataset import Batch, PoolBatches, fit_band_scale
@@ -155,6 +155,8 @@ class Trainer:
         self.model: nn.Module = self.net
         if options.adapter is not None:
             self.model = self.peft = add_adapter(self.net, options.rank, parts=options.parts)
+            if options.on is not None and saved is None:
+                go_on_from(self.peft, options.on)
         self.latent = Latent(scale=scale.cpu().numpy())
         self.scale = scale.to(self.device)
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}

@@ -35,8 +35,9 @@ class TrainOptions:
     """One run. `start_from` is a checkpoint.pt or an exported bundle's folder. `minutes` (of training, resumed ones
     counted in) and `steps` both end it, and by the nearer of them the learning rate falls to `final_rate` of its
     peak. Errors more than `floor_db` under the sound do not count at first, and by the middle those under -40 dB. An
-    `adapter` is of this `rank` and changes these `parts` of the network: control, denoiser, fine; when its caution is
-    fitted, real separators' stems count `recorded` times. `base` is the folder of a pretrained U-Net for the denoiser's
+    `adapter` is of this `rank` and changes these `parts` of the network: control, denoiser, fine; it goes on from the
+    file `on`, of the same or a lower rank and the same or fewer parts, or begins anew; when its caution is fitted, real
+    separators' stems count `recorded` times. `base` is the folder of a pretrained U-Net for the denoiser's
     place, which then decides the denoiser's sizes in `model`."""
 
     run: Path
@@ -59,6 +60,7 @@ class TrainOptions:
     validate_every: int = 400
     checkpoint_minutes: float = 4.0
     adapter: str | None = None
+    on: Path | None = None
     recorded: float = 3.0
     rank: int = 8
     parts: tuple[str, ...] = ("control", "denoiser")
@@ -78,6 +80,8 @@ class TrainOptions:
                 raise TrainingError(
                     f"an adapter for base {self.base} needs what was trained from it: set start_from to that checkpoint"
                 )
+        if self.on is not None and self.adapter is None:
+            raise TrainingError(f"on={self.on}: name the adapter that goes on from it")
         if self.adapter is not None and self.start_from is None:
             object.__setattr__(self, "start_from", base_bundle())  # an adapter needs the base that it adapts
         if not -40.0 <= self.floor_db <= 0.0:

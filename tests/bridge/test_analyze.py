@@ -8,18 +8,25 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
+import soundfile
+from scipy.signal import butter, sosfiltfilt
 from stemprover.engine.detect.bank import TYPES
 
 DEMO = Path(__file__).parents[2] / "presets" / "demo"
 STEM, SONG = DEMO / "separated.flac", DEMO / "song.flac"
 
 
-def test_it_says_what_is_wrong_and_what_would_help(run_cli: Callable) -> None:
+def test_it_says_what_is_wrong_and_what_would_help(run_cli: Callable, tmp_path: Path) -> None:
     result = run_cli("analyze", STEM, "--mix", SONG)
     assert result.code == 0, result.err
     assert all(kind in result.out for kind in TYPES)
-    assert "dull-highs=" in result.out or "--preset dull-highs" in result.out
+    assert "separator's mask" in result.out
+    assert "--preset general" in result.out
     assert "kHz" in result.out
+    truth, rate = soundfile.read(DEMO / "truth.flac")
+    soundfile.write(tmp_path / "dull.wav", sosfiltfilt(butter(10, 7000.0, fs=rate, output="sos"), truth, axis=0), rate)
+    dull = run_cli("analyze", tmp_path / "dull.wav", "--mix", SONG).out
+    assert "dull-highs=" in dull or "--preset dull-highs" in dull
     alone = run_cli("analyze", STEM)
     assert "Without the song" in alone.out
     assert "needs the song" in alone.out
@@ -40,6 +47,8 @@ def test_json_and_picture(run_cli: Callable, tmp_path: Path) -> None:
         assert len(entry["by_second"]) == pytest.approx(found["duration_s"] / found["second_s"], abs=1)
         assert 0.0 <= entry["score"] <= 1.0
     assert set(found["blend"]) == {kind for kind, entry in found["types"].items() if entry["found"]}
+    assert found["separated"] is True
+    assert found["separation"] > 0.5
     image = matplotlib.image.imread(picture)
     assert image.shape[0] > 600
     assert image.shape[1] > 1000

@@ -45,11 +45,24 @@ def test_a_true_stem_has_no_faults_and_a_separated_one_has(separated: Analysis) 
     assert strengths == sorted(strengths, reverse=True)
 
 
+def test_a_separators_stem_is_told_from_a_true_one_and_from_a_leak(separated: Analysis) -> None:
+    true, song = excerpt("truth"), excerpt("song")
+    assert separated.is_separated
+    for other in (true, true + 0.3 * (song - true), 0.5 * song):
+        assert not analysed(other, song).is_separated
+    assert analysed(true, song).separation == pytest.approx(0.0, abs=0.1)
+    assert not analysed(np.concatenate([true, np.zeros_like(true)]), np.concatenate([song, song])).is_separated
+    surround = analysed(*(np.concatenate([excerpt(name)] * 2) for name in ("separated", "song")))
+    assert surround.separation == pytest.approx(separated.separation, abs=1e-5)
+    assert analysed(excerpt("separated"), None).separation == 0.0, "nobody knows without the song"
+
+
 @pytest.mark.parametrize("block", [1000, 4097])
 def test_any_split_into_blocks_gives_the_same(separated: Analysis, block: int) -> None:
     again = analysed(excerpt("separated"), excerpt("song"), block=block)
     assert np.abs(again.severities - separated.severities).max() <= 1e-5
     assert [f.kind for f in again.found] == [f.kind for f in separated.found]
+    assert again.separation == pytest.approx(separated.separation, abs=1e-5)
 
 
 def test_another_sample_rate_tells_the_same(separated: Analysis) -> None:

@@ -9,11 +9,13 @@ import pytest
 import torch
 from models import SMALL, lively_net
 from stemprover.engine.bundle import Adapter
-from stemprover.engine.errors import TrainingError
+from stemprover.engine.errors import ModelError, TrainingError
 from stemprover.engine.model.config import ModelConfig
+from stemprover.engine.model.lora import load_adapter
 from stemprover.engine.schedule import BridgeSchedule
+from stemprover.engine.train import options as training_options
 from stemprover.engine.train.dataset import CropConfig, PoolBatches
-from stemprover.engine.train.loop import Trainer, bridge_point, train
+from stemprover.engine.train.loop import Trainer, bridge_point, tensors, train
 from stemprover.engine.train.options import TrainOptions
 
 CROP = CropConfig(batch=2, frames=12)
@@ -106,6 +108,33 @@ def test_an_adapter_may_keep_to_a_part_of_the_network(pool: Path, tmp_path: Path
     assert np.isfinite(terms["loss"])
 
 
+def test_an_adapter_goes_on_from_another_with_more_rank_and_parts(
+    pool: Path, tmp_path: Path, lively_bundle: Path
+) -> None:
+    given = {"adapter": "hum", "start_from": lively_bundle, "rank": 2, "parts": ("control", "denoiser"), "steps": 3}
+    train(options(pool, tmp_path / "first", **given), lambda _: None)
+    file = tmp_path / "first" / "hum.safetensors"
+    wider = {"rank": 3, "parts": ("control", "denoiser", "fine"), "on": file}
+    trainer = Trainer(options(pool, tmp_path / "second", **(given | wider)))
+    start = Trainer(options(pool, tmp_path / "third", start_from=lively_bundle))
+    batch = tensors(start.batches[0], start.device)
+    ends = torch.ones(len(batch["stem"]))
+    with torch.no_grad():
+        base = start.net(batch["control"], batch["stem"], ends, batch["references"])
+        before = load_adapter(start.net, file)(batch["control"], batch["stem"], ends, batch["references"])
+        now = trainer.model(batch["control"], batch["stem"], ends, batch["references"])
+    assert float((before - base).abs().max()) > 1e-5
+    assert torch.allclose(now, before, atol=1e-6)
+    trainer.step(trainer.batches[0])
+    trainer.save()
+    assert any(key.startswith("fine.") for key in Adapter.load(tmp_path / "second" / "hum.safetensors").factors)
+    for narrow, says in (({"rank": 1}, "no room at rank 1"), ({"parts": ("fine",)}, "no room at rank 2")):
+        with pytest.raises(ModelError, match=says):
+            Trainer(options(pool, tmp_path / "narrow", **(given | {"on": file} | narrow)))
+    with pytest.raises(TrainingError, match="name the adapter"):
+        options(pool, tmp_path, on=file)
+
+
 def test_a_run_can_start_from_an_exported_bundle(pool: Path, tmp_path: Path, lively_bundle: Path) -> None:
     trainer = Trainer(options(pool, tmp_path, start_from=lively_bundle))
     for name, value in lively_net().state_dict().items():
@@ -117,7 +146,7 @@ def test_a_run_can_start_from_an_exported_bundle(pool: Path, tmp_path: Path, liv
 
 def test_bfloat16_is_used_where_the_device_is_made_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for there in (True, False):
-        monkeypatch.setattr("stemprover.engine.train.options.has_bf16", lambda device, there=there: there)
+        monkeypatch.setattr(training_options, "has_bf16", lambda device, there=there: there)
         assert options(tmp_path, tmp_path, bf16=True).mixed == there
         assert not options(tmp_path, tmp_path, bf16=False).mixed
 

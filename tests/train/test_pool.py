@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from stemprover.engine.train import corpus
 from stemprover.engine.train.corpus import SAMPLE_RATE, CorpusError, Source, read_stereo
 from stemprover.engine.train.layouts import song_sources
 from stemprover.engine.train.pool import (
@@ -257,3 +258,20 @@ def test_a_shard_is_written_whole(tmp_path: Path) -> None:
     tracks, infos = open_shard(path)
     assert tracks.shape == (1, 6, 2, 10)
     assert infos == [{"item": 0}]
+
+
+def test_two_processes_may_fetch_the_same_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that comes second takes what the first has unpacked, and leaves nothing of its own behind."""
+    monkeypatch.setattr(corpus, "cache_dir", lambda: tmp_path)
+
+    def run(command: list[str], **_: object) -> None:
+        if command[0] == "apt-get":
+            (tmp_path / "debian" / "songs_1_all.deb").touch()
+            return
+        for folder in (Path(command[-1]), tmp_path / "debian" / "songs"):  # the other is faster by a moment
+            folder.mkdir()
+            (folder / "song.ogg").touch()
+
+    monkeypatch.setattr(corpus.subprocess, "run", run)
+    assert corpus.fetch_package("songs") == tmp_path / "debian" / "songs"
+    assert sorted(path.name for path in (tmp_path / "debian").iterdir()) == ["songs", "songs_1_all.deb"]

@@ -14,6 +14,7 @@ from stemprover.engine.features import FeatureMaker
 from stemprover.engine.latent import Latent
 from stemprover.engine.model.network import RepairNet
 from stemprover.engine.schedule import BridgeSchedule
+from stemprover.engine.train import options as training_options
 from stemprover.engine.train.dataset import CropConfig, PoolBatches, fit_band_scale
 from stemprover.engine.train.loop import Trainer, bridge_point, repair_terms, tensors
 from stemprover.engine.train.options import TrainOptions
@@ -85,7 +86,7 @@ def test_a_python_process_may_run_several_trainings(
     """accelerate itself refuses a second precision in the same process."""
     from dataclasses import replace
 
-    monkeypatch.setattr("stemprover.engine.train.options.has_bf16", lambda device: True)
+    monkeypatch.setattr(training_options, "has_bf16", lambda device: True)
     for precision in (bf16, not bf16):
         trainer = Trainer(replace(options(pool, tmp_path / str(precision)), bf16=precision))
         assert trainer.accelerator.mixed_precision == ("bf16" if precision else "no")
