@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -325,7 +325,7 @@ def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
     last = saved_at = time.monotonic()
     running: dict[str, float] = {}
     log = options.run / "log.csv"
-    tick, ticked = time.monotonic(), trainer.step_index
+    pace = Pace(trainer.step_index)
     for batch in loader:
         terms = trainer.step(batch)
         if trainer.fresh is not None:
@@ -335,18 +335,16 @@ def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
         trainer.seconds, last = trainer.seconds + now - last, now
         trainer.agree()
         if trainer.step_index % 20 == 0:
-            pace = (now - tick) / (trainer.step_index - ticked)
-            tick, ticked = now, trainer.step_index
-            left = min((options.steps - trainer.step_index) * pace, options.minutes * 60 - trainer.seconds)
             shown = "  ".join(f"{k} {v:+.3f}" for k, v in running.items())
-            say(f"step {trainer.step_index}/{options.steps}  {shown}  {pace:.2f} s/step  {left / 60:.0f} min left")
+            about = pace.about(trainer.step_index, options.steps, options.minutes * 60 - trainer.seconds)
+            say(f"step {trainer.step_index}/{options.steps}  {shown}  {about}")
             if trainer.writes:
-                _append(log, {"step": trainer.step_index, "seconds_a_step": pace, **running})
+                _append(log, {"step": trainer.step_index, "seconds_a_step": pace.seconds_a_step, **running})
         if trainer.step_index % options.validate_every == 0 and trainer.writes:
             table = quick_table(trainer)
             say(f"valid {trainer.step_index}: " + "  ".join(f"{k} {v:+.2f}" for k, v in table.items()))
             _append(options.run / "valid.csv", {"step": trainer.step_index, **table})
-            tick, ticked = time.monotonic(), trainer.step_index
+            pace = Pace(trainer.step_index)
         if now - saved_at > options.checkpoint_minutes * 60:
             trainer.save()
             saved_at = now
@@ -356,6 +354,23 @@ def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return trainer.checkpoint_path
+
+
+@dataclass
+class Pace:
+    """How fast a loop goes: the seconds of a step since `about` was last asked."""
+
+    step: int
+    since: float = field(default_factory=time.monotonic)
+    seconds_a_step: float = 0.0
+
+    def about(self, step: int, steps: int, seconds_left: float) -> str:
+        """For people: the pace, and the minutes to the last of the steps or until `seconds_left` are over."""
+        now = time.monotonic()
+        self.seconds_a_step = (now - self.since) / max(1, step - self.step)
+        self.step, self.since = step, now
+        left = min((steps - step) * self.seconds_a_step, seconds_left)
+        return f"{self.seconds_a_step:.2f} s/step  {left / 60:.0f} min left"
 
 
 def batch_loader(batches: Any, steps: range, workers: int) -> Any:

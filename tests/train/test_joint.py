@@ -10,7 +10,8 @@ import pytest
 import torch
 from stemprover.engine.bundle import Adapter, Bundle, active_adapters, merge_adapters
 from stemprover.engine.errors import OptionError, TrainingError
-from stemprover.engine.train.joint import JointOptions, JointTrainer, load_joint_options, main, train_jointly
+from stemprover.engine.train.joint import JointTrainer, main, train_jointly
+from stemprover.engine.train.joint_options import JointOptions, load_joint_options
 from stemprover.engine.train.options import LossWeights
 
 MODEL = '[model]\ncontrol = [16, 16, 32]\ndenoiser = [16, 16, 16]\ntokens = 16\nfine = 8\n'
