@@ -30,7 +30,7 @@ help:
 	@echo "make bench     speed and memory, as ratios"
 	@echo "make peers     quality and speed beside other methods (builds the training pool first)"
 	@echo "make train     build the training material (STEMS=folder), train the base model on (TRAIN_FLAGS='--minutes 60')"
-	@echo "make adapters  train the presets' adapters from the shipped base, each by its recipe.toml (ADAPTERS='bleed phasiness')"
+	@echo "make adapters  train the presets' adapters, each by its recipe.toml (ADAPTERS='bleed phasiness')"
 	@echo "make clean     remove what builds and tests left;  make distclean: the environments too"
 
 $(DEMO_READY): pyproject.toml constraints.txt

@@ -1,7 +1,7 @@
 """How far stems of each kind are what a mask made of their song: near 1 for a separator that masks, near 0 for a true
-stem (`engine/leak.py`, masked).
+stem (`engine/leak.py`, masked); and how many of them auto takes for a separator's (`Analysis.separation`).
 
-    python tools/measure_masked.py cases/valid --most 5
+    python tools/measure_masked.py cases/valid cases/valid-other
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from stemprover.engine.detect.analysis import Analyser, Analysis
 from stemprover.engine.features import FeatureMaker
+from stemprover.engine.repair import MODEL_RATE
 from stemprover.engine.stft import Stft, StftConfig, whole_stft
 from stemprover.engine.train.cases import read_case, written_cases
 from stemprover.engine.train.fit_caution import some_of
@@ -27,20 +29,34 @@ def masked(stem: np.ndarray, mix: np.ndarray) -> float:
     return float(np.median(found[power > 10 ** (ACTIVE_DB / 10) * power.max()]))
 
 
+def analysed(stem: np.ndarray, mix: np.ndarray) -> Analysis:
+    """What the detectors make of a stem and its song."""
+    analyser = Analyser(MODEL_RATE, len(stem), has_mix=True)
+    analyser.process(stem, mix)
+    return analyser.finish()
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("folders", type=Path, nargs="+", help="cases, as of stemprover.engine.train.cases")
     parser.add_argument("--most", type=int, default=None, help="cases of each kind and folder (all)")
     given = parser.parse_args()
-    values: dict[str, list[float]] = {}
+    values: dict[str, list[tuple[float, Analysis]]] = {}
     for folder in given.folders:
         for kind, path in some_of(written_cases(folder), given.most):
             sounds = read_case(path)
-            values.setdefault(kind, []).append(masked(sounds["degraded"], sounds["mix"]))
-            values.setdefault("true stems", []).append(masked(sounds["truth"], sounds["mix"]))
-    for kind, found in sorted(values.items()):
-        print(f"{kind:26} {np.median(found):5.2f}, {min(found):5.2f} to {max(found):5.2f}, {len(found)} stems")
+            named = {kind: sounds["degraded"]} | ({"true": sounds["truth"]} if kind.startswith("separated-") else {})
+            for name, stem in named.items():
+                found = masked(stem, sounds["mix"]), analysed(stem, sounds["mix"])
+                values.setdefault(name, []).append(found)
+    for kind, several in values.items():
+        shares, told = [share for share, _ in several], [analysis.separation for _, analysis in several]
+        count = sum(analysis.is_separated for _, analysis in several)
+        print(
+            f"{kind:26} masked {min(shares):+.2f} to {max(shares):+.2f}; "
+            f"separation {min(told):+.2f} to {max(told):+.2f}, told as a separator's {count} of {len(several)}"
+        )
 
 
 if __name__ == "__main__":

@@ -99,8 +99,7 @@ class Heard:
     @property
     def sounding(self) -> np.ndarray:
         """In which frames there is anything to judge (N,); the others are pauses."""
-        found: np.ndarray = self.severity.any(axis=(0, 1))
-        return found
+        return np.asarray(self.severity.any(axis=(0, 1)))
 
 
 @dataclass

@@ -1,0 +1,72 @@
+"""An adapter between what a run began with (`on` in its recipe) and what it ended with: factors and caution at `share`
+of the end. What the first has no layer for is left out.
+
+python tools/blend_adapters.py runs/bleed/bleed.safetensors presets/bleed/adapter.safetensors -o bleed.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+from stemprover.engine.bundle import Adapter
+from stemprover.engine.errors import ModelError
+from stemprover.engine.gate import Caution
+from stemprover.engine.model.lora import FORMAT
+
+
+def between(end: Adapter, start: Adapter, share: float) -> tuple[dict[str, np.ndarray], Caution | None]:
+    """Tensors and caution. Ranks are the end's; the start's factors lie in the first rows of the end's, as they do when
+    a run goes on from them. Raises ModelError."""
+    if end.scale != start.scale:
+        raise ModelError(
+            f"{start.path} has scale {start.scale:g}, {end.path} {end.scale:g}: one did not begin with the other"
+        )
+    tensors = {}
+    for layer, (start_a, start_b) in start.factors.items():
+        if layer not in end.factors:
+            raise ModelError(f"{end.path} has no {layer}, so it did not begin with {start.path}")
+        a, b = (factor.astype(np.float32) for factor in end.factors[layer])
+        rank = len(start_a)
+        a[:rank] = share * a[:rank] + (1.0 - share) * start_a
+        b = share * b
+        b[:, :rank] += (1.0 - share) * start_b
+        tensors |= {f"{layer}.lora_A": a, f"{layer}.lora_B": b}
+    if end.caution is None or start.caution is None:
+        return tensors, end.caution
+    if (end.caution.knots, end.caution.starts) != (start.caution.knots, start.caution.starts):
+        raise ModelError(f"the cautions of {end.path} and {start.path} have other knots or groups; fit them alike")
+    with_mix, without_mix = (
+        share * getattr(end.caution, name) + (1.0 - share) * getattr(start.caution, name)
+        for name in ("with_mix", "without_mix")
+    )
+    caution = Caution(end.caution.starts, with_mix, without_mix, end.caution.gated, end.caution.knots)
+    return tensors, caution
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("end", type=Path)
+    parser.add_argument("start", type=Path)
+    parser.add_argument("--share", type=float, default=0.5, help="of the end, 0 to 1")
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    given = parser.parse_args()
+    if not 0.0 <= given.share <= 1.0:
+        parser.error(f"--share {given.share:g}: give 0 to 1")
+    if given.out.exists():
+        parser.error(f"{given.out} is there already; give another name")
+    end, start = Adapter.load(given.end), Adapter.load(given.start)
+    tensors, caution = between(end, start, given.share)
+    rank = max(len(value) for name, value in tensors.items() if name.endswith("lora_A"))
+    meta = {"format": FORMAT, "rank": str(rank), "scale": str(end.scale), "base": start.base}
+    save_file(
+        tensors, given.out, metadata=meta | ({} if caution is None else {"caution": json.dumps(caution.to_dict())})
+    )
+
+
+if __name__ == "__main__":
+    main()
