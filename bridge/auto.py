@@ -40,9 +40,9 @@ def preset_for(analysis: Analysis) -> Preset:
 
 
 def preset_for_weights(weights: Mapping[str, float], has_mix: bool) -> Preset:
-    """The blend of these weights by type of artefact. For none: with the song, general, which finds in it what is
-    missing where the detectors are not sure, and changes next to nothing where nothing is wrong; without the song, one
-    that leaves the sound as it is."""
+    """The blend of these weights by type of artefact. For none, which a live stream of a separator's stem has too: with
+    the song, general, which finds in it what is missing where the detectors are not sure, and changes next to nothing
+    where nothing is wrong; without the song, one that leaves the sound as it is."""
     if not weights:
         return replace(load_preset("general"), note=_UNSURE) if has_mix else _NOTHING
     blend = blend_presets(weights)

@@ -124,7 +124,7 @@ class Listener:
         self._spectra = [self._stft.start_analysis(4 if self.has_mix else 2) for _ in range(pairs)]
         self._states = [self.detectors.start() for _ in range(pairs)]
         self._leak = LeakCanceller(BandLayout())
-        self._leaks = [self._leak.start(1) for _ in range(pairs)]
+        self._leaks = [self._leak.start(1) for _ in range(pairs if self.has_mix else 0)]
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> Heard:
         """The next samples (C, n), and as many of the song; of several pairs of channels the worse one counts."""

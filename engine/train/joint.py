@@ -27,7 +27,7 @@ from ..detect.bank import Detectors
 from ..errors import StemProverError, TrainingError
 from ..features import FeatureMaker
 from ..latent import Latent
-from ..model.lora import add_adapter, load_adapter, save_adapter
+from ..model.lora import add_adapter, go_on_from, save_adapter
 from ..model.network import RepairNet
 from ..schedule import BridgeSchedule
 from .dataset import Batch, PoolBatches
@@ -65,11 +65,10 @@ class JointTrainer:
         self.latent = Latent(scale=self.scale.numpy())
         model: Any = net
         for name, recipe in self.recipes.items():
+            model = add_adapter(model, recipe.rank, name=name, parts=recipe.parts)
             trained = options.presets / name / "adapter.safetensors"
             if options.on and trained.exists() and not Adapter.load(trained).neutral:
-                model = load_adapter(model, trained, name)
-            else:
-                model = add_adapter(model, recipe.rank, name=name, parts=recipe.parts)
+                go_on_from(model, trained, name)
         self.net, self.model = net, model.to(self.device).to(memory_format=torch.channels_last)
         self.scale = self.scale.to(self.device)
         self.net.denoiser.trusts = True

@@ -19,9 +19,9 @@ from .settings import fields_from, load_options, read_toml
 class JointOptions:
     """One run of these `adapters`, whose recipes are `presets`/<name>/recipe.toml: parts, rank, crops, losses and peak
     of the learning rate, of which `rate_share` is taken here. It ends at `steps` or `minutes`. `on` goes on from the
-    presets' own adapters, where they are there. `pairs`: share of the steps that have two adapters; `weights`: how
-    often each adapter is taken for the others, in their order (equally often). `no_mix`, `clean`, `upon_separated`:
-    as in CropConfig, for the pairs' crops. `batch`: crops of a step; `floor_db` as in TrainOptions."""
+    presets' own adapters, where they are there, as `TrainOptions.on` does. `pairs`: share of the steps that have two
+    adapters; `weights`: how often each is taken for the others, in order (equally often). `no_mix`, `clean`,
+    `upon_separated`: as in CropConfig, for the pairs' crops. `batch`: crops of a step; `floor_db` as in TrainOptions."""
 
     run: Path = Path("runs/joint")
     pool: Path = Path("data/pool")
