@@ -21,7 +21,7 @@ class JointOptions:
     of the learning rate, of which `rate_share` is taken here. It ends at `steps` or `minutes`. `on` goes on from the
     presets' own adapters, where they are there, as `TrainOptions.on` does. `pairs`: share of the steps that have two
     adapters; `weights`: how often each is taken for the others, in order (equally often). `no_mix`, `clean`,
-    `upon_separated`: as in CropConfig, for the pairs' crops. `batch`: crops of a step; `floor_db` as in TrainOptions."""
+    `upon_separated`: as in CropConfig, for the pairs. `batch`: crops of a step; `floor_db` as in TrainOptions."""
 
     run: Path = Path("runs/joint")
     pool: Path = Path("data/pool")
