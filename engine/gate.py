@@ -25,6 +25,28 @@ LEAK, MASKED = HEARD - 2, HEARD - 1
 
 
 @dataclass(frozen=True)
+class Ramp:
+    """The worst severity of any type to the part of the change that the detectors let through: none up to `closed`,
+    all from `opened` on, and linear between."""
+
+    closed: float = 0.12
+    opened: float = 0.35
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.closed < self.opened <= 1.0:
+            raise OptionError(f"ramp from {self.closed:g} to {self.opened:g}: give two rising numbers in 0 to 1")
+
+    def __call__(self, heard: np.ndarray) -> np.ndarray:
+        """What was heard (B, 7, K, N) to parts (B, K, N)."""
+        worst = heard[:, : len(TYPES)].max(axis=1)
+        return np.clip((worst - self.closed) / (self.opened - self.closed), 0.0, 1.0)
+
+
+#: Of a caution for a fault that the detectors know nothing of.
+NO_RAMPS = (None, None)
+
+
+@dataclass(frozen=True)
 class Caution:
     """The share of the change that was right on held-out sounds, as a linear function of the evidence, cut off at 0 and
     1; for each group of bands its own, with the mixture and without. With the mixture there is one such function for
@@ -34,14 +56,14 @@ class Caution:
 
     starts: the first band of each group. knots: rising values of how far a stem is masked. with_mix: weights (knots,
     groups, 8), columns as in EVIDENCE, or (groups, 8) for all stems alike. without_mix: (groups, 8). Without the last
-    column, as files of before have them, it is zero. gated: False where the detectors know nothing of the fault, so
-    that the share alone counts.
+    column, as files of before have them, it is zero. ramps: what the detectors let through besides, with the mixture
+    and without; None where they know nothing of the fault, so that the share alone counts.
     """
 
     starts: tuple[int, ...]
     with_mix: np.ndarray
     without_mix: np.ndarray
-    gated: bool = True
+    ramps: tuple[Ramp | None, Ramp | None] = (Ramp(), Ramp())
     knots: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
@@ -80,35 +102,34 @@ class Caution:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         rows = {name: np.round(getattr(self, name), 4).tolist() for name in ("with_mix", "without_mix")}
-        return {"starts": list(self.starts), "knots": list(self.knots), **rows, "gated": self.gated}
+        ramps = [None if ramp is None else [ramp.closed, ramp.opened] for ramp in self.ramps]
+        return {"starts": list(self.starts), "knots": list(self.knots), **rows, "ramps": ramps}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Caution:
-        """From JSON. Raises OptionError, KeyError, TypeError or ValueError for what is none."""
+        """From JSON; a file of before has `gated` in place of ramps. Raises OptionError, KeyError, TypeError or
+        ValueError for what is none."""
         with_mix, without_mix = (np.array(values[name], np.float32) for name in ("with_mix", "without_mix"))
         starts = tuple(int(start) for start in values["starts"])
         knots = tuple(float(knot) for knot in values.get("knots", (0.0,)))
-        return cls(starts, with_mix, without_mix, bool(values.get("gated", True)), knots)
+        usual = [[Ramp.closed, Ramp.opened] if values.get("gated", True) else None] * 2
+        with_song, alone = (None if ramp is None else Ramp(*ramp) for ramp in values.get("ramps", usual))
+        return cls(starts, with_mix, without_mix, (with_song, alone), knots)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A share 0..1 of the change for each band and frame: by the worst severity of any type there within the
-    look-ahead, none up to `closed`, all from `opened` on, and linear between; and of that a part by what the adapters
-    of a blend say and the base: `cautions`, each with its adapter's weight, and `base`.
+    """A share 0..1 of the change for each band and frame: what the detectors let through by the worst severity of any
+    type there within the look-ahead, and of that a part by what the adapters of a blend say and the base: `cautions`,
+    each with its adapter's weight, and `base`.
 
     Each adapter knows its own fault best, so the least cautious is followed, in proportion to its weight (1 and over:
-    all the way); what the largest weight leaves of 1 is the base's to say. Without any caution all is let through.
+    all the way); what the largest weight leaves of 1 is the base's to say. Without any caution `ramp` alone counts.
     """
 
-    closed: float = 0.12
-    opened: float = 0.35
+    ramp: Ramp = Ramp()
     cautions: tuple[tuple[Caution, float], ...] = ()
     base: Caution | None = None
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.closed < self.opened <= 1.0:
-            raise OptionError(f"gate from {self.closed:g} to {self.opened:g}: give two rising numbers in 0 to 1")
 
     def start(self, batch: int, layout: BandLayout, lookahead: int) -> np.ndarray:
         """State before the first frame: the evidence (B, 7, K, L) of the frames that wait for their look-ahead."""
@@ -120,23 +141,19 @@ class Gate:
         joined = np.concatenate([held, evidence(control, masked)], axis=-1)
         count = control.shape[-1]
         heard = most_within(joined, held.shape[-1])
-        ramp, has_mix = self.ramp(heard), bool(control[:, MIX_FLAG].any())
+        has_mix = bool(control[:, MIX_FLAG].any())
 
         def share_by(caution: Caution | None) -> np.ndarray:
             if caution is None:
-                return ramp
-            return caution.share(heard, has_mix) * (ramp if caution.gated else 1.0)
+                return self.ramp(heard)
+            share, ramp = caution.share(heard, has_mix), caution.ramps[0 if has_mix else 1]
+            return share if ramp is None else share * ramp(heard)
 
-        bold, spoken = np.zeros_like(ramp), 0.0
+        bold, spoken = np.zeros_like(heard[:, 0]), 0.0
         for caution, weight in self.cautions:
             bold, spoken = np.maximum(bold, min(weight, 1.0) * share_by(caution)), max(spoken, min(weight, 1.0))
         share = bold if spoken == 1.0 else bold + (1.0 - spoken) * share_by(self.base)
         return share.astype(np.float32), joined[..., count:]
-
-    def ramp(self, heard: np.ndarray) -> np.ndarray:
-        """Evidence (B, 7, K, N) to the share by the worst severity alone (B, K, N)."""
-        worst = heard[:, : len(TYPES)].max(axis=1)
-        return np.clip((worst - self.closed) / (self.opened - self.closed), 0.0, 1.0)
 
 
 def evidence(control: np.ndarray, masked: np.ndarray) -> np.ndarray:

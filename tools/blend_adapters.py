@@ -1,7 +1,8 @@
 """An adapter between what a run began with (`on` in its recipe) and what it ended with: factors and caution at `share`
-of the end. What the first has no layer for is left out.
+of the end, and the change as a whole `gain` times as large. What the first has no layer for is left out.
 
 python tools/blend_adapters.py runs/bleed/bleed.safetensors presets/bleed/adapter.safetensors -o bleed.safetensors
+python tools/blend_adapters.py runs/bleed/bleed.safetensors --gain 1.1 -o bleed.safetensors
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from safetensors.numpy import save_file
 from stemprover.engine.bundle import Adapter
 from stemprover.engine.errors import ModelError
 from stemprover.engine.gate import Caution
+from stemprover.engine.limits import MAX_WEIGHT
 from stemprover.engine.model.lora import FORMAT
 
 
@@ -37,13 +39,13 @@ def between(end: Adapter, start: Adapter, share: float) -> tuple[dict[str, np.nd
         tensors |= {f"{layer}.lora_A": a, f"{layer}.lora_B": b}
     if end.caution is None or start.caution is None:
         return tensors, end.caution
-    if (end.caution.knots, end.caution.starts) != (start.caution.knots, start.caution.starts):
-        raise ModelError(f"the cautions of {end.path} and {start.path} have other knots or groups; fit them alike")
+    if any(getattr(end.caution, name) != getattr(start.caution, name) for name in ("knots", "starts", "ramps")):
+        raise ModelError(f"the cautions of {end.path} and {start.path} have not the same knots, groups and ramps")
     with_mix, without_mix = (
         share * getattr(end.caution, name) + (1.0 - share) * getattr(start.caution, name)
         for name in ("with_mix", "without_mix")
     )
-    caution = Caution(end.caution.starts, with_mix, without_mix, end.caution.gated, end.caution.knots)
+    caution = Caution(end.caution.starts, with_mix, without_mix, end.caution.ramps, end.caution.knots)
     return tensors, caution
 
 
@@ -51,18 +53,22 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("end", type=Path)
-    parser.add_argument("start", type=Path)
+    parser.add_argument("start", type=Path, nargs="?", default=None, help="the end alone, if not given")
     parser.add_argument("--share", type=float, default=0.5, help="of the end, 0 to 1")
+    parser.add_argument("--gain", type=float, default=1.0, help="of the change, over 0 to 1.5")
     parser.add_argument("-o", "--out", type=Path, required=True)
     given = parser.parse_args()
     if not 0.0 <= given.share <= 1.0:
         parser.error(f"--share {given.share:g}: give 0 to 1")
+    if not 0.0 < given.gain <= MAX_WEIGHT:
+        parser.error(f"--gain {given.gain:g}: give more than 0 and at most {MAX_WEIGHT:g}")
     if given.out.exists():
         parser.error(f"{given.out} is there already; give another name")
-    end, start = Adapter.load(given.end), Adapter.load(given.start)
+    end = Adapter.load(given.end)
+    start = end if given.start is None else Adapter.load(given.start)
     tensors, caution = between(end, start, given.share)
     rank = max(len(value) for name, value in tensors.items() if name.endswith("lora_A"))
-    meta = {"format": FORMAT, "rank": str(rank), "scale": str(end.scale), "base": start.base}
+    meta = {"format": FORMAT, "rank": str(rank), "scale": str(given.gain * end.scale), "base": start.base}
     save_file(
         tensors, given.out, metadata=meta | ({} if caution is None else {"caution": json.dumps(caution.to_dict())})
     )

@@ -18,7 +18,7 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 from ..bundle import Adapter, Bundle, base_bundle
 from ..errors import StemProverError, TrainingError
 from ..features import FeatureMaker
-from ..gate import EVIDENCE, MASKED, Caution, Gate, evidence, most_within, nearness, terms
+from ..gate import EVIDENCE, MASKED, Caution, Ramp, evidence, most_within, nearness, terms
 from ..repair import MODEL_RATE, Repairer
 from ..stft import Stft, whole_stft
 from .cases import read_case, spread, written_cases
@@ -46,9 +46,9 @@ REAL = ("separated-", "four-stems-")
 
 @dataclass(frozen=True)
 class Measured:
-    """One case: heard (7, K, N), <e, c> and |c|^2 (K, N) through the gate's ramp, |e|^2 in all, or FAINT_DB of the true
-    stem's power if that is more: a fault that nobody hears must not decide for those that are heard. Of a true stem,
-    which has no error, CLEAN_DB of its power: what may be changed of it."""
+    """One case: heard (7, K, N), <e, c> and |c|^2 (K, N), |e|^2 in all, or FAINT_DB of the true stem's power if that is
+    more: a fault that nobody hears must not decide for those that are heard. Of a true stem, which has no error,
+    CLEAN_DB of its power: what may be changed of it."""
 
     kind: str
     heard: np.ndarray
@@ -61,12 +61,18 @@ class Measured:
         left = self.error - 2.0 * float(np.sum(share * self.right)) + float(np.sum(share * share * self.size))
         return float(10 * np.log10(self.error / max(left, 1e-12 * self.error)))
 
+    def through(self, ramp: Ramp | None) -> Measured:
+        """The same of what this ramp lets through of the change."""
+        if ramp is None:
+            return self
+        part = ramp(self.heard[None])[0]
+        return replace(self, right=part * self.right, size=part * part * self.size)
+
 
 def measure(
-    repairer: Repairer, kind: str, truth: np.ndarray, degraded: np.ndarray, mix: np.ndarray | None, gated: bool = True
+    repairer: Repairer, kind: str, truth: np.ndarray, degraded: np.ndarray, mix: np.ndarray | None
 ) -> Measured | None:
-    """Sounds (2, T) at 44.1 kHz; `repairer` without its gate; `gated` as in Caution. None for a silent true stem where
-    nothing is wrong."""
+    """Sounds (2, T) at 44.1 kHz; `repairer` without its gate. None for a silent true stem where nothing is wrong."""
     bundle = repairer.runtime.bundle
     stft, maker, layout = Stft(bundle.stft), FeatureMaker(bundle.latent, bundle.stft), bundle.latent.layout
     after = repairer.process(degraded, MODEL_RATE, mix)
@@ -81,20 +87,19 @@ def measure(
     seen = evidence(made_of.control, made_of.masked)[0]
     padded = np.concatenate([seen, np.repeat(seen[..., -1:], bundle.lookahead, axis=-1)], axis=-1)
     heard = most_within(padded, bundle.lookahead)
-    ramp = Gate().ramp(heard[None])[0] if gated else 1.0
     starts = np.concatenate([[0], np.cumsum(layout.widths)[:-1]])
     right = np.add.reduceat((wrong * change.conj()).real.sum(axis=0), starts, axis=0)
     size = np.add.reduceat((np.abs(change) ** 2).sum(axis=0), starts, axis=0)
-    return Measured(kind, heard, ramp * right, ramp * ramp * size, error)
+    return Measured(kind, heard, right, size, error)
 
 
 def fit_weights(
     cases: Sequence[Measured], starts: Sequence[int] = STARTS, own: str | None = None, recorded: float = RECORDED,
     knots: tuple[float, ...] = KNOTS,
 ) -> np.ndarray:  # fmt: skip
-    """Weights (knots, groups, 8) for `Caution`. Every kind counts alike, but real separators' stems `recorded` times
-    and an adapter's `own` kind OWN times; a case that loses counts HARM times as much in the next of ROUNDS rounds,
-    each time that it does."""
+    """Weights (knots, groups, 8) for `Caution`, of cases `through` its ramp. Every kind counts alike, but real
+    separators' stems `recorded` times and an adapter's `own` kind OWN times; a case that loses counts HARM times as
+    much in the next of ROUNDS rounds, each time that it does."""
     counts = {kind: sum(case.kind == kind for case in cases) for kind in {case.kind for case in cases}}
     worth = {kind: recorded if kind.startswith((*REAL, CLEAN)) else OWN if kind == own else 1.0 for kind in counts}
     scales = np.array([worth[case.kind] / counts[case.kind] / case.error for case in cases])
@@ -228,14 +233,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--most", type=int, default=None, help="cases of each kind and folder (all)")
     parser.add_argument("--most-own", type=int, default=None, help="the same of that kind (as --most)")
     parser.add_argument("--recipe", type=Path, default=None, help="that adapter's recipe.toml, in place of --own")
+    parser.add_argument(
+        "--ramp", type=float, nargs=2, metavar=("CLOSED", "OPENED"), default=None,
+        help="severities that the gate lets nothing and all of the change through at, with the mixture (0.12 0.35)",
+    )  # fmt: skip
     parser.add_argument("--with-mix-only", action="store_true", help="leave what is without the mixture as it was")
     parser.add_argument("--keep", type=Path, default=None, help="folder for what was measured; read where it is there")
     given = parser.parse_args(arguments)
-    own, recorded = given.own, RECORDED
+    own, recorded, limits = given.own, RECORDED, TrainOptions.ramp
     try:
         if given.recipe is not None:
             recipe = load_options(given.recipe)
-            own, recorded = recipe.adapter, recipe.recorded
+            own, recorded, limits = recipe.adapter, recipe.recorded, recipe.ramp
+        ramps: tuple[Ramp, Ramp | None] = (Ramp(*(given.ramp or limits)), Ramp())
         before = Bundle.load(given.bundle).caution
         if given.adapter is not None:
             before = Adapter.load(given.adapter).caution
@@ -245,7 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
         cases = [case for folder in given.folders for case in some_of(written_cases(folder), given.most, most)]
         rows = []
         for with_mix in (True,) if given.with_mix_only else (True, False):
-            kept = None if given.keep is None else given.keep / f"{'with' if with_mix else 'without'}-mix.npz"
+            kept = None if given.keep is None else given.keep / f"open-{'with' if with_mix else 'without'}-mix.npz"
             if kept is not None and kept.exists():
                 found = read_measured(kept)
             else:
@@ -253,12 +263,14 @@ def main(arguments: list[str] | None = None) -> None:
                 if kept is not None:
                     write_measured(kept, found)
             knots = KNOTS if with_mix else ALIKE
+            found = [case.through(ramps[0 if with_mix else 1]) for case in found]
             rows.append(fit_weights(found, own=own, recorded=recorded, knots=knots))
             print("with the mixture" if with_mix else "without it", flush=True)
             print("\n".join(render(found, Caution(STARTS, rows[-1], rows[-1][0], knots=knots))), flush=True)
         if given.with_mix_only and before is not None:
             rows.append(before.without_mix[None])
-        caution = Caution(STARTS, rows[0], rows[1][0], knots=KNOTS)
+            ramps = (ramps[0], before.ramps[1])
+        caution = Caution(STARTS, rows[0], rows[1][0], ramps, KNOTS)
         if given.adapter is not None:
             write_adapter_caution(given.adapter, caution)
         else:

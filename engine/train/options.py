@@ -37,7 +37,8 @@ class TrainOptions:
     peak. Errors more than `floor_db` under the sound do not count at first, and by the middle those under -40 dB. An
     `adapter` is of this `rank` and changes these `parts` of the network: control, denoiser, fine; it goes on from the
     file `on`, of the same or a lower rank and the same or fewer parts, or begins anew; when its caution is fitted, real
-    separators' stems count `recorded` times. `base` is the folder of a pretrained U-Net for the denoiser's
+    separators' stems count `recorded` times and the gate lets nothing and all of the change through at the severities
+    of `ramp`, with the mixture. `base` is the folder of a pretrained U-Net for the denoiser's
     place, which then decides the denoiser's sizes in `model`."""
 
     run: Path
@@ -62,6 +63,7 @@ class TrainOptions:
     adapter: str | None = None
     on: Path | None = None
     recorded: float = 3.0
+    ramp: tuple[float, float] = (0.12, 0.35)
     rank: int = 8
     parts: tuple[str, ...] = ("control", "denoiser")
     start_from: Path | None = None

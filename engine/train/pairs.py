@@ -21,7 +21,7 @@ import soxr
 
 from ..bundle import base_bundle
 from ..errors import TrainingError
-from ..gate import EVIDENCE, Caution
+from ..gate import EVIDENCE, NO_RAMPS, Caution
 from ..repair import Repairer
 from .dataset import CropConfig
 from .fit_caution import ALIKE, CLEAN, STARTS, fit_weights, measure, write_adapter_caution
@@ -148,7 +148,7 @@ def fit_own_caution(options: TrainOptions, adapter: Path) -> None:
     items = [item.astype(np.float32) / FULL_SCALE for path in held_out for item in open_shard(path)[0]]
     if not items:
         rows = np.repeat(_ALL_OF_IT, len(STARTS), axis=0)
-        write_adapter_caution(adapter, Caution(STARTS, rows, rows, gated=False))
+        write_adapter_caution(adapter, Caution(STARTS, rows, rows, NO_RAMPS))
         return
     repairer = Repairer(bundle=bundle, blend={adapter: 1.0}, gated=False)
     with_mix = options.crop.no_mix < 1.0
@@ -158,10 +158,10 @@ def fit_own_caution(options: TrainOptions, adapter: Path) -> None:
         for truth, rest, faulty in items[:_MOST_HELD_OUT]:
             mix = truth + rest if has_mix and with_mix else None
             for kind, sound in (("pairs", faulty), (CLEAN, truth)):
-                one = measure(repairer, kind, truth, sound, mix, gated=False)
+                one = measure(repairer, kind, truth, sound, mix)
                 found += [] if one is None else [one]
         fitted.append(fit_weights(found, own="pairs", knots=ALIKE)[0])
-    write_adapter_caution(adapter, Caution(STARTS, fitted[0], fitted[1], gated=False))
+    write_adapter_caution(adapter, Caution(STARTS, fitted[0], fitted[1], NO_RAMPS))
 
 
 def _audio(folder: Path) -> dict[str, Path]:

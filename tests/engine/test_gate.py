@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stemprover.engine.errors import OptionError
 from stemprover.engine.features import FEATURES, LEAK_COHERENCE, MIX_FLAG
-from stemprover.engine.gate import EVIDENCE, Caution, Gate, over_bins
+from stemprover.engine.gate import EVIDENCE, NO_RAMPS, Caution, Gate, Ramp, over_bins
 from stemprover.engine.latent import BandLayout
 
 LAYOUT, LOOKAHEAD = BandLayout(), 16
@@ -27,7 +27,7 @@ def control_of(severity: np.ndarray) -> np.ndarray:
 
 
 def test_it_is_shut_for_clean_sound_and_open_for_faults() -> None:
-    gate = Gate(0.1, 0.3)
+    gate = Gate(Ramp(0.1, 0.3))
     severity = np.zeros((5, LAYOUT.bands, 60), np.float32)
     severity[2, 10, 30] = 0.2
     severity[4, 11, 30] = 0.9
@@ -46,9 +46,7 @@ def test_it_is_shut_for_clean_sound_and_open_for_faults() -> None:
 def test_any_split_gives_the_same(cautious: bool, cuts: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     weights = rng.normal(0.2, 0.4, (2, 3, len(EVIDENCE)))
-    cautions = [
-        Caution((0, 20, 50), np.stack([a, b]), a, knots=(0.2, 0.6)) for a, b in (weights, weights[::-1])
-    ]
+    cautions = [Caution((0, 20, 50), np.stack([a, b]), a, knots=(0.2, 0.6)) for a, b in (weights, weights[::-1])]
     gate = Gate(cautions=((cautions[0], 0.6),), base=cautions[1]) if cautious else Gate()
     control = control_of(rng.random((5, LAYOUT.bands, sum(cuts))).astype(np.float32) ** 3)
     masked = rng.random((1, sum(cuts))).astype(np.float32)
@@ -67,7 +65,7 @@ def test_caution_lets_a_part_through_by_what_is_heard_and_by_whether_there_is_a_
     with_mix, without = np.zeros((2, 2, len(EVIDENCE)))
     with_mix[:, 0], with_mix[1, 3], with_mix[0, 6] = 0.1, 1.0, 0.5  # phasiness in the upper bands, a leak below
     without[:, 0] = 0.7
-    gate = Gate(0.1, 0.2, base=Caution((0, 40), with_mix, without))
+    gate = Gate(base=Caution((0, 40), with_mix, without, (Ramp(0.1, 0.2), Ramp(0.1, 0.2))))
     severity = np.full((5, LAYOUT.bands, 40), 0.3, np.float32)
     control = control_of(severity)
     control[:, MIX_FLAG], control[:, LEAK_COHERENCE] = 1.0, 0.2
@@ -81,8 +79,8 @@ def test_caution_lets_a_part_through_by_what_is_heard_and_by_whether_there_is_a_
 
 def test_caution_goes_from_one_set_of_weights_to_the_next_by_how_far_the_stem_is_masked() -> None:
     one = np.eye(1, len(EVIDENCE))
-    caution = Caution((0,), np.stack([0.9 * one, 0.5 * one, 0.1 * one]), 0.3 * one, knots=(0.1, 0.4, 0.7))
-    gate = Gate(0.1, 0.2, base=caution)
+    caution = Caution((0,), np.stack([0.9 * one, 0.5 * one, 0.1 * one]), 0.3 * one, NO_RAMPS, (0.1, 0.4, 0.7))
+    gate = Gate(base=caution)
     control = control_of(np.full((5, LAYOUT.bands, 40), 0.3, np.float32))
     control[:, MIX_FLAG] = 1.0
     for masked, share in ((0.0, 0.9), (0.1, 0.9), (0.25, 0.7), (0.4, 0.5), (0.55, 0.3), (0.7, 0.1), (1.0, 0.1)):
@@ -92,17 +90,33 @@ def test_caution_goes_from_one_set_of_weights_to_the_next_by_how_far_the_stem_is
 
 def test_a_caution_of_before_is_read_as_it_was() -> None:
     old = np.random.default_rng(0).normal(0.2, 0.3, (2, 1, 7)).round(4)
-    caution = Caution.from_dict({"starts": [0], "with_mix": old[0].tolist(), "without_mix": old[1].tolist()})
+    about = {"starts": [0], "with_mix": old[0].tolist(), "without_mix": old[1].tolist()}
+    caution = Caution.from_dict(about)
+    assert caution.ramps == (Ramp(), Ramp())
+    assert Caution.from_dict(about | {"gated": False}).ramps == NO_RAMPS
     heard = np.random.default_rng(1).random((1, 7, LAYOUT.bands, 5)).astype(np.float32)
     for with_mix, weights in ((True, old[0, 0]), (False, old[1, 0])):
         wanted = np.clip(weights[0] + np.tensordot(weights[1:], heard[0, :6], 1), 0, 1)
         assert caution.share(heard, with_mix)[0] == pytest.approx(wanted, abs=1e-5)
 
 
+def test_each_caution_has_a_ramp_with_the_song_and_one_without() -> None:
+    one = np.eye(1, len(EVIDENCE))
+    caution = Caution((0,), one, one, (Ramp(0.0, 0.5), Ramp(0.2, 0.5)))
+    assert Caution.from_dict(caution.to_dict()).ramps == caution.ramps
+    assert Caution.from_dict(Caution((0,), one, one, (None, Ramp())).to_dict()).ramps == (None, Ramp())
+    gate = Gate(base=caution)
+    control = control_of(np.full((5, LAYOUT.bands, 40), 0.3, np.float32))
+    for mix, share in ((1.0, 0.6), (0.0, 1 / 3)):
+        control[:, MIX_FLAG] = mix
+        found, _ = gate(control, not_masked(control), gate.start(1, LAYOUT, LOOKAHEAD))
+        assert found[..., LOOKAHEAD:] == pytest.approx(share, abs=1e-6)
+
+
 def test_of_several_cautions_the_boldest_counts_and_one_may_do_without_the_detectors() -> None:
     shy, bold, free = (
-        Caution((0,), *np.full((2, 1, len(EVIDENCE)), share) * np.eye(1, len(EVIDENCE)), gated=gated)
-        for share, gated in ((0.1, True), (0.6, True), (0.3, False))
+        Caution((0,), *np.full((2, 1, len(EVIDENCE)), share) * np.eye(1, len(EVIDENCE)), ramps)
+        for share, ramps in ((0.1, (Ramp(), Ramp())), (0.6, (Ramp(), Ramp())), (0.3, NO_RAMPS))
     )
     heard = control_of(np.full((5, LAYOUT.bands, 40), 0.5, np.float32))
     silent = control_of(np.zeros((5, LAYOUT.bands, 40), np.float32))
@@ -146,4 +160,4 @@ def test_every_bin_has_its_band() -> None:
 @pytest.mark.parametrize(("closed", "opened"), [(0.3, 0.3), (0.4, 0.3), (-0.1, 0.3), (0.1, 1.1), (float("nan"), 0.5)])
 def test_limits_that_make_no_sense(closed: float, opened: float) -> None:
     with pytest.raises(OptionError, match="rising"):
-        Gate(closed, opened)
+        Ramp(closed, opened)

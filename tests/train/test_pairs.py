@@ -13,7 +13,7 @@ from models import SMALL, lively_net
 from stemprover.bridge.presets import check_preset
 from stemprover.engine.bundle import Adapter
 from stemprover.engine.errors import TrainingError
-from stemprover.engine.gate import HEARD
+from stemprover.engine.gate import HEARD, NO_RAMPS
 from stemprover.engine.model.lora import add_adapter, save_adapter
 from stemprover.engine.train.loop import train
 from stemprover.engine.train.options import TrainOptions
@@ -163,7 +163,7 @@ def test_an_adapter_is_as_bold_as_what_was_held_out_says(folder: Path, tmp_path:
     fit_own_caution(options, adapter)
     caution = Adapter.load(adapter).caution
     assert caution is not None
-    assert not caution.gated, "the detectors need not know this fault"
+    assert caution.ramps == NO_RAMPS, "the detectors need not know this fault"
     heard = np.full((1, HEARD, SMALL.bands, 1), 0.2, np.float32)
     assert caution.share(heard, True).mean() < 0.2, "a net that was never trained is wrong"
     shutil.rmtree(tmp_path / "pool" / "valid")
