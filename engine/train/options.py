@@ -9,6 +9,7 @@ import torch
 
 from ..bundle import base_bundle
 from ..errors import TrainingError
+from ..gate import Ramp
 from ..model.base import with_base
 from ..model.config import ModelConfig
 from ..model.lora import PARTS
@@ -63,7 +64,7 @@ class TrainOptions:
     adapter: str | None = None
     on: Path | None = None
     recorded: float = 3.0
-    ramp: tuple[float, float] = (0.12, 0.35)
+    ramp: tuple[float, float] = (Ramp.closed, Ramp.opened)
     rank: int = 8
     parts: tuple[str, ...] = ("control", "denoiser")
     start_from: Path | None = None
@@ -86,6 +87,8 @@ class TrainOptions:
             raise TrainingError(f"on={self.on}: name the adapter that goes on from it")
         if self.adapter is not None and self.start_from is None:
             object.__setattr__(self, "start_from", base_bundle())  # an adapter needs the base that it adapts
+        if not 0.0 <= self.ramp[0] < self.ramp[1] <= 1.0:
+            raise TrainingError(f"ramp={list(self.ramp)}: give two rising numbers in 0 to 1")
         if not -40.0 <= self.floor_db <= 0.0:
             raise TrainingError(f"floor_db={self.floor_db:g}: give -40 to 0 dB")
         if not self.parts or set(self.parts) - set(PARTS):
