@@ -95,14 +95,16 @@ def measure(
 
 def fit_weights(
     cases: Sequence[Measured], starts: Sequence[int] = STARTS, own: str | None = None, recorded: float = RECORDED,
-    knots: tuple[float, ...] = KNOTS,
+    knots: tuple[float, ...] = KNOTS, counts: Mapping[str, float] | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Weights (knots, groups, 8) for `Caution`, of cases `through` its ramp. Every kind counts alike, but real
-    separators' stems `recorded` times and an adapter's `own` kind OWN times; a case that loses counts HARM times as
-    much in the next of ROUNDS rounds, each time that it does."""
-    counts = {kind: sum(case.kind == kind for case in cases) for kind in {case.kind for case in cases}}
-    worth = {kind: recorded if kind.startswith((*REAL, CLEAN)) else OWN if kind == own else 1.0 for kind in counts}
-    scales = np.array([worth[case.kind] / counts[case.kind] / case.error for case in cases])
+    separators' stems `recorded` times and an adapter's `own` kind OWN times, and a kind of `counts` so many times
+    as it else would; a case that loses counts HARM times as much in the next of ROUNDS rounds, each time that it
+    does."""
+    numbers = {kind: sum(case.kind == kind for case in cases) for kind in {case.kind for case in cases}}
+    worth = {kind: recorded if kind.startswith((*REAL, CLEAN)) else OWN if kind == own else 1.0 for kind in numbers}
+    worth = {kind: times * (counts or {}).get(kind, 1.0) for kind, times in worth.items()}
+    scales = np.array([worth[case.kind] / numbers[case.kind] / case.error for case in cases])
     parts = [_normal(case, starts, knots) for case in cases]
     weights = _solve(parts, scales, len(knots))
     for _ in range(ROUNDS):
@@ -237,6 +239,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--ramp", type=float, nargs=2, metavar=("CLOSED", "OPENED"), default=None,
         help="severities that the gate lets nothing and all of the change through at, with the mixture (0.12 0.35)",
     )  # fmt: skip
+    parser.add_argument(
+        "--count", nargs=2, metavar=("KIND", "TIMES"), action="append", default=[],
+        help="this kind of case counts so many times as it else would",
+    )  # fmt: skip
     parser.add_argument("--with-mix-only", action="store_true", help="leave what is without the mixture as it was")
     parser.add_argument("--keep", type=Path, default=None, help="folder for what was measured; read where it is there")
     given = parser.parse_args(arguments)
@@ -249,6 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
         before = Bundle.load(given.bundle).caution
         if given.adapter is not None:
             before = Adapter.load(given.adapter).caution
+        counts = {kind: _times(kind, text) for kind, text in given.count}
         most = {} if own is None or given.most_own is None else {own: given.most_own}
         if given.with_mix_only and before is None:
             raise TrainingError("--with-mix-only: there is no caution yet that could be left as it was")
@@ -264,7 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
                     write_measured(kept, found)
             knots = KNOTS if with_mix else ALIKE
             found = [case.through(ramps[0 if with_mix else 1]) for case in found]
-            rows.append(fit_weights(found, own=own, recorded=recorded, knots=knots))
+            rows.append(fit_weights(found, own=own, recorded=recorded, knots=knots, counts=counts))
             print("with the mixture" if with_mix else "without it", flush=True)
             print("\n".join(render(found, Caution(STARTS, rows[-1], rows[-1][0], knots=knots))), flush=True)
         if given.with_mix_only and before is not None:
@@ -277,6 +284,16 @@ def main(arguments: list[str] | None = None) -> None:
             write_caution(given.bundle, caution)
     except StemProverError as error:
         raise SystemExit(f"Error: {error}") from None
+
+
+def _times(kind: str, text: str) -> float:
+    try:
+        times = float(text)
+    except ValueError:
+        times = 0.0
+    if not 0.0 < times < float("inf"):
+        raise TrainingError(f"--count {kind} {text}: give a number over 0")
+    return times
 
 
 def some_of(

@@ -20,7 +20,7 @@ from stemprover.engine.latent import BandLayout
 from stemprover.engine.model.lora import add_adapter, save_adapter
 from stemprover.engine.repair import Repairer
 from stemprover.engine.train.cases import write_case
-from stemprover.engine.train.fit_caution import ALIKE, KNOTS, STARTS, Measured, fit_weights, main, measure, some_of
+from stemprover.engine.train.fit_caution import ALIKE, KNOTS, OWN, STARTS, Measured, fit_weights, main, measure, some_of
 
 BANDS = BandLayout().bands
 TERMS = len(EVIDENCE)
@@ -212,6 +212,9 @@ def test_what_was_measured_is_kept_and_a_caution_can_be_fitted_anew_for_songs_al
     wider = Bundle.load(bundle).caution
     assert wider is not None
     assert wider.ramps == (Ramp(0.02, 0.2), Ramp())
+    for wrong in ("0", "many", "inf"):
+        with pytest.raises(SystemExit, match=f"--count bleed {wrong}: give a number over 0"):
+            main([*command, "--keep", str(kept), "--count", "bleed", wrong])
     with pytest.raises(SystemExit, match=r"ramp from 0\.4 to 0\.2: give two rising numbers"):
         main([*command, "--keep", str(kept), "--ramp", "0.4", "0.2"])
     (kept / "open-with-mix.npz").write_bytes(b"nothing")
@@ -225,6 +228,8 @@ def test_a_kind_of_its_own_counts_most() -> None:
     cases = [case(kind, np.full((BANDS, 40), share), heard) for kind, share in (("bleed", 0.9), ("other", 0.5))]
     shares = [fit_weights(cases, own=own, knots=ALIKE) @ np.full(TERMS, 1.0) for own in (None, "bleed", "other")]
     assert shares[2].mean() < shares[0].mean() < shares[1].mean()
+    counted = fit_weights(cases, counts={"bleed": OWN}, knots=ALIKE) @ np.full(TERMS, 1.0)
+    assert counted == pytest.approx(shares[1], rel=1e-6)
     real = [case("separated-vocals", np.full((BANDS, 40), 0.1), heard), cases[0]]
     shares = [fit_weights(real, recorded=times, knots=ALIKE) @ np.full(TERMS, 1.0) for times in (1.0, 30.0)]
     assert shares[1].mean() < shares[0].mean(), "real separators count as often as is said"
