@@ -1,8 +1,10 @@
 """An adapter between what a run began with (`on` in its recipe) and what it ended with: factors and caution at `share`
-of the end, and the change as a whole `gain` times as large. What the first has no layer for is left out.
+of the end (the caution at one of its own, if given), and the change as a whole `gain` times as large. The gate's limits
+are the end's. What the first has no layer for is left out.
 
 python tools/blend_adapters.py runs/bleed/bleed.safetensors presets/bleed/adapter.safetensors -o bleed.safetensors
 python tools/blend_adapters.py runs/bleed/bleed.safetensors --gain 1.1 -o bleed.safetensors
+python tools/blend_adapters.py mean.safetensors old.safetensors --share 1 --caution-share 0.67 -o bleed.safetensors
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from stemprover.engine.limits import MAX_WEIGHT
 from stemprover.engine.model.lora import FORMAT
 
 
-def between(end: Adapter, start: Adapter, share: float) -> tuple[dict[str, np.ndarray], Caution | None]:
-    """Tensors and caution. Ranks are the end's; the start's factors lie in the first rows of the end's, as they do when
-    a run goes on from them. Raises ModelError."""
+def between(
+    end: Adapter, start: Adapter, share: float, caution_share: float | None = None
+) -> tuple[dict[str, np.ndarray], Caution | None]:
+    """Tensors and caution, which has `share` too unless told otherwise. Ranks are the end's; the start's factors lie
+    in the first rows of the end's, as they do when a run goes on from them. Raises ModelError."""
     if end.scale != start.scale:
         raise ModelError(
             f"{start.path} has scale {start.scale:g}, {end.path} {end.scale:g}: one did not begin with the other"
@@ -39,10 +43,11 @@ def between(end: Adapter, start: Adapter, share: float) -> tuple[dict[str, np.nd
         tensors |= {f"{layer}.lora_A": a, f"{layer}.lora_B": b}
     if end.caution is None or start.caution is None:
         return tensors, end.caution
-    if any(getattr(end.caution, name) != getattr(start.caution, name) for name in ("knots", "starts", "ramps")):
-        raise ModelError(f"the cautions of {end.path} and {start.path} have not the same knots, groups and ramps")
+    if any(getattr(end.caution, name) != getattr(start.caution, name) for name in ("knots", "starts")):
+        raise ModelError(f"the cautions of {end.path} and {start.path} have not the same knots and groups")
+    part = share if caution_share is None else caution_share
     with_mix, without_mix = (
-        share * getattr(end.caution, name) + (1.0 - share) * getattr(start.caution, name)
+        part * getattr(end.caution, name) + (1.0 - part) * getattr(start.caution, name)
         for name in ("with_mix", "without_mix")
     )
     caution = Caution(end.caution.starts, with_mix, without_mix, end.caution.ramps, end.caution.knots)
@@ -55,18 +60,21 @@ def main() -> None:
     parser.add_argument("end", type=Path)
     parser.add_argument("start", type=Path, nargs="?", default=None, help="the end alone, if not given")
     parser.add_argument("--share", type=float, default=0.5, help="of the end, 0 to 1")
+    parser.add_argument("--caution-share", type=float, default=None, help="of the end's caution, 0 to 1 (--share)")
     parser.add_argument("--gain", type=float, default=1.0, help="of the change, over 0 to 1.5")
     parser.add_argument("-o", "--out", type=Path, required=True)
     given = parser.parse_args()
     if not 0.0 <= given.share <= 1.0:
         parser.error(f"--share {given.share:g}: give 0 to 1")
+    if given.caution_share is not None and not 0.0 <= given.caution_share <= 1.0:
+        parser.error(f"--caution-share {given.caution_share:g}: give 0 to 1")
     if not 0.0 < given.gain <= MAX_WEIGHT:
         parser.error(f"--gain {given.gain:g}: give more than 0 and at most {MAX_WEIGHT:g}")
     if given.out.exists():
         parser.error(f"{given.out} is there already; give another name")
     end = Adapter.load(given.end)
     start = end if given.start is None else Adapter.load(given.start)
-    tensors, caution = between(end, start, given.share)
+    tensors, caution = between(end, start, given.share, given.caution_share)
     rank = max(len(value) for name, value in tensors.items() if name.endswith("lora_A"))
     meta = {"format": FORMAT, "rank": str(rank), "scale": str(given.gain * end.scale), "base": start.base}
     save_file(

@@ -6,14 +6,16 @@ for kind in separated-vocals separated-accompaniment; do
     mkdir -p some/$kind; ls -d cases/test/$kind/* | awk 'NR % 5 == 3' | xargs cp -rt some/$kind
 done
 stemprover validate some -o report/presets/general --preset general --also perceptual
-for preset in musical-noise bleed phasiness dull-highs smeared-transients auto; do
+for preset in musical-noise bleed phasiness dull-highs smeared-transients separated auto; do
     stemprover validate some -o report/presets/$preset --preset $preset --brief
 done
 for preset in musical-noise bleed phasiness dull-highs smeared-transients; do
     mkdir -p own/$preset; cp -r some/$preset own/$preset
     stemprover validate own/$preset -o report/presets/$preset/own --preset $preset --also perceptual
 done
-python tools/preset_matrix.py report/presets
+mkdir -p separated; cp -r cases/test/separated-* separated
+for preset in general auto; do stemprover validate separated -o report/separated/$preset --preset $preset --brief; done
+python tools/preset_matrix.py report/presets report/separated
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from typing import Any
 import numpy as np
 from validation_tables import NO_CHANGE_DB, ROOT, pairs
 
-PRESETS = ("general", "musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients", "auto")
+PRESETS = ("general", "musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients", "separated", "auto")
 KINDS = (
     "musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients", "mixed", "separated-vocals",
     "separated-accompaniment",
@@ -105,9 +107,28 @@ def blends(path: Path) -> list[str]:
     return lines
 
 
+def of_separator(folder: Path) -> list[str]:
+    """Lines of the table of general and auto on all of Spleeter's stems; none where it was not measured."""
+    reports = {preset: folder / preset / "report.json" for preset in ("general", "auto")}
+    if not all(path.exists() for path in reports.values()):
+        return []
+    columns = {"SI-SDR, median (worst)": gain, "log-spectral distance": distance, "true stem": clean}
+    lines = [
+        "\n## Spleeter's stems, twenty of each\n",
+        "| stems | preset | " + " | ".join(columns) + " |",
+        "|---|---|" + "---|" * len(columns),
+    ]
+    for kind in KINDS[-2:]:
+        for preset, path in reports.items():
+            cases = [case for case in json.loads(path.read_text())["cases"] if case["kind"] == kind]
+            lines.append(f"| {kind} | {preset} | " + " | ".join(cell(kind, cases) for cell in columns.values()) + " |")
+    return lines
+
+
 def main() -> None:
     """The command line."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "report/presets")
+    separated = Path(sys.argv[2] if len(sys.argv) > 2 else "report/separated")
     reports = {}
     for preset in PRESETS:
         path = folder / preset / "report.json"
@@ -129,6 +150,7 @@ def main() -> None:
     ]
     for title, cell in TABLES.items():
         lines += table(title, cell, reports)
+    lines += of_separator(separated)
     lines += blends(folder.resolve() / "blends.json")
     pictures = sorted((ROOT / "docs" / "presets").glob("*.png"))
     lines += ["\n## Pictures\n", "    python tools/preset_pictures.py cases/test docs/presets\n"] if pictures else []
