@@ -10,7 +10,6 @@ import numpy as np
 
 from ..engine.detect.analysis import Analyser, Analysis, Finding
 from ..engine.detect.bank import TYPES
-from ..engine.detect.choice import FOR_SEPARATED
 from .audiofile import AudioReader, check_finite, clock, probe, read_start
 from .outfile import atomic_output
 from .page import Lane, listener, make_page, paragraph, table
@@ -65,7 +64,7 @@ def advice(analysis: Analysis) -> str:
     """What to do, in words."""
     found = analysis.found
     if analysis.is_separated:
-        return f"A separator's mask left this of the song. Try: --preset {FOR_SEPARATED}"
+        return "A separator's mask left this of the song. Try: --preset general"
     if not found:
         return "Nothing was found that a repair would be needed for."
     names = {f.kind: weight for f, weight in zip(found, analysis.blend().values(), strict=True)}

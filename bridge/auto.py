@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..engine.detect.analysis import Analysis
-from ..engine.detect.choice import FOR_SEPARATED, ChoiceConfig, LiveChoice
+from ..engine.detect.choice import ChoiceConfig, LiveChoice
 from ..engine.errors import OptionError
 from ..engine.repair import Repairer
 from ..engine.stream import DeltaStream
@@ -20,7 +20,7 @@ from .render import ChunkRepairer, Progress
 
 AUTO = "auto"
 _UNSURE = "nothing was found for sure; chose general, which changes little where nothing is wrong"
-_SEPARATED = f"a separator's mask left this of the song; chose {FOR_SEPARATED}"
+_SEPARATED = "a separator's mask left this of the song; chose general, which has learnt from such stems"
 _NOTHING = Preset(
     name=AUTO,
     title="Nothing to repair",
@@ -32,19 +32,19 @@ _NOTHING = Preset(
 
 
 def preset_for(analysis: Analysis) -> Preset:
-    """As `preset_for_weights`, for what was found in a whole sound."""
-    weights = {FOR_SEPARATED: 1.0} if analysis.is_separated else analysis.blend()
-    return preset_for_weights(weights, analysis.has_mix)
+    """As `preset_for_weights`, for what was found in a whole sound; for what a separator's mask left of the song,
+    general: the adapters have learnt single faults, the base has heard such stems most."""
+    if analysis.is_separated:
+        return replace(load_preset("general"), note=_SEPARATED)
+    return preset_for_weights(analysis.blend(), analysis.has_mix)
 
 
 def preset_for_weights(weights: Mapping[str, float], has_mix: bool) -> Preset:
-    """The blend of these weights by type of artefact, as `LiveChoice` gives them, or the preset for what a separator's
-    mask left. For none: with the song, general, which finds in it what is missing where the detectors are not sure, and
-    changes next to nothing where nothing is wrong; without the song, one that leaves the sound as it is."""
+    """The blend of these weights by type of artefact. For none, which a live stream of a separator's stem has too: with
+    the song, general, which finds in it what is missing where the detectors are not sure, and changes next to nothing
+    where nothing is wrong; without the song, one that leaves the sound as it is."""
     if not weights:
         return replace(load_preset("general"), note=_UNSURE) if has_mix else _NOTHING
-    if FOR_SEPARATED in weights:
-        return replace(load_preset(FOR_SEPARATED), note=_SEPARATED)
     blend = blend_presets(weights)
     chosen = f"chose {blend.name}"
     return replace(blend, note=f"{chosen}; {blend.note}" if blend.note else chosen)

@@ -144,7 +144,7 @@ class Adapter:
 
     @property
     def neutral(self) -> bool:
-        """True where the adapter changes nothing of the network, as one that was never trained."""
+        """True where the adapter changes nothing, as one that was never trained."""
         return all(not b.any() for _, b in self.factors.values())
 
     def delta(self, layer: str) -> np.ndarray:
@@ -164,13 +164,13 @@ def fingerprint(kernels: Mapping[str, np.ndarray]) -> str:
 
 
 def active_adapters(blend: Mapping[Path, float]) -> list[tuple[Adapter, float]]:
-    """The adapters of a blend that change the network, or without any layer how much of its change is let through, with
-    their weights. Raises OptionError for a weight outside 0..1.5 and ModelError for a file that is none."""
+    """The adapters of a blend that change something, with their weights. Raises OptionError for a weight outside
+    0..1.5 and ModelError for a file that is none."""
     for path, weight in blend.items():
         if not 0.0 <= weight <= MAX_WEIGHT:
             raise OptionError(f"weight {weight:g} of {path.parent.name} is out of range; give 0 to {MAX_WEIGHT:g}")
     adapters = [(Adapter.load(path), weight) for path, weight in blend.items() if weight]
-    return [(adapter, weight) for adapter, weight in adapters if not adapter.neutral or not adapter.factors]
+    return [(adapter, weight) for adapter, weight in adapters if not adapter.neutral]
 
 
 def opens_fine(adapter: Adapter) -> bool:
@@ -191,7 +191,7 @@ def merge_adapters(bundle: Bundle, adapters: Sequence[tuple[Adapter, float]]) ->
 
     Adapters as of `active_adapters`. Raises ModelError for one that does not fit.
     """
-    if not any(adapter.factors for adapter, _ in adapters):
+    if not adapters:
         return dict(bundle.graphs)
     import onnx
     from onnx import numpy_helper

@@ -3,7 +3,7 @@ sounded like this."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +113,9 @@ class Caution:
         starts = tuple(int(start) for start in values["starts"])
         knots = tuple(float(knot) for knot in values.get("knots", (0.0,)))
         usual = [[Ramp.closed, Ramp.opened] if values.get("gated", True) else None] * 2
-        with_song, alone = (None if ramp is None else Ramp(*ramp) for ramp in values.get("ramps", usual))
+        with_song, alone = (
+            None if ramp is None else Ramp(*map(float, _two(ramp))) for ramp in values.get("ramps", usual)
+        )
         return cls(starts, with_mix, without_mix, (with_song, alone), knots)
 
 
@@ -168,6 +170,12 @@ def terms(heard: np.ndarray) -> np.ndarray:
     """What was heard (7, ...) to the terms of EVIDENCE (8, ...)."""
     clear = np.clip((heard[LEAK : LEAK + 1] - CLEAR_LEAK) / (1.0 - CLEAR_LEAK), 0.0, 1.0)
     return np.concatenate([np.ones_like(heard[:1]), heard[:MASKED], clear])
+
+
+def _two(limits: Sequence[float]) -> Sequence[float]:
+    if len(limits) != 2:
+        raise OptionError(f"caution: a ramp of {len(limits)} numbers; give two")
+    return limits
 
 
 def _with_all_columns(weights: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Scripts that make what ships: adapters between two others, and an adapter that is a caution alone."""
+"""Scripts that make what ships: adapters between two others."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from stemprover import load_preset
-from stemprover.engine.bundle import Adapter, base_bundle
+from stemprover.engine.bundle import Adapter
+from stemprover.engine.gate import Caution, Ramp
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
-SHIPPED = base_bundle().parent
 
 
 def tool(name: str) -> ModuleType:
@@ -42,13 +41,20 @@ def capture_error(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object
     return text.getvalue().strip().splitlines()[-1]
 
 
-def write_adapter(path: Path, seed: int, rank: int, layers: tuple[str, ...] = ("denoiser.a", "denoiser.b")) -> Path:
+def write_adapter(
+    path: Path,
+    seed: int,
+    rank: int,
+    layers: tuple[str, ...] = ("denoiser.a", "denoiser.b"),
+    caution: Caution | None = None,
+) -> Path:
     rng = np.random.default_rng(seed)
     tensors = {}
     for layer in layers:
         tensors[f"{layer}.lora_A"] = rng.standard_normal((rank, 5)).astype(np.float32)
         tensors[f"{layer}.lora_B"] = rng.standard_normal((3, rank)).astype(np.float32)
-    save_file(tensors, path, metadata={"format": "stemprover-lora-1", "rank": str(rank), "scale": "1.0", "base": "x"})
+    meta = {"format": "stemprover-lora-1", "rank": str(rank), "scale": "1.0", "base": "x"}
+    save_file(tensors, path, metadata=meta | ({} if caution is None else {"caution": json.dumps(caution.to_dict())}))
     return path
 
 
@@ -81,8 +87,7 @@ def test_the_middle_is_the_mean_of_the_factors_and_a_gain_scales_the_change(
 def test_adapters_that_did_not_begin_with_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     end = write_adapter(tmp_path / "end", 1, 2, ("denoiser.a",))
     start = write_adapter(tmp_path / "start", 2, 2)
-    with pytest.raises(Exception, match=r"has no denoiser\.b"):
-        run("blend_adapters", monkeypatch, end, start, "-o", tmp_path / "out")
+    assert "has no denoiser.b" in capture_error(monkeypatch, "blend_adapters", end, start, "-o", tmp_path / "out")
     for arguments, problem in (
         (("--share", 1.2), "--share 1.2"),
         (("--caution-share", -1), "--caution-share -1"),
@@ -92,30 +97,21 @@ def test_adapters_that_did_not_begin_with_each_other(tmp_path: Path, monkeypatch
         assert problem in capture_error(monkeypatch, "blend_adapters", end, end, *arguments, "-o", end)
 
 
-def test_the_shipped_caution_alone_is_what_its_command_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = SHIPPED / "separated"
-    command = (folder / "preset.toml").read_text().splitlines()[0].split()
-    arguments = command[command.index("tools/caution_alone.py") + 1 : command.index("-o")]
-    out = tmp_path / "new" / "adapter.safetensors"
-    run("caution_alone", monkeypatch, *arguments, "-o", out)
-    (shipped,) = load_preset("separated").adapters
-    made, kept = Adapter.load(out), Adapter.load(shipped)
-    assert made.caution is not None
-    assert kept.caution is not None
-    assert json.dumps(made.caution.to_dict()) == json.dumps(kept.caution.to_dict())
-    assert (made.factors, made.base) == (kept.factors, kept.base)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (("--ramp", 0.2, 0.1), "--ramp: ramp from 0.2 to 0.1"),
-        (("--ramp", 0.1, 0.2, "--steep", 0), "--steep 0"),
-        (("--ramp", 0.1, 0.2, "--doubt", "nan"), "--doubt nan"),
-    ],
-)
-def test_a_caution_alone_of_bad_numbers(
-    arguments: tuple[object, ...], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_cautions_are_mixed_at_their_own_share_and_the_limits_are_the_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert problem in capture_error(monkeypatch, "caution_alone", *arguments, "-o", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    rng = np.random.default_rng(3)
+    ramps = ((Ramp(0.03, 0.1), Ramp()), (Ramp(), Ramp()))
+    cautions = [Caution((0, 8), rng.random((2, 8)), rng.random((2, 8)), ramp) for ramp in ramps]
+    end, start = (write_adapter(tmp_path / str(n), n, 2, caution=caution) for n, caution in enumerate(cautions))
+    plain, out = write_adapter(tmp_path / "plain", 5, 2), tmp_path / "out"
+    run("blend_adapters", monkeypatch, end, start, "--share", 1, "--caution-share", 0.67, "-o", out)
+    found = Adapter.load(out).caution
+    assert found is not None
+    for name in ("with_mix", "without_mix"):
+        wanted = 0.67 * getattr(cautions[0], name) + 0.33 * getattr(cautions[1], name)
+        np.testing.assert_allclose(getattr(found, name), wanted, atol=1e-3)
+    assert found.ramps == ramps[0]
+    arguments = (end, plain, "--caution-share", 0.5, "-o", tmp_path / "none")
+    assert "has no caution to take a share of" in capture_error(monkeypatch, "blend_adapters", *arguments)
+    assert not (tmp_path / "none").exists()

@@ -1,6 +1,6 @@
 """An adapter between what a run began with (`on` in its recipe) and what it ended with: factors and caution at `share`
 of the end (the caution at one of its own, if given), and the change as a whole `gain` times as large. The gate's limits
-are the end's. What the first has no layer for is left out.
+are the end's. A layer that the start lacks is left out; one that the end lacks is an error.
 
 python tools/blend_adapters.py runs/bleed/bleed.safetensors presets/bleed/adapter.safetensors -o bleed.safetensors
 python tools/blend_adapters.py runs/bleed/bleed.safetensors --gain 1.1 -o bleed.safetensors
@@ -42,6 +42,9 @@ def between(
         b[:, :rank] += (1.0 - share) * start_b
         tensors |= {f"{layer}.lora_A": a, f"{layer}.lora_B": b}
     if end.caution is None or start.caution is None:
+        if caution_share is not None:
+            missing = end.path if end.caution is None else start.path
+            raise ModelError(f"{missing} has no caution to take a share of; fit one first")
         return tensors, end.caution
     if any(getattr(end.caution, name) != getattr(start.caution, name) for name in ("knots", "starts")):
         raise ModelError(f"the cautions of {end.path} and {start.path} have not the same knots and groups")
@@ -74,7 +77,10 @@ def main() -> None:
         parser.error(f"{given.out} is there already; give another name")
     end = Adapter.load(given.end)
     start = end if given.start is None else Adapter.load(given.start)
-    tensors, caution = between(end, start, given.share, given.caution_share)
+    try:
+        tensors, caution = between(end, start, given.share, given.caution_share)
+    except ModelError as error:
+        parser.error(str(error))
     rank = max(len(value) for name, value in tensors.items() if name.endswith("lora_A"))
     meta = {"format": FORMAT, "rank": str(rank), "scale": str(given.gain * end.scale), "base": start.base}
     save_file(

@@ -9,6 +9,7 @@ STEMS is a folder of songs in stems (docs/training.md); what is in WORK already 
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from stemprover.engine.train.dataset import CropConfig
 from stemprover.engine.train.layouts import Song, find_songs
 from stemprover.engine.train.loop import train
 from stemprover.engine.train.options import LossWeights, TrainOptions
-from stemprover.engine.train.pool import FULL_SCALE, ITEM_SAMPLES, TRACKS, write_shard
+from stemprover.engine.train.pool import ITEM_SAMPLES, TRACKS, quantise, write_shard
 
 QUIETEST = 0.01  # root mean square of an item that counts
 
@@ -31,8 +32,10 @@ QUIETEST = 0.01  # root mean square of an item that counts
 def excerpts(song: Song, stem: str) -> Iterator[np.ndarray]:
     """The stem and the rest of its song (2, 2, ITEM_SAMPLES), one excerpt after the other, where the stem sounds."""
     sounds = {name: read_stereo(path) for name, path in song.stems}
-    whole = sum(sounds.values())
-    pair = 0.5 * np.stack([sounds[stem], whole - sounds[stem]])
+    length = min(sound.shape[-1] for sound in sounds.values())
+    whole = np.sum([sound[..., :length] for sound in sounds.values()], axis=0)
+    pair = np.stack([sounds[stem][..., :length], whole - sounds[stem][..., :length]])
+    pair = pair * min(0.5, 1.0 / max(float(np.abs(pair).max()), 1e-9))
     for start in range(0, pair.shape[-1] - ITEM_SAMPLES + 1, ITEM_SAMPLES):
         item = pair[..., start : start + ITEM_SAMPLES]
         if np.sqrt(np.mean(item[0] ** 2)) > QUIETEST:
@@ -44,7 +47,7 @@ def build_pool(folder: Path, songs: Sequence[Song], stems: Sequence[str]) -> Non
     number = 0
     for song in songs:
         for stem in (name for name, _ in song.stems if name in stems):
-            items = [np.round(item * FULL_SCALE).astype(np.int16) for item in excerpts(song, stem)]
+            items = [quantise(item) for item in excerpts(song, stem)]
             if items:
                 write_shard(
                     folder / "train", number, [np.concatenate([item] * (len(TRACKS) // 2)) for item in items],
@@ -83,13 +86,16 @@ def main() -> None:
     songs = [song for song in having if song not in held_out]
     if not held_out or not songs:
         parser.error(f"{given.stems}: no song {given.held_out!r} with {given.instrument}, or no other one with them")
+    work = given.work / f"{given.instrument}-without-{given.held_out}-{given.minutes:g}"
     repairers = {"the base": Repairer(gated=False)}
     every = tuple({name for song in songs for name, _ in song.stems})
     for name, stems in ((given.instrument, (given.instrument,)), ("all", every)):
-        pool = given.work / name
+        pool = work / name
         if not (pool / "train").exists():
-            build_pool(pool, songs, stems)
-        adapter = trained(given.work, name, given.minutes)
+            shutil.rmtree(work / "unfinished", ignore_errors=True)
+            build_pool(work / "unfinished", songs, stems)
+            (work / "unfinished").rename(pool)
+        adapter = trained(work, name, given.minutes)
         repairers[f"an adapter for {name}"] = Repairer(blend={adapter: 1.0}, gated=False)
     rng, rows = np.random.default_rng(1), {name: list[tuple[float, float]]() for name in repairers}
     items = list(excerpts(held_out[0], given.instrument))

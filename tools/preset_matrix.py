@@ -6,7 +6,7 @@ for kind in separated-vocals separated-accompaniment; do
     mkdir -p some/$kind; ls -d cases/test/$kind/* | awk 'NR % 5 == 3' | xargs cp -rt some/$kind
 done
 stemprover validate some -o report/presets/general --preset general --also perceptual
-for preset in musical-noise bleed phasiness dull-highs smeared-transients separated auto; do
+for preset in musical-noise bleed phasiness dull-highs smeared-transients auto; do
     stemprover validate some -o report/presets/$preset --preset $preset --brief
 done
 for preset in musical-noise bleed phasiness dull-highs smeared-transients; do
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from validation_tables import NO_CHANGE_DB, ROOT, pairs
 
-PRESETS = ("general", "musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients", "separated", "auto")
+PRESETS = ("general", "musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients", "auto")
 KINDS = (
     "musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients", "mixed", "separated-vocals",
     "separated-accompaniment",
@@ -107,11 +107,18 @@ def blends(path: Path) -> list[str]:
     return lines
 
 
+def report_of(folder: Path, preset: str) -> list[dict[str, Any]]:
+    """The cases of a preset's report; ends the program where there is none."""
+    path = folder / preset / "report.json"
+    if not path.exists():
+        raise SystemExit(f"there is no {path}; make the reports first:\n{__doc__}")
+    cases: list[dict[str, Any]] = json.loads(path.read_text())["cases"]
+    return cases
+
+
 def of_separator(folder: Path) -> list[str]:
-    """Lines of the table of general and auto on all of Spleeter's stems; none where it was not measured."""
-    reports = {preset: folder / preset / "report.json" for preset in ("general", "auto")}
-    if not all(path.exists() for path in reports.values()):
-        return []
+    """Lines of the table of general and auto on all of Spleeter's stems."""
+    reports = {preset: report_of(folder, preset) for preset in ("general", "auto")}
     columns = {"SI-SDR, median (worst)": gain, "log-spectral distance": distance, "true stem": clean}
     lines = [
         "\n## Spleeter's stems, twenty of each\n",
@@ -119,8 +126,8 @@ def of_separator(folder: Path) -> list[str]:
         "|---|---|" + "---|" * len(columns),
     ]
     for kind in KINDS[-2:]:
-        for preset, path in reports.items():
-            cases = [case for case in json.loads(path.read_text())["cases"] if case["kind"] == kind]
+        for preset, every in reports.items():
+            cases = [case for case in every if case["kind"] == kind]
             lines.append(f"| {kind} | {preset} | " + " | ".join(cell(kind, cases) for cell in columns.values()) + " |")
     return lines
 
@@ -131,10 +138,7 @@ def main() -> None:
     separated = Path(sys.argv[2] if len(sys.argv) > 2 else "report/separated")
     reports = {}
     for preset in PRESETS:
-        path = folder / preset / "report.json"
-        if not path.exists():
-            raise SystemExit(f"there is no {path}; make the reports first:\n{__doc__}")
-        reports[preset] = json.loads(path.read_text())["cases"]
+        reports[preset] = report_of(folder, preset)
         own = folder / preset / "own" / "report.json"  # with the perceptual score
         if own.exists():
             known = {case["name"]: case for case in json.loads(own.read_text())["cases"]}
@@ -144,7 +148,8 @@ def main() -> None:
         "",
         "Held-out songs, the song given, one step, gate and caution on; simulated faults, and the last two columns the "
         "real Spleeter's. The adapters have seen none of these songs and voices. Six cases of each fault and four of "
-        "each separated stem; the perceptual score is measured for general, and for the others on their own fault.",
+        "each separated stem; the perceptual score is measured for general, and for each preset of "
+        "one fault on that fault.",
         "",
         *(__doc__ or "").split("\n\n", 1)[1].rstrip().split("\n"),
     ]

@@ -14,10 +14,6 @@ from .analysis import FRAMES_A_COLUMN, Heard, Listener, weight_of
 from .bank import NEEDS_SONG, TYPES, Detectors
 from .score import raised
 
-#: The preset for what a separator's mask left of the song: the adapters have learnt single faults, and of such a stem
-#: the detectors find several, none of them right for the whole.
-FOR_SEPARATED = "separated"
-
 
 @dataclass(frozen=True)
 class ChoiceConfig:
@@ -41,9 +37,8 @@ class ChoiceConfig:
 
 @dataclass
 class LiveChoice:
-    """`process(block, mix)` listens and returns the weights by preset that the stream now asks for: those of the types
-    found; FOR_SEPARATED alone for what a separator's mask left of the song, as `Analysis.is_separated`; an empty
-    mapping where nothing is wrong."""
+    """`process(block, mix)` listens and returns the weights by type that the stream now asks for; an empty mapping
+    where nothing is wrong, or where the whole stem is a separator's (`is_separated`)."""
 
     sample_rate: float
     channels: int
@@ -56,6 +51,7 @@ class LiveChoice:
         self._frame_s = self.detectors.stft.hop / MODEL_RATE
         self._scores = np.zeros(len(TYPES))
         self._separation = 0.0
+        self._separated = False
         self._heard_s = 0.0
         self._stands_s = self.config.hold_s  # the first choice need not wait for another
         self._weights: dict[str, float] = {}
@@ -74,6 +70,11 @@ class LiveChoice:
     def scores(self) -> np.ndarray:
         """Scores of the last seconds of sound (5,)."""
         return self._scores / self._known
+
+    @property
+    def is_separated(self) -> bool:
+        """Whether the present choice is for what a separator's mask left of the song, as `Analysis.is_separated`."""
+        return self._separated
 
     @property
     def _known(self) -> float:
@@ -105,14 +106,15 @@ class LiveChoice:
         self._stands_s += seconds
         if self._heard_s < self.config.first_s or self._stands_s < self.config.hold_s:
             return
-        limit = SEPARATED * (self.config.release if FOR_SEPARATED in self._weights else 1.0)
-        wanted = {FOR_SEPARATED: 1.0} if self._separation / self._known > limit else self._wanted()
-        if self._differs(wanted):
-            self._weights, self._stands_s = wanted, 0.0
+        limit = SEPARATED * (self.config.release if self._separated else 1.0)
+        separated = self._separation / self._known > limit
+        wanted = {} if separated else self._wanted()
+        if separated != self._separated or self._differs(wanted):
+            self._separated, self._weights, self._stands_s = separated, wanted, 0.0
 
     def _wanted(self) -> dict[str, float]:
         scores, typical = self.scores, self.detectors.typical(self.has_mix)
-        held = self.config.release if self._weights and FOR_SEPARATED not in self._weights else 1.0
+        held = self.config.release if self._weights else 1.0
         limits = self.detectors.limits(scores / held, self.has_mix)
         wanted = {}
         for kind, score, threshold, usual in zip(TYPES, scores, limits, typical, strict=True):

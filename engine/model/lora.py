@@ -126,6 +126,4 @@ def _read(path: Path) -> tuple[dict[str, Tensor], int, float]:
         rank, scale = int(meta["rank"]), float(meta["scale"])
     except (KeyError, ValueError) as error:
         raise ModelError(f"adapter {path}: its metadata is damaged ({error}); make it again") from error
-    if not tensors:
-        raise ModelError(f"adapter {path} has no layers: it only says how much of the base's change is let through")
     return tensors, rank, scale

@@ -237,7 +237,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--recipe", type=Path, default=None, help="that adapter's recipe.toml, in place of --own")
     parser.add_argument(
         "--ramp", type=float, nargs=2, metavar=("CLOSED", "OPENED"), default=None,
-        help="severities that the gate lets nothing and all of the change through at, with the mixture (0.12 0.35)",
+        help="severities that the gate lets nothing and all of the change through at, with the mixture (the recipe's)",
     )  # fmt: skip
     parser.add_argument(
         "--count", nargs=2, metavar=("KIND", "TIMES"), action="append", default=[],

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..bundle import base_bundle
-from ..errors import TrainingError
+from ..errors import OptionError, TrainingError
 from ..gate import Ramp
 from ..model.base import with_base
 from ..model.config import ModelConfig
@@ -87,7 +87,11 @@ class TrainOptions:
             raise TrainingError(f"on={self.on}: name the adapter that goes on from it")
         if self.adapter is not None and self.start_from is None:
             object.__setattr__(self, "start_from", base_bundle())  # an adapter needs the base that it adapts
-        if not 0.0 <= self.ramp[0] < self.ramp[1] <= 1.0:
+        try:
+            Ramp(*self.ramp)
+        except (TypeError, OptionError):
+            raise TrainingError(f"ramp={list(self.ramp)}: give two rising numbers in 0 to 1") from None
+        if len(self.ramp) != 2:
             raise TrainingError(f"ramp={list(self.ramp)}: give two rising numbers in 0 to 1")
         if not -40.0 <= self.floor_db <= 0.0:
             raise TrainingError(f"floor_db={self.floor_db:g}: give -40 to 0 dB")

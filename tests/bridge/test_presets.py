@@ -18,7 +18,7 @@ from stemprover.bridge.presets import (
 )  # fmt: skip
 from stemprover.engine.errors import OptionError, PresetError
 
-SHIPPED = ["bleed", "dull-highs", "general", "musical-noise", "phasiness", "separated", "smeared-transients"]
+SHIPPED = ["bleed", "dull-highs", "general", "musical-noise", "phasiness", "smeared-transients"]
 GOOD = 'name = "mine"\ntitle = "Mine"\ndescription = "My own."\nfor = "vocals"\n'
 
 

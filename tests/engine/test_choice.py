@@ -11,7 +11,7 @@ import soundfile
 from scipy.signal import butter, sosfiltfilt
 from stemprover.engine.detect.analysis import Analyser
 from stemprover.engine.detect.bank import TYPES
-from stemprover.engine.detect.choice import FOR_SEPARATED, ChoiceConfig, LiveChoice
+from stemprover.engine.detect.choice import ChoiceConfig, LiveChoice
 
 DEMO = Path(__file__).parents[2] / "presets" / "demo"
 RATE = 44100
@@ -56,19 +56,19 @@ def test_it_finds_what_the_analysis_of_the_file_finds(sounds: dict[str, np.ndarr
     assert changes <= 3, "slowly"
 
 
-def test_a_separators_stem_asks_for_its_own_preset_until_something_else_comes(
+def test_a_separators_stem_asks_for_no_adapters_until_something_else_comes(
     sounds: dict[str, np.ndarray], dull: np.ndarray
 ) -> None:
     config = ChoiceConfig(memory_s=2.0, first_s=1.0, hold_s=1.0)
     choice = LiveChoice(RATE, 2, has_mix=True, config=config)
-    found = listen(choice, sounds["separated"][:, : 6 * RATE], sounds["song"][:, : 6 * RATE], 4096)
-    assert found[-1] == {FOR_SEPARATED: 1.0}
+    assert listen(choice, sounds["separated"][:, : 6 * RATE], sounds["song"][:, : 6 * RATE], 4096)[-1] == {}
+    assert choice.is_separated
     listen(choice, dull, sounds["song"], 4096)
+    assert not choice.is_separated
     assert "dull-highs" in choice.weights
-    assert FOR_SEPARATED not in choice.weights
     without = LiveChoice(RATE, 2, config=config)
     listen(without, sounds["separated"], None, 4096)
-    assert FOR_SEPARATED not in without.weights, "nobody knows without the song"
+    assert not without.is_separated, "nobody knows without the song"
 
 
 def test_a_clean_stem_asks_for_nothing(sounds: dict[str, np.ndarray]) -> None:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from models import lively_net, sound, untrained_net
-from stemprover.engine.bundle import GRAPHS, Adapter, Bundle, active_adapters, base_bundle, merge_adapters
+from stemprover.engine.bundle import GRAPHS, Adapter, Bundle, active_adapters, merge_adapters
 from stemprover.engine.detect.bank import Detectors
 from stemprover.engine.errors import ExportError, ModelError, OptionError, OutputExistsError
 from stemprover.engine.model.lora import add_adapter, load_adapter, save_adapter
@@ -250,8 +250,6 @@ def test_wrong_adapters_are_told(lively_bundle: Path, adapters: list[Path], tmp_
         if "lora_B" in name:
             parameter.data.fill_(0.1)
     save_adapter(model, tmp_path / "other.safetensors")
-    with pytest.raises(ModelError, match="has no layers: it only says how much"):
-        load_adapter(lively_net(), base_bundle().parent / "separated" / "adapter.safetensors")
     with pytest.raises(ModelError, match="trained on another base"):
         merge_adapters(bundle, active_adapters({tmp_path / "other.safetensors": 1.0}))
     with pytest.raises(ModelError, match="does not fit"):
