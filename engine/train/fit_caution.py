@@ -237,7 +237,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--recipe", type=Path, default=None, help="that adapter's recipe.toml, in place of --own")
     parser.add_argument(
         "--ramp", type=float, nargs=2, metavar=("CLOSED", "OPENED"), default=None,
-        help="severities that the gate lets nothing and all of the change through at, with the mixture (the recipe's)",
+        help="severities that the gate lets nothing and all of the change through at, with the mixture (the recipe's, "
+        "or those of the caution before)",
     )  # fmt: skip
     parser.add_argument(
         "--count", nargs=2, metavar=("KIND", "TIMES"), action="append", default=[],
@@ -246,15 +247,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--with-mix-only", action="store_true", help="leave what is without the mixture as it was")
     parser.add_argument("--keep", type=Path, default=None, help="folder for what was measured; read where it is there")
     given = parser.parse_args(arguments)
-    own, recorded, limits = given.own, RECORDED, TrainOptions.ramp
+    own, recorded = given.own, RECORDED
+    limits: tuple[float, ...] | None = given.ramp
     try:
         if given.recipe is not None:
             recipe = load_options(given.recipe)
-            own, recorded, limits = recipe.adapter, recipe.recorded, recipe.ramp
-        ramps: tuple[Ramp, Ramp | None] = (Ramp(*(given.ramp or limits)), Ramp())
+            own, recorded, limits = recipe.adapter, recipe.recorded, given.ramp or recipe.ramp
         before = Bundle.load(given.bundle).caution
         if given.adapter is not None:
             before = Adapter.load(given.adapter).caution
+        known = None if before is None else before.ramps[0]
+        ramps: tuple[Ramp, Ramp | None] = (Ramp(*limits) if limits else known or Ramp(), Ramp())
         counts = {kind: _times(kind, text) for kind, text in given.count}
         most = {} if own is None or given.most_own is None else {own: given.most_own}
         if given.with_mix_only and before is None:

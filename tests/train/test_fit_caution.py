@@ -212,6 +212,10 @@ def test_what_was_measured_is_kept_and_a_caution_can_be_fitted_anew_for_songs_al
     wider = Bundle.load(bundle).caution
     assert wider is not None
     assert wider.ramps == (Ramp(0.02, 0.2), Ramp())
+    main([*command, "--keep", str(kept)])
+    refitted = Bundle.load(bundle).caution
+    assert refitted is not None
+    assert refitted.ramps == wider.ramps, "as they were, unless told otherwise"
     for wrong in ("0", "many", "inf"):
         with pytest.raises(SystemExit, match=f"--count bleed {wrong}: give a number over 0"):
             main([*command, "--keep", str(kept), "--count", "bleed", wrong])
