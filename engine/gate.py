@@ -36,6 +36,15 @@ class Ramp:
         if not 0.0 <= self.closed < self.opened <= 1.0:
             raise OptionError(f"ramp from {self.closed:g} to {self.opened:g}: give two rising numbers in 0 to 1")
 
+    @classmethod
+    def of(cls, limits: Sequence[float]) -> Ramp:
+        """From a list, as files and recipes have it. Raises OptionError for what is not two such numbers."""
+        try:
+            closed, opened = map(float, limits)
+        except (TypeError, ValueError):
+            raise OptionError(f"ramp {limits!r}: give two rising numbers in 0 to 1") from None
+        return cls(closed, opened)
+
     def __call__(self, heard: np.ndarray) -> np.ndarray:
         """What was heard (B, 7, K, N) to parts (B, K, N)."""
         worst = heard[:, : len(TYPES)].max(axis=1)
@@ -113,9 +122,7 @@ class Caution:
         starts = tuple(int(start) for start in values["starts"])
         knots = tuple(float(knot) for knot in values.get("knots", (0.0,)))
         usual = [[Ramp.closed, Ramp.opened] if values.get("gated", True) else None] * 2
-        with_song, alone = (
-            None if ramp is None else Ramp(*map(float, _two(ramp))) for ramp in values.get("ramps", usual)
-        )
+        with_song, alone = (None if ramp is None else Ramp.of(ramp) for ramp in values.get("ramps", usual))
         return cls(starts, with_mix, without_mix, (with_song, alone), knots)
 
 
@@ -170,12 +177,6 @@ def terms(heard: np.ndarray) -> np.ndarray:
     """What was heard (7, ...) to the terms of EVIDENCE (8, ...)."""
     clear = np.clip((heard[LEAK : LEAK + 1] - CLEAR_LEAK) / (1.0 - CLEAR_LEAK), 0.0, 1.0)
     return np.concatenate([np.ones_like(heard[:1]), heard[:MASKED], clear])
-
-
-def _two(limits: Sequence[float]) -> Sequence[float]:
-    if len(limits) != 2:
-        raise OptionError(f"caution: a ramp of {len(limits)} numbers; give two")
-    return limits
 
 
 def _with_all_columns(weights: np.ndarray) -> np.ndarray:

@@ -121,14 +121,15 @@ def of_separator(folder: Path) -> list[str]:
     reports = {preset: report_of(folder, preset) for preset in ("general", "auto")}
     columns = {"SI-SDR, median (worst)": gain, "log-spectral distance": distance, "true stem": clean}
     lines = [
-        "\n## Spleeter's stems, twenty of each\n",
-        "| stems | preset | " + " | ".join(columns) + " |",
-        "|---|---|" + "---|" * len(columns),
+        "\n## Spleeter's stems, all that are held out\n",
+        "| stems | number | preset | " + " | ".join(columns) + " |",
+        "|---|---|---|" + "---|" * len(columns),
     ]
     for kind in KINDS[-2:]:
         for preset, every in reports.items():
             cases = [case for case in every if case["kind"] == kind]
-            lines.append(f"| {kind} | {preset} | " + " | ".join(cell(kind, cases) for cell in columns.values()) + " |")
+            row = [kind, str(len(cases)), preset, *(cell(kind, cases) for cell in columns.values())]
+            lines.append("| " + " | ".join(row) + " |")
     return lines
 
 
@@ -139,9 +140,8 @@ def main() -> None:
     reports = {}
     for preset in PRESETS:
         reports[preset] = report_of(folder, preset)
-        own = folder / preset / "own" / "report.json"  # with the perceptual score
-        if own.exists():
-            known = {case["name"]: case for case in json.loads(own.read_text())["cases"]}
+        if preset in KINDS:  # its own fault with the perceptual score
+            known = {case["name"]: case for case in report_of(folder / preset, "own")}
             reports[preset] = [known.get(case["name"], case) for case in reports[preset]]
     lines = [
         "# Presets by artefact",
@@ -151,7 +151,7 @@ def main() -> None:
         "each separated stem; the perceptual score is measured for general, and for each preset of "
         "one fault on that fault.",
         "",
-        *(__doc__ or "").split("\n\n", 1)[1].rstrip().split("\n"),
+        *("    " + line for line in (__doc__ or "").split("\n\n", 1)[1].rstrip().split("\n")),
     ]
     for title, cell in TABLES.items():
         lines += table(title, cell, reports)

@@ -247,17 +247,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--with-mix-only", action="store_true", help="leave what is without the mixture as it was")
     parser.add_argument("--keep", type=Path, default=None, help="folder for what was measured; read where it is there")
     given = parser.parse_args(arguments)
-    own, recorded = given.own, RECORDED
-    limits: tuple[float, ...] | None = given.ramp
+    own, recorded, limits = given.own, RECORDED, given.ramp
     try:
         if given.recipe is not None:
             recipe = load_options(given.recipe)
-            own, recorded, limits = recipe.adapter, recipe.recorded, given.ramp or recipe.ramp
+            own, recorded, limits = recipe.adapter, recipe.recorded, limits or recipe.ramp
         before = Bundle.load(given.bundle).caution
         if given.adapter is not None:
             before = Adapter.load(given.adapter).caution
         known = None if before is None else before.ramps[0]
-        ramps: tuple[Ramp, Ramp | None] = (Ramp(*limits) if limits else known or Ramp(), Ramp())
+        ramps: tuple[Ramp, Ramp | None] = (Ramp.of(limits) if limits else known or Ramp(), Ramp())
         counts = {kind: _times(kind, text) for kind, text in given.count}
         most = {} if own is None or given.most_own is None else {own: given.most_own}
         if given.with_mix_only and before is None:

@@ -88,11 +88,9 @@ class TrainOptions:
         if self.adapter is not None and self.start_from is None:
             object.__setattr__(self, "start_from", base_bundle())  # an adapter needs the base that it adapts
         try:
-            Ramp(*self.ramp)
-        except (TypeError, OptionError):
+            Ramp.of(self.ramp)
+        except OptionError:
             raise TrainingError(f"ramp={list(self.ramp)}: give two rising numbers in 0 to 1") from None
-        if len(self.ramp) != 2:
-            raise TrainingError(f"ramp={list(self.ramp)}: give two rising numbers in 0 to 1")
         if not -40.0 <= self.floor_db <= 0.0:
             raise TrainingError(f"floor_db={self.floor_db:g}: give -40 to 0 dB")
         if not self.parts or set(self.parts) - set(PARTS):

@@ -110,7 +110,7 @@ def test_a_client_that_reads_nothing_is_let_go(bridge: Bridge, monkeypatch: pyte
         session = deaf.hello().arguments[1]
         data, sent, closed, stuck = framed(encode("/ping", "id", 1, 0.0)) * 20000, 0, False, 0
         deaf.socket.settimeout(0.2)
-        ended = time.monotonic() + 60.0  # to fill all buffers of a busy machine
+        ended = time.monotonic() + 15.0
         while time.monotonic() < ended and not closed:
             with contextlib.suppress(TimeoutError):
                 try:
