@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..engine.detect.analysis import Analysis
-from ..engine.detect.choice import ChoiceConfig, LiveChoice
+from ..engine.detect.choice import Choice, ChoiceConfig, LiveChoice
 from ..engine.errors import OptionError
 from ..engine.repair import Repairer
 from ..engine.stream import DeltaStream
@@ -21,6 +21,8 @@ from .render import ChunkRepairer, Progress
 AUTO = "auto"
 _UNSURE = "nothing was found for sure; chose general, which changes little where nothing is wrong"
 _SEPARATED = "a separator's mask left this of the song; chose general, which has learnt from such stems"
+#: Of the repair of a separator's stem, what is had from the rest of the song.
+COMPLEMENT = 0.3
 _NOTHING = Preset(
     name=AUTO,
     title="Nothing to repair",
@@ -32,20 +34,20 @@ _NOTHING = Preset(
 
 
 def preset_for(analysis: Analysis) -> Preset:
-    """As `preset_for_weights`, for what was found in a whole sound; for what a separator's mask left of the song,
-    general: the adapters have learnt single faults, the base has heard such stems most."""
-    if analysis.is_separated:
-        return replace(load_preset("general"), note=_SEPARATED)
-    return preset_for_weights(analysis.blend(), analysis.has_mix)
+    """As `preset_for_choice`, for what was found in a whole sound."""
+    return preset_for_choice(Choice(analysis.blend(), analysis.is_separated), analysis.has_mix)
 
 
-def preset_for_weights(weights: Mapping[str, float], has_mix: bool) -> Preset:
-    """The blend of these weights by type of artefact. For none, which a live stream of a separator's stem has too: with
-    the song, general, which finds in it what is missing where the detectors are not sure, and changes next to nothing
-    where nothing is wrong; without the song, one that leaves the sound as it is."""
-    if not weights:
+def preset_for_choice(choice: Choice, has_mix: bool) -> Preset:
+    """The blend of these weights by type of artefact. For none: with the song, general, which finds what is missing in
+    it where the detectors are not sure, and changes next to nothing where nothing is wrong; without the song, one that
+    leaves the sound as it is. For what a separator's mask left of the song, general, with COMPLEMENT of the repair
+    from the rest: the adapters have learnt single faults, the base has heard such stems most."""
+    if choice.is_separated:
+        return replace(load_preset("general"), complement=COMPLEMENT, note=_SEPARATED)
+    if not choice.weights:
         return replace(load_preset("general"), note=_UNSURE) if has_mix else _NOTHING
-    blend = blend_presets(weights)
+    blend = blend_presets(choice.weights)
     chosen = f"chose {blend.name}"
     return replace(blend, note=f"{chosen}; {blend.note}" if blend.note else chosen)
 
@@ -56,16 +58,17 @@ class AutoChoice:
     repairer."""
 
     make_repairer: Callable[[Preset], ChunkRepairer]
-    _made: dict[str, ChunkRepairer] = field(default_factory=dict)
+    _made: dict[tuple[str, float], ChunkRepairer] = field(default_factory=dict)
 
     def __call__(
         self, source: Path, mix: Path | None, progress: Progress | None = None
     ) -> tuple[ChunkRepairer, Preset]:
         """Raises what `analyse_file` raises."""
         preset = preset_for(analyse_file(source, mix, progress=progress))
-        if preset.name not in self._made:
-            self._made = {preset.name: self.make_repairer(preset)}  # one at a time: a model takes memory
-        return self._made[preset.name], preset
+        key = preset.name, preset.complement
+        if key not in self._made:
+            self._made = {key: self.make_repairer(preset)}  # one at a time: a model takes memory
+        return self._made[key], preset
 
 
 class AutoStream:
@@ -95,7 +98,7 @@ class AutoStream:
         self._stream = first.stream(sample_rate, channels, has_mix=has_mix, chunk_frames=chunk_frames)
         self._choice = LiveChoice(sample_rate, channels, has_mix, config or ChoiceConfig())
         self._make, self._wait = make_repairer, wait
-        self._asked: Mapping[str, float] | None = None
+        self._asked: Choice | None = None
         self._has_mix = has_mix
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="stemprover-preset")
         self._closed = False
@@ -111,10 +114,10 @@ class AutoStream:
         if self._closed:
             raise OptionError("this stream was closed; open a new one")
         out = self._stream.process(block, mix)
-        weights = self._choice.process(block, mix)
-        if self._choice.made and weights != self._asked and self._coming is None:
-            self._asked = weights
-            self._coming = self._worker.submit(self._prepare, preset_for_weights(weights, self._has_mix))
+        wanted = self._choice.process(block, mix)
+        if self._choice.made and wanted != self._asked and self._coming is None:
+            self._asked = wanted
+            self._coming = self._worker.submit(self._prepare, preset_for_choice(wanted, self._has_mix))
         if self._coming is not None and (self._wait or self._coming.done()):
             found, self._coming = self._coming, None
             try:

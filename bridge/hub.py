@@ -251,7 +251,8 @@ class Hub:
         await asyncio.get_running_loop().run_in_executor(None, self.workers.close)
 
     def _make(self, preset: Preset, quality: str) -> Repairer:
-        return self.config.make_repairer(preset, quality=quality, device=self.config.device, jobs=1)
+        # A live stream has no time to hear the rest of the song as well.
+        return self.config.make_repairer(preset, quality=quality, device=self.config.device, jobs=1, complement=0.0)
 
 
 def stream_status(stream: Stream) -> dict[str, Any]:

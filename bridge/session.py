@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..engine.channels import pair_count
-from ..engine.detect.choice import LiveChoice
+from ..engine.detect.choice import Choice, LiveChoice
 from ..engine.errors import StemProverError
 from ..engine.live import ChangeStream
 from ..engine.stream import DeltaStream
-from .auto import AUTO, preset_for_weights
+from .auto import AUTO, preset_for_choice
 from .contract import Answer, Counters, Format, Latency
 from .models import Models, load_of
 from .output import Output
@@ -463,12 +463,12 @@ class Stream:
         """The model raised something: its sound stays as it is until a reset."""
         self.trouble = f"the model failed ({type(error).__name__}); reset the stream, or see the bridge's log"
 
-    def _choose(self, weights: dict[str, float]) -> None:
+    def _choose(self, choice: Choice) -> None:
         """What a live choice asks for."""
-        self._choosing = self._loop.create_task(self._go_over(weights))
+        self._choosing = self._loop.create_task(self._go_over(choice))
 
-    async def _go_over(self, weights: dict[str, float]) -> None:
-        preset = await self._read(preset_for_weights, weights, self.format.mix_channels > 0)
+    async def _go_over(self, choice: Choice) -> None:
+        preset = await self._read(preset_for_choice, choice, self.format.mix_channels > 0)
         if self.selected != AUTO or self.closed:
             return
 

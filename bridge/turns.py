@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..engine.detect.choice import LiveChoice
+from ..engine.detect.choice import Choice, LiveChoice
 from ..engine.errors import StemProverError
 from ..engine.fifo import Fifo
 from ..engine.live import ChangeStream
@@ -72,7 +72,7 @@ class Turns:
     """`turn` is the worker's; all other methods are for the event loop's thread.
 
     call: has a function called on the loop's thread. ready: called there after a turn, if `eager` was set before the
-    turn came to its end; what was made is in `take`. choose: called there with the weights that a live choice asks for.
+    turn came to its end; what was made is in `take`. choose: called there with what a live choice asks for.
     failed: called there with what the model raised.
     """
 
@@ -82,7 +82,7 @@ class Turns:
         changes: ChangeStream,
         call: Callable[..., None],
         ready: Callable[[], None],
-        choose: Callable[[dict[str, float]], None],
+        choose: Callable[[Choice], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self.format = form
@@ -268,8 +268,8 @@ class Turns:
         return change
 
     def _listen(self, choice: LiveChoice, stem: np.ndarray, song: np.ndarray | None) -> None:
-        before = dict(choice.weights)
-        after = dict(choice.process(stem, song))
+        before = choice.present
+        after = choice.process(stem, song)
         if choice.made and (after != before or not self._choice_told):
             self._choice_told = True
             self._call(self._choose, after)

@@ -132,8 +132,9 @@ class Gate:
     type there within the look-ahead, and of that a part by what the adapters of a blend say and the base: `cautions`,
     each with its adapter's weight, and `base`.
 
-    Each adapter knows its own fault best, so the least cautious is followed, in proportion to its weight (1 and over:
-    all the way); what the largest weight leaves of 1 is the base's to say. Without any caution `ramp` alone counts.
+    Each adapter knows its own fault best, and of two faults either is a reason: so their shares, each in proportion to
+    its weight (1 and over: all the way), go together as chances do, 1 - (1 - a)(1 - b). What the largest weight leaves
+    of 1 is the base's to say. Without any caution `ramp` alone counts.
     """
 
     ramp: Ramp = Ramp()
@@ -158,10 +159,12 @@ class Gate:
             share, ramp = caution.share(heard, has_mix), caution.ramps[0 if has_mix else 1]
             return share if ramp is None else share * ramp(heard)
 
-        bold, spoken = np.zeros_like(heard[:, 0]), 0.0
+        share, spoken = np.zeros_like(heard[:, 0]), 0.0
         for caution, weight in self.cautions:
-            bold, spoken = np.maximum(bold, min(weight, 1.0) * share_by(caution)), max(spoken, min(weight, 1.0))
-        share = bold if spoken == 1.0 else bold + (1.0 - spoken) * share_by(self.base)
+            part = min(weight, 1.0)
+            share, spoken = share + (1.0 - share) * part * share_by(caution), max(spoken, part)
+        if spoken < 1.0:
+            share = np.minimum(share + (1.0 - spoken) * share_by(self.base), 1.0)
         return share.astype(np.float32), joined[..., count:]
 
 

@@ -20,9 +20,6 @@ HIGHEST_GAIN = 1.5
 _SUMS = 5
 _ROWS = [np.arange(_SUMS) if width == LONGEST else np.arange(0) for width in WIDTHS]
 _FLOOR = np.float32(1e-9)
-#: What `Leak.separated` is above, on average, for a stem that a separator's mask left of its song: 78 of Spleeter's 80
-#: stems of validation (0.47 to 0.80), none of 72 simulated faults (up to 0.46), and true stems at up to 0.10.
-SEPARATED = 0.48
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Leak:
     @property
     def separated(self) -> np.ndarray:
         """How far the stem is what a separator's mask left of its song (B, N), below 1: `masked`, which a leak at one
-        gain raises too, less twice what such a leak explains. SEPARATED is a bound for its mean over some seconds."""
+        gain raises too, less twice what such a leak explains. `detect.analysis.separators_mark` judges its mean."""
         return self.masked - 2.0 * self.coherence.max(axis=1).mean(axis=1)
 
 

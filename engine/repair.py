@@ -16,6 +16,7 @@ from .bundle import Bundle, base_bundle
 from .channels import add_change, pair_count
 from .errors import MixMismatchError, OptionError
 from .fifo import Fifo
+from .limits import MAX_COMPLEMENT
 from .live import RepairStream
 from .resample import Resampler, check_rate
 from .runtime import Runtime
@@ -40,6 +41,10 @@ class PresetLike(Protocol):
     def wet(self) -> float:
         """Share of the change that is added, 0 to 1."""
 
+    @property
+    def complement(self) -> float:
+        """Share of the change that is had from the rest of the song, 0 to 0.5 (`DeltaStream.complement`)."""
+
 
 Chunk = np.ndarray | tuple[np.ndarray, np.ndarray]
 
@@ -48,9 +53,11 @@ class Repairer:
     """One loaded model with a blend of adapters. Sound is float32 (C, T), as in pedalboard.
 
     preset or blend (adapter file -> weight 0..1.5) choose the adapters; `quality` (draft, standard, best) or `steps`
-    the steps of the sampler; `wet` 0..1 the share of the change that is added; `jobs` the cores that a file may use;
-    `gated`: nothing is changed where the detectors hear nothing wrong; `linked`: more than two channels are one sound,
-    and keep their phases and levels against each other (else they are repaired two by two).
+    the steps of the sampler; `wet` 0..1 the share of the change that is added; `complement` 0..0.5 the share of it that
+    is had from the rest of the song, where there is the mixture (`DeltaStream.complement`; in twice the time); `jobs`
+    the cores that a file may use; `gated`: nothing is changed where the detectors hear nothing wrong; `linked`: more
+    than two channels are one sound, and keep their phases and levels against each other (else they are repaired two by
+    two).
     Raises OptionError for values out of range and ModelError for a missing or damaged bundle.
     """
 
@@ -61,6 +68,7 @@ class Repairer:
         bundle: Path | None = None,
         blend: Mapping[Path, float] | None = None,
         wet: float | None = None,
+        complement: float | None = None,
         steps: int | None = None,
         quality: str = "standard",
         device: str = "auto",
@@ -79,6 +87,11 @@ class Repairer:
         self.wet = wet if wet is not None else preset.wet if preset is not None else 1.0
         if not 0.0 <= self.wet <= 1.0:
             raise OptionError(f"wet={self.wet:g} is out of range; give 0 (untouched) to 1 (fully repaired)")
+        self.complement = complement if complement is not None else preset.complement if preset is not None else 0.0
+        if not 0.0 <= self.complement <= MAX_COMPLEMENT:
+            raise OptionError(
+                f"complement={self.complement:g} is out of range; give 0 (from the stem alone) to {MAX_COMPLEMENT:g}"
+            )
         self.jobs = jobs if jobs is not None else available_cores()
         if self.jobs < 1:
             raise OptionError(f"jobs={self.jobs} is out of range; give 1 or more")
@@ -164,7 +177,9 @@ class Repairer:
 
     def delta_stream(self) -> DeltaStream:
         """The model's own stream, for `RepairStream.swap`."""
-        return DeltaStream(self.runtime, self.steps, gate=self.gate, linked=self.linked)
+        return DeltaStream(
+            self.runtime, self.steps, gate=self.gate, linked=self.linked, complement=self.complement
+        )
 
     def _changes(self, blocks: Iterator[np.ndarray], channels: int, has_mix: bool) -> Iterator[np.ndarray]:
         """Model-rate blocks (stem and mixture channels stacked) to the change (C, n), aligned, as many samples as

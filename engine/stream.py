@@ -6,6 +6,7 @@ The state of a stream is one dataclass that goes in and comes out. Any split of 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,18 +21,32 @@ MODEL_RATE = 44100
 
 
 @dataclass(frozen=True)
+class SideState:
+    """What features, model and gate remember of one side of the song, the stem or all else."""
+
+    features: FeatureState
+    model: ModelState
+    gate: np.ndarray
+
+
+@dataclass(frozen=True)
 class DeltaState:
-    """Everything between two blocks of one stream. `gate` is what the gate remembers; `quiet` counts the silent hops up
-    to now; `running` is False while the model sleeps."""
+    """Everything between two blocks of one stream. `sides`: the stem's, and the rest's where the stream hears it too;
+    `quiet` counts the silent hops up to now; `running` is False while the model sleeps."""
 
     stem: AnalysisState
     mix: AnalysisState
     synthesis: SynthesisState
-    features: FeatureState
-    model: ModelState
-    gate: np.ndarray
+    sides: tuple[SideState, ...]
     quiet: int
     running: bool
+
+
+class _Late(NamedTuple):
+    """Spectra (B, 2, F, n) of the stem that a change belongs to, and the largest magnitudes that it may come to."""
+
+    stem: np.ndarray
+    limit: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,10 @@ class DeltaStream:
     The model sleeps when nothing but digital silence is within its look-ahead, and starts afresh with the first
     sound: by a rule that looks at single hops, so that it does not depend on how the stream was cut into blocks. Where
     `gate` is None, all of the change is let through. `linked`: more than two channels belong together.
+
+    complement: with the mixture, the share of the change that is had from the rest of the song. Mixture less
+    stem is repaired as a stem is, and what changes there is turned round: what a mask gave to one of the two it has
+    taken from the other. Each errs in its own way, so together they err less, in twice the time.
     """
 
     runtime: Runtime
@@ -48,6 +67,7 @@ class DeltaStream:
     recompute_control: bool = False
     gate: Gate | None = field(default_factory=Gate)
     linked: bool = True
+    complement: float = 0.0
     stft: Stft = field(init=False)
     maker: FeatureMaker = field(init=False)
 
@@ -85,9 +105,7 @@ class DeltaStream:
             stem=self.stft.start_analysis(2 * batch),
             mix=self.stft.start_analysis(2 * batch),
             synthesis=self.stft.start_synthesis(2 * batch),
-            features=self.maker.start(batch),
-            model=self.runtime.start(batch, self.steps),
-            gate=self._start_gate(batch),
+            sides=self._start_sides(batch),
             quiet=self._sleep_after,
             running=False,
         )
@@ -115,29 +133,57 @@ class DeltaStream:
             m = m.reshape(y.shape)
         sounding = np.any(flat.reshape(2 * batch, -1, self.hop) != 0.0, axis=(0, 2))
         change, before = np.zeros_like(y), np.zeros_like(y)
-        features, model, gate = state.features, state.model, state.gate
-        quiet, running = state.quiet, state.running
+        sides, quiet, running = state.sides, state.quiet, state.running
         for start, stop, after, awake in _runs(sounding, quiet, self._sleep_after):
             quiet = after
             if not awake:
                 running = False
                 continue
             if not running:
-                features, model = self.maker.start(batch), self.runtime.start(batch, self.steps)
-                gate = self._start_gate(batch)
-                running = True
+                sides, running = self._start_sides(batch), True
             part = slice(start, stop)
             heard, song = y[..., part], None if m is None else m[..., part]
             if listen_only:
-                features = self.maker.listen(heard, song, features)
+                listened = zip(self._sounds(heard, song), sides, strict=False)
+                kept = tuple(replace(s, features=self.maker.listen(x, song, s.features)) for x, s in listened)
+                sides = kept + sides[len(kept) :]
                 continue
-            made, features = self.maker(heard, song, features)
-            found, before[..., part], model = self._repair(made, model, has_mix=m is not None)
-            if self.gate is not None:
-                share, gate = self.gate(made.control, made.masked, gate)
-                found *= over_bins(share, self.runtime.bundle.latent.layout)
-            change[..., part] = found
-        return change, before, DeltaState(stem_state, mix_state, state.synthesis, features, model, gate, quiet, running)
+            change[..., part], before[..., part], sides = self._from_sides(heard, song, sides)
+        return change, before, DeltaState(stem_state, mix_state, state.synthesis, sides, quiet, running)
+
+    def _sounds(self, heard: np.ndarray, song: np.ndarray | None) -> tuple[np.ndarray, ...]:
+        """The stem, and the rest of the song where that is heard too."""
+        return (heard,) if song is None or not self.complement else (heard, song - heard)
+
+    def _from_sides(
+        self, heard: np.ndarray, song: np.ndarray | None, sides: tuple[SideState, ...]
+    ) -> tuple[np.ndarray, np.ndarray, tuple[SideState, ...]]:
+        """Spectra (B, 2, F, n) of what a chunk's change is, and of the stem that it belongs to; and the states after
+        it."""
+        found = [self._side(x, song, side) for x, side in zip(self._sounds(heard, song), sides, strict=False)]
+        change, late, after = found[0]
+        if len(found) == 1:
+            return change, late.stem, (after, *sides[1:])
+        other, _, other_after = found[1]
+        change = (1.0 - self.complement) * change - self.complement * other
+        wanted = late.stem + change
+        size = np.abs(wanted)
+        wanted *= np.minimum(1.0, late.limit / np.maximum(size, np.float32(1e-20)))
+        change = wanted - late.stem
+        change.transpose(0, 3, 1, 2)[~late.stem.any(axis=(1, 2))] = 0.0
+        return change, late.stem, (after, other_after)
+
+    def _side(
+        self, heard: np.ndarray, song: np.ndarray | None, side: SideState
+    ) -> tuple[np.ndarray, _Late, SideState]:
+        """The gated change of one of the two sides, and what it belongs to."""
+        made, features = self.maker(heard, song, side.features)
+        found, late, model = self._repair(made, side.model, has_mix=song is not None)
+        gate = side.gate
+        if self.gate is not None:
+            share, gate = self.gate(made.control, made.masked, gate)
+            found *= over_bins(share, self.runtime.bundle.latent.layout)
+        return found, late, SideState(features, model, gate)
 
     def _synthesised(self, change: np.ndarray, state: DeltaState) -> tuple[np.ndarray, DeltaState]:
         batch = len(change)
@@ -162,9 +208,11 @@ class DeltaStream:
         made = [self._synthesised(change, state) for change, (_, _, state) in zip(changes, heard, strict=True)]
         return from_pairs(np.concatenate([part for part, _ in made]), len(stem)), [state for _, state in made]
 
-    def _start_gate(self, batch: int) -> np.ndarray:
+    def _start_sides(self, batch: int) -> tuple[SideState, ...]:
         bundle = self.runtime.bundle
-        return (self.gate or Gate()).start(batch, bundle.latent.layout, bundle.lookahead)
+        gate = (self.gate or Gate()).start(batch, bundle.latent.layout, bundle.lookahead)
+        side = SideState(self.maker.start(batch), self.runtime.start(batch, self.steps), gate)
+        return (side, side) if self.complement else (side,)  # no state is ever written into
 
     @property
     def _sleep_after(self) -> int:
@@ -172,13 +220,14 @@ class DeltaStream:
 
     def _repair(
         self, features: Features, model: ModelState, has_mix: bool
-    ) -> tuple[np.ndarray, np.ndarray, ModelState]:
+    ) -> tuple[np.ndarray, _Late, ModelState]:
         count = features.stem.shape[-1]
         repaired, stem, mix, after = self.runtime.step(features, model, self.recompute_control)
         ready = repaired.shape[-1]
         change, late = np.zeros((2, len(stem), 2, self.stft.config.bins, count), np.complex64)
+        limits = np.zeros(change.shape, np.float32)
         if ready == 0:
-            return change, late, after
+            return change, _Late(late, limits), after
         latent = self.runtime.bundle.latent
         before = latent.decode(stem)
         wanted = latent.decode(repaired)
@@ -191,7 +240,8 @@ class DeltaStream:
         found[~np.isfinite(found)] = 0.0
         change[..., count - ready :] = found
         late[..., count - ready :] = before
-        return change, late, after
+        limits[..., count - ready :] = limit
+        return change, _Late(late, limits), after
 
 
 def change_limit(stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:

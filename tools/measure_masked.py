@@ -51,11 +51,11 @@ def main() -> None:
                 found = masked(stem, sounds["mix"]), analysed(stem, sounds["mix"])
                 values.setdefault(name, []).append(found)
     for kind, several in values.items():
-        shares, told = [share for share, _ in several], [analysis.separation for _, analysis in several]
+        shares, told = [share for share, _ in several], [analysis.mark for _, analysis in several]
         count = sum(analysis.is_separated for _, analysis in several)
         print(
             f"{kind:26} masked {min(shares):+.2f} to {max(shares):+.2f}; "
-            f"separation {min(told):+.2f} to {max(told):+.2f}, told as a separator's {count} of {len(several)}"
+            f"mark {min(told):+.2f} to {max(told):+.2f}, told as a separator's {count} of {len(several)}"
         )
 
 

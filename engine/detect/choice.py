@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import OptionError
-from ..leak import SEPARATED
 from ..stream import MODEL_RATE
-from .analysis import FRAMES_A_COLUMN, Heard, Listener, weight_of
+from .analysis import FRAMES_A_COLUMN, SEPARATED, Heard, Listener, separators_mark, weight_of
 from .bank import NEEDS_SONG, TYPES, Detectors
 from .score import raised
 
@@ -35,10 +34,17 @@ class ChoiceConfig:
             raise OptionError(f"release={self.release:g} is over 1, so a choice would let go before it takes hold")
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What a sound asks for: weights by type, none where nothing is wrong or where the whole stem is a separator's."""
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    is_separated: bool = False
+
+
 @dataclass
 class LiveChoice:
-    """`process(block, mix)` listens and returns the weights by type that the stream now asks for; an empty mapping
-    where nothing is wrong, or where the whole stem is a separator's (`is_separated`)."""
+    """`process(block, mix)` listens and returns what the stream now asks for, which `present` is until then."""
 
     sample_rate: float
     channels: int
@@ -51,10 +57,9 @@ class LiveChoice:
         self._frame_s = self.detectors.stft.hop / MODEL_RATE
         self._scores = np.zeros(len(TYPES))
         self._separation = 0.0
-        self._separated = False
         self._heard_s = 0.0
         self._stands_s = self.config.hold_s  # the first choice need not wait for another
-        self._weights: dict[str, float] = {}
+        self.present = Choice()
 
     @property
     def made(self) -> bool:
@@ -62,33 +67,23 @@ class LiveChoice:
         return self._heard_s >= self.config.first_s
 
     @property
-    def weights(self) -> Mapping[str, float]:
-        """The present choice."""
-        return dict(self._weights)
-
-    @property
     def scores(self) -> np.ndarray:
         """Scores of the last seconds of sound (5,)."""
         return self._scores / self._known
-
-    @property
-    def is_separated(self) -> bool:
-        """Whether the present choice is for what a separator's mask left of the song, as `Analysis.is_separated`."""
-        return self._separated
 
     @property
     def _known(self) -> float:
         """How much of the memory is filled, 0 to 1."""
         return float(1.0 - np.exp(-self._heard_s / self.config.memory_s)) or 1.0
 
-    def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> Mapping[str, float]:
+    def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> Choice:
         """The next samples (C, n), and as many of the song where there is one. Raises as `Listener.process`. The choice
         depends on the sound alone, not on how it was cut into blocks."""
         heard = self._listener.process(block, mix)
         for start in range(0, len(heard.separated), FRAMES_A_COLUMN):
             frames = slice(start, start + FRAMES_A_COLUMN)
             self._column(Heard(heard.severity[..., frames], heard.power[..., frames], heard.separated[frames]))
-        return self.weights
+        return self.present
 
     def _column(self, heard: Heard) -> None:
         sounding = heard.sounding
@@ -106,26 +101,29 @@ class LiveChoice:
         self._stands_s += seconds
         if self._heard_s < self.config.first_s or self._stands_s < self.config.hold_s:
             return
-        limit = SEPARATED * (self.config.release if self._separated else 1.0)
-        separated = self._separation / self._known > limit
-        wanted = {} if separated else self._wanted()
-        if separated != self._separated or self._differs(wanted):
-            self._separated, self._weights, self._stands_s = separated, wanted, 0.0
+        limit = SEPARATED * (self.config.release if self.present.is_separated else 1.0)
+        dull = float(self.scores[TYPES.index("dull-highs")])
+        is_separated = separators_mark(float(self._separation / self._known), dull) > limit
+        wanted = {} if is_separated else self._wanted()
+        if is_separated != self.present.is_separated or self._differs(wanted):
+            self.present, self._stands_s = Choice(wanted, is_separated), 0.0
 
     def _wanted(self) -> dict[str, float]:
         scores, typical = self.scores, self.detectors.typical(self.has_mix)
-        held = self.config.release if self._weights else 1.0
+        present = self.present.weights
+        held = self.config.release if present else 1.0
         limits = self.detectors.limits(scores / held, self.has_mix)
         wanted = {}
         for kind, score, threshold, usual in zip(TYPES, scores, limits, typical, strict=True):
             if kind in NEEDS_SONG and not self.has_mix:
                 continue
-            limit = threshold * (self.config.release if kind in self._weights else 1.0)
+            limit = threshold * (self.config.release if kind in present else 1.0)
             if score > limit:
                 wanted[kind] = weight_of(float(score), float(threshold), float(usual))
         return wanted
 
     def _differs(self, wanted: Mapping[str, float]) -> bool:
-        return wanted.keys() != self._weights.keys() or any(
-            abs(weight - self._weights[kind]) >= self.config.step for kind, weight in wanted.items()
+        present = self.present.weights
+        return wanted.keys() != present.keys() or any(
+            abs(weight - present[kind]) >= self.config.step for kind, weight in wanted.items()
         )

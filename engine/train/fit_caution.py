@@ -242,22 +242,23 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--count", nargs=2, metavar=("KIND", "TIMES"), action="append", default=[],
-        help="this kind of case counts so many times as it else would",
+        help="this kind of case counts so many times as it else would (the recipe's)",
     )  # fmt: skip
     parser.add_argument("--with-mix-only", action="store_true", help="leave what is without the mixture as it was")
     parser.add_argument("--keep", type=Path, default=None, help="folder for what was measured; read where it is there")
     given = parser.parse_args(arguments)
-    own, recorded, limits = given.own, RECORDED, given.ramp
+    own, recorded, limits, counts = given.own, RECORDED, given.ramp, {}
     try:
         if given.recipe is not None:
             recipe = load_options(given.recipe)
             own, recorded, limits = recipe.adapter, recipe.recorded, limits or recipe.ramp
+            counts = dict(recipe.counts)
         before = Bundle.load(given.bundle).caution
         if given.adapter is not None:
             before = Adapter.load(given.adapter).caution
         known = None if before is None else before.ramps[0]
         ramps: tuple[Ramp, Ramp | None] = (Ramp.of(limits) if limits else known or Ramp(), Ramp())
-        counts = {kind: _times(kind, text) for kind, text in given.count}
+        counts |= {kind: _times(kind, text) for kind, text in given.count}
         most = {} if own is None or given.most_own is None else {own: given.most_own}
         if given.with_mix_only and before is None:
             raise TrainingError("--with-mix-only: there is no caution yet that could be left as it was")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,9 +39,9 @@ class TrainOptions:
     peak. Errors more than `floor_db` under the sound do not count at first, and by the middle those under -40 dB. An
     `adapter` is of this `rank` and changes these `parts` of the network: control, denoiser, fine; it goes on from the
     file `on`, of the same or a lower rank and the same or fewer parts, or begins anew; when its caution is fitted, real
-    separators' stems count `recorded` times and the gate lets nothing and all of the change through at the severities
-    of `ramp`, with the mixture. `base` is the folder of a pretrained U-Net for the denoiser's
-    place, which then decides the denoiser's sizes in `model`."""
+    separators' stems count `recorded` times, a kind of case so many times as `counts` says, and the gate lets nothing
+    and all of the change through at the severities of `ramp`, with the mixture. `base` is the folder of a pretrained
+    U-Net for the denoiser's place, which then decides the denoiser's sizes in `model`."""
 
     run: Path
     pool: Path
@@ -64,6 +65,7 @@ class TrainOptions:
     adapter: str | None = None
     on: Path | None = None
     recorded: float = 3.0
+    counts: Mapping[str, float] = field(default_factory=dict)
     ramp: tuple[float, float] = (Ramp.closed, Ramp.opened)
     rank: int = 8
     parts: tuple[str, ...] = ("control", "denoiser")
@@ -91,6 +93,9 @@ class TrainOptions:
             Ramp.of(self.ramp)
         except OptionError:
             raise TrainingError(f"ramp={list(self.ramp)}: give two rising numbers in 0 to 1") from None
+        for kind, times in self.counts.items():
+            if not 0.0 < times < float("inf"):
+                raise TrainingError(f"counts: {kind} = {times:g}: give a number over 0")
         if not -40.0 <= self.floor_db <= 0.0:
             raise TrainingError(f"floor_db={self.floor_db:g}: give -40 to 0 dB")
         if not self.parts or set(self.parts) - set(PARTS):

@@ -1,7 +1,8 @@
-"""Training settings from a TOML file: the fields of TrainOptions, with [crop], [weights] and [model] as tables."""
+"""Training settings from a TOML file: the fields of TrainOptions, with [crop], [weights], [model] as tables."""
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import difflib
 import tomllib
@@ -51,6 +52,8 @@ def fields_from(kind: type, table: dict[str, Any], where: str, name: str = "") -
 def _typed(hint: Any, value: Any, where: str, key: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
         return hint(**fields_from(hint, value, where, key))
+    if typing.get_origin(hint) is collections.abc.Mapping and isinstance(value, dict):
+        return {name: _typed(typing.get_args(hint)[1], one, where, f"{key}.{name}") for name, one in value.items()}
     if typing.get_origin(hint) is tuple and isinstance(value, list):
         return tuple(value)
     choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)

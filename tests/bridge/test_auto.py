@@ -100,6 +100,7 @@ def test_a_stream_chooses_by_itself(name: str, preset: str) -> None:
     repaired = np.concatenate(out, axis=1)[:, stream.latency_samples :]
     assert repaired.shape == sounds[name].shape
     assert preset in stream.preset.name
+    assert ("separator's mask" in stream.preset.note) == (name == "separated")
     assert len(made) <= 4, "a few choices, not one for every block"
     last = slice(-4 * 44100, None)
     change, sound = (repaired - sounds[name])[:, last], sounds[name][:, last]

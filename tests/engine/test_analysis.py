@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 import soxr
 from models import sound
-from stemprover.engine.detect.analysis import Analyser, Analysis
+from stemprover.engine.detect.analysis import SEPARATED, Analyser, Analysis, separators_mark
 from stemprover.engine.detect.bank import TYPES
 from stemprover.engine.errors import MixMismatchError, OptionError, StemProverError
 
@@ -50,6 +51,13 @@ def test_a_separators_stem_is_told_from_a_true_one_and_from_a_leak(separated: An
     assert separated.is_separated
     for other in (true, true + 0.3 * (song - true), 0.5 * song):
         assert not analysed(other, song).is_separated
+    dull = scipy.signal.sosfiltfilt(scipy.signal.butter(12, 4000, output="sos", fs=44100), true).astype(np.float32)
+    found = analysed(dull, song)
+    assert "dull-highs" in {finding.kind for finding in found.found}
+    assert found.separation < 0.0, "the highs that it lacks stand in the rest"
+    assert not found.is_separated
+    assert separators_mark(0.4, 0.3) > SEPARATED > separators_mark(0.4, 0.0)
+    assert separators_mark(0.3, 1.0) < SEPARATED, "highs that are cut off are not enough"
     assert analysed(true, song).separation == pytest.approx(0.0, abs=0.1)
     assert not analysed(np.concatenate([true, np.zeros_like(true)]), np.concatenate([song, song])).is_separated
     surround = analysed(*(np.concatenate([excerpt(name)] * 2) for name in ("separated", "song")))

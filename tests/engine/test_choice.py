@@ -34,7 +34,7 @@ def dull(sounds: dict[str, np.ndarray]) -> np.ndarray:
 def listen(choice: LiveChoice, stem: np.ndarray, song: np.ndarray | None, block: int) -> list[dict[str, float]]:
     """The choice after every block."""
     return [
-        dict(choice.process(stem[:, s : s + block], None if song is None else song[:, s : s + block]))
+        dict(choice.process(stem[:, s : s + block], None if song is None else song[:, s : s + block]).weights)
         for s in range(0, stem.shape[1], block)
     ]
 
@@ -62,13 +62,13 @@ def test_a_separators_stem_asks_for_no_adapters_until_something_else_comes(
     config = ChoiceConfig(memory_s=2.0, first_s=1.0, hold_s=1.0)
     choice = LiveChoice(RATE, 2, has_mix=True, config=config)
     assert listen(choice, sounds["separated"][:, : 6 * RATE], sounds["song"][:, : 6 * RATE], 4096)[-1] == {}
-    assert choice.is_separated
+    assert choice.present.is_separated
     listen(choice, dull, sounds["song"], 4096)
-    assert not choice.is_separated
-    assert "dull-highs" in choice.weights
+    assert not choice.present.is_separated
+    assert "dull-highs" in choice.present.weights
     without = LiveChoice(RATE, 2, config=config)
     listen(without, sounds["separated"], None, 4096)
-    assert not without.is_separated, "nobody knows without the song"
+    assert not without.present.is_separated, "nobody knows without the song"
 
 
 def test_a_clean_stem_asks_for_nothing(sounds: dict[str, np.ndarray]) -> None:
@@ -88,10 +88,10 @@ def test_it_lets_go_later_than_it_takes_hold(sounds: dict[str, np.ndarray], dull
     config = ChoiceConfig(memory_s=2.0, first_s=1.0, hold_s=1.0)
     choice = LiveChoice(RATE, 2, has_mix=True, config=config)
     listen(choice, dull[:, : 4 * RATE], sounds["song"][:, : 4 * RATE], 4096)
-    before = dict(choice.weights)
+    before = dict(choice.present.weights)
     assert before
     listen(choice, np.zeros((2, 5 * RATE), np.float32), np.zeros((2, 5 * RATE), np.float32), 4096)
-    kept = dict(choice.weights)
+    kept = dict(choice.present.weights)
     listen(choice, sounds["truth"], sounds["song"], 4096)
     assert before.keys() <= kept.keys(), "the last sound before the pause may add to it"
-    assert choice.weights == {}
+    assert choice.present.weights == {}

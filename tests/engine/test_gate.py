@@ -113,7 +113,7 @@ def test_each_caution_has_a_ramp_with_the_song_and_one_without() -> None:
         assert found[..., LOOKAHEAD:] == pytest.approx(share, abs=1e-6)
 
 
-def test_of_several_cautions_the_boldest_counts_and_one_may_do_without_the_detectors() -> None:
+def test_several_cautions_go_together_as_chances_do_and_one_may_do_without_the_detectors() -> None:
     shy, bold, free = (
         Caution((0,), *np.full((2, 1, len(EVIDENCE)), share) * np.eye(1, len(EVIDENCE)), ramps)
         for share, ramps in ((0.1, (Ramp(), Ramp())), (0.6, (Ramp(), Ramp())), (0.3, NO_RAMPS))
@@ -121,8 +121,8 @@ def test_of_several_cautions_the_boldest_counts_and_one_may_do_without_the_detec
     heard = control_of(np.full((5, LAYOUT.bands, 40), 0.5, np.float32))
     silent = control_of(np.zeros((5, LAYOUT.bands, 40), np.float32))
     for cautions, when_heard, when_not in (
-        ((shy,), 0.1, 0.0), ((shy, bold), 0.6, 0.0), ((bold, shy), 0.6, 0.0), ((free,), 0.3, 0.3),
-        ((free, bold), 0.6, 0.3),
+        ((shy,), 0.1, 0.0), ((shy, bold), 0.64, 0.0), ((bold, shy), 0.64, 0.0), ((free,), 0.3, 0.3),
+        ((free, bold), 0.72, 0.3), ((shy, free, bold), 0.748, 0.3),
     ):  # fmt: skip
         gate = Gate(cautions=tuple((one, 1.0) for one in cautions))
         for control, share in ((heard, when_heard), (silent, when_not)):
@@ -133,8 +133,9 @@ def test_of_several_cautions_the_boldest_counts_and_one_may_do_without_the_detec
 @pytest.mark.parametrize(
     ("weights", "expected"),
     [
-        ((0.0, 0.0), 0.2), ((1.0, 0.0), 0.6), ((1.5, 0.0), 0.6), ((0.0, 1.0), 0.4), ((1.0, 1.0), 0.6),
-        ((0.5, 0.0), 0.5 * 0.6 + 0.5 * 0.2), ((0.5, 0.9), 0.9 * 0.4 + 0.1 * 0.2), ((0.9, 0.5), 0.9 * 0.6 + 0.1 * 0.2),
+        ((0.0, 0.0), 0.2), ((1.0, 0.0), 0.6), ((1.5, 0.0), 0.6), ((0.0, 1.0), 0.4), ((1.0, 1.0), 0.76),
+        ((0.5, 0.0), 0.5 * 0.6 + 0.5 * 0.2),
+        ((0.5, 0.9), 1 - (1 - 0.5 * 0.6) * (1 - 0.9 * 0.4) + 0.1 * 0.2),
     ],
 )  # fmt: skip
 def test_an_adapter_is_followed_by_its_weight_and_the_rest_is_the_bases(

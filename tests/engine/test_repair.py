@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import sound
 from stemprover.engine.errors import MixMismatchError, OptionError
 from stemprover.engine.repair import Repairer
 from stemprover.engine.segment import SegmentConfig, best_cut, hop_levels_db
+from stemprover.engine.stream import change_limit
 
 TOLERANCE = 1e-5
+DEMO = Path(__file__).parents[2] / "presets" / "demo"
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +184,6 @@ def test_the_same_input_gives_the_same_bits(repairer: Repairer) -> None:
 
 
 def test_with_the_mixture_no_bin_exceeds_it_by_much(repairer: Repairer) -> None:
-    from stemprover.engine.stream import change_limit
-
     stem = np.array([[[[1.0]], [[0.0]]]], np.complex64)
     assert change_limit(stem, np.array([[[[0.5]], [[2.0]]]], np.complex64)).ravel() == pytest.approx([1.0, 2.52])
     assert change_limit(stem, None).ravel() == pytest.approx([4.0, 0.0])
@@ -247,9 +248,66 @@ def test_cuts_fall_into_pauses_and_not_before_attacks() -> None:
     assert loud == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
+@pytest.fixture(scope="module")
+def from_both(lively_bundle: Path) -> Repairer:
+    return Repairer(bundle=lively_bundle, steps=1, jobs=1, complement=0.3)
+
+
+def test_what_repairs_the_rest_is_taken_from_the_stem() -> None:
+    stem, song = (
+        soundfile.read(DEMO / f"{name}.flac", dtype="float32", frames=3 * 44100)[0].T for name in ("separated", "song")
+    )
+    alone = Repairer(jobs=1, gated=False)
+    change, other = alone.process(stem, 44100, song) - stem, alone.process(song - stem, 44100, song) - (song - stem)
+    found = Repairer(jobs=1, gated=False, complement=0.3).process(stem, 44100, song) - stem
+    wanted = 0.7 * change - 0.3 * other
+    assert np.sum(other**2) > 1e-2 * np.sum(change**2), "it must do something for this to say anything"
+    assert np.sum((found - wanted) ** 2) < 1e-3 * np.sum(wanted**2), "all but what the song's limit takes"
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 40), st.integers(100, 20000))
+def test_from_both_sides_streamed_equals_whole(from_both: Repairer, frames: int, block: int) -> None:
+    stem, mix = sound(0.9), sound(0.9, seed=2)
+    stem[:, 9000:30000] = 0.0
+    whole = from_both.process(stem, 44100, mix)
+    assert np.abs(streamed(from_both, stem, mix, 44100, block, frames) - whole).max() <= TOLERANCE
+
+
+def test_from_both_sides_segments_equal_the_single_run_and_silence_stays_silent(lively_bundle: Path) -> None:
+    stem, mix = sound(9.0, channels=4), sound(9.0, seed=1, channels=4)
+    stem[:, 150000:220000] = 0.0
+    single, several = (
+        Repairer(bundle=lively_bundle, steps=1, complement=0.5, jobs=jobs, segments=segments)
+        for jobs, segments in ((1, SegmentConfig(10**6, 10**6)), (3, SegmentConfig(60, 130)))
+    )
+    whole = single.process(stem, 44100, mix)
+    assert np.abs(several.process(stem, 44100, mix) - whole).max() <= TOLERANCE
+    assert np.abs(whole - stem).max() > 0.01
+    assert not whole[:, 152000:218000].any(), "though the rest sounds on"
+
+
+def test_from_both_sides_no_bin_exceeds_what_it_may(from_both: Repairer, lively_bundle: Path) -> None:
+    stem, mix = sound(1.0), 0.2 * sound(1.0, seed=2)
+    delta = Repairer(bundle=lively_bundle, steps=1, jobs=1, complement=0.5, gated=False).delta_stream()
+    length = stem.shape[1] // delta.hop * delta.hop
+    change, before, _ = delta._spectra(stem[None, :, :length], mix[None, :, :length], delta.start(), False)
+    spectra = delta.stft.analysis(mix[:, :length], delta.stft.start_analysis(2))[0]
+    late = delta.runtime.bundle.lookahead
+    limit = change_limit(before[..., late:], spectra[None, ..., :-late])
+    assert np.all(np.abs(before + change)[..., late:] <= limit * 1.0001 + 1e-5)
+
+
+def test_without_the_song_there_is_no_other_side(from_both: Repairer, lively_bundle: Path) -> None:
+    stem = sound(1.0)
+    alone = Repairer(bundle=lively_bundle, steps=1, jobs=1)
+    assert np.array_equal(from_both.process(stem, 44100), alone.process(stem, 44100))
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        ({"complement": 0.6}, r"complement=0\.6"), ({"complement": -0.1}, r"complement=-0\.1"),
         ({"wet": 1.5}, r"wet=1\.5"), ({"steps": 0}, "steps=0"), ({"quality": "super"}, "'super'"),
         ({"jobs": 0}, "jobs=0"),
         ({"device": "tpu"}, "'tpu'"),

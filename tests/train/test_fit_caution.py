@@ -20,7 +20,19 @@ from stemprover.engine.latent import BandLayout
 from stemprover.engine.model.lora import add_adapter, save_adapter
 from stemprover.engine.repair import Repairer
 from stemprover.engine.train.cases import write_case
-from stemprover.engine.train.fit_caution import ALIKE, KNOTS, OWN, STARTS, Measured, fit_weights, main, measure, some_of
+from stemprover.engine.train.fit_caution import (
+    ALIKE,
+    KNOTS,
+    OWN,
+    STARTS,
+    Measured,
+    fit_weights,
+    main,
+    measure,
+    read_measured,
+    some_of,
+    write_measured,
+)
 
 BANDS = BandLayout().bands
 TERMS = len(EVIDENCE)
@@ -221,6 +233,19 @@ def test_what_was_measured_is_kept_and_a_caution_can_be_fitted_anew_for_songs_al
             main([*command, "--keep", str(kept), "--count", "bleed", wrong])
     with pytest.raises(SystemExit, match=r"ramp from 0\.4 to 0\.2: give two rising numbers"):
         main([*command, "--keep", str(kept), "--ramp", "0.4", "0.2"])
+    one = read_measured(kept / "open-with-mix.npz")[0]
+    write_measured(kept / "open-with-mix.npz", [one, replace(one, kind="other", right=0.2 * one.right)])
+    (tmp_path / "recipe.toml").write_text('adapter = "none"\n[counts]\nother = 5\n')
+    by_recipe = ["--recipe", str(tmp_path / "recipe.toml")]
+    weights = []
+    for options in (["--count", "other", "5"], by_recipe, [*by_recipe, "--count", "other", "1"], []):
+        main([*command, "--keep", str(kept), "--with-mix-only", "--ramp", "0.02", "0.2", *options])
+        caution = Bundle.load(bundle).caution
+        assert caution is not None
+        weights.append(caution.with_mix)
+    assert np.array_equal(weights[0], weights[1]), "a recipe says it as the command does"
+    assert np.array_equal(weights[2], weights[3]), "and the command has the last word"
+    assert not np.array_equal(weights[2], weights[1])
     (kept / "open-with-mix.npz").write_bytes(b"nothing")
     with pytest.raises(SystemExit, match="holds nothing that was measured"):
         main([*command, "--keep", str(kept)])

@@ -169,6 +169,7 @@ def test_half_of_the_bridge_points_are_its_end_and_some_lie_between() -> None:
         ({"parts": ("head",)}, "parts="), ({"parts": ()}, "parts="),
         ({"floor_db": 3.0}, "floor_db=3"), ({"floor_db": -50.0}, "floor_db=-50"),
         ({"ramp": (0.4, 0.2)}, r"ramp=\[0.4, 0.2\]"), ({"ramp": (0.1,)}, r"ramp=\[0.1\]"),
+        ({"counts": {"bleed": 0.0}}, "counts: bleed = 0: give a number over 0"),
         ({"ramp": (0.1, 0.2, 0.3)}, r"ramp=\[0.1, 0.2, 0.3\]"), ({"ramp": ("a", "b")}, r"ramp=\['a', 'b'\]"),
         ({"crop": CropConfig(shards=("drums",))}, "no shards of drums"),
     ],

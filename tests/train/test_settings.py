@@ -18,7 +18,7 @@ def test_a_file_sets_and_the_command_line_overrides(tmp_path: Path) -> None:
     config = write(
         tmp_path,
         'run = "here"\nsteps = 10\nlearning_rate = 1\nadapter = "bleed"\n'
-        "[crop]\nbatch = 2\n[model]\ncontrol = [16, 16, 32]\n[weights]\nphase = 0\n",
+        "[crop]\nbatch = 2\n[model]\ncontrol = [16, 16, 32]\n[weights]\nphase = 0\n[counts]\nbleed = 3\n",
     )
     options = load_options(config, steps=20, pool=None, minutes=1.5, adapter=None)
     assert (options.run, options.pool) == (Path("here"), Path("data/pool"))
@@ -29,6 +29,7 @@ def test_a_file_sets_and_the_command_line_overrides(tmp_path: Path) -> None:
     assert options.crop.batch == 2
     assert options.model.control == (16, 16, 32)
     assert options.weights.phase == 0.0
+    assert options.counts == {"bleed": 3.0}
 
 
 def test_without_a_file_there_are_defaults() -> None:
@@ -46,6 +47,7 @@ def test_without_a_file_there_are_defaults() -> None:
         ("steps = true\n", "steps = True is not of the type int"),
         ("run = 3\n", "run = 3 is not of the type Path"),
         ("crop = 3\n", "crop = 3 is not of the type CropConfig"),
+        ('[counts]\nbleed = "many"\n', "counts.bleed = 'many' is not of the type float"),
         ("steps = \n", "cannot be read as TOML"),
     ],
 )
