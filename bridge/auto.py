@@ -21,8 +21,6 @@ from .render import ChunkRepairer, Progress
 AUTO = "auto"
 _UNSURE = "nothing was found for sure; chose general, which changes little where nothing is wrong"
 _SEPARATED = "a separator's mask left this of the song; chose general, which has learnt from such stems"
-#: Of the repair of a separator's stem, what is had from the rest of the song.
-COMPLEMENT = 0.3
 _NOTHING = Preset(
     name=AUTO,
     title="Nothing to repair",
@@ -41,10 +39,10 @@ def preset_for(analysis: Analysis) -> Preset:
 def preset_for_choice(choice: Choice, has_mix: bool) -> Preset:
     """The blend of these weights by type of artefact. For none: with the song, general, which finds what is missing in
     it where the detectors are not sure, and changes next to nothing where nothing is wrong; without the song, one that
-    leaves the sound as it is. For what a separator's mask left of the song, general, with COMPLEMENT of the repair
-    from the rest: the adapters have learnt single faults, the base has heard such stems most."""
+    leaves the sound as it is. For what a separator's mask left of the song, general, `separated`: the adapters have
+    learnt single faults, the base has heard such stems most."""
     if choice.is_separated:
-        return replace(load_preset("general"), complement=COMPLEMENT, note=_SEPARATED)
+        return replace(load_preset("general"), separated=True, note=_SEPARATED)
     if not choice.weights:
         return replace(load_preset("general"), note=_UNSURE) if has_mix else _NOTHING
     blend = blend_presets(choice.weights)
@@ -58,14 +56,14 @@ class AutoChoice:
     repairer."""
 
     make_repairer: Callable[[Preset], ChunkRepairer]
-    _made: dict[tuple[str, float], ChunkRepairer] = field(default_factory=dict)
+    _made: dict[tuple[str, bool], ChunkRepairer] = field(default_factory=dict)
 
     def __call__(
         self, source: Path, mix: Path | None, progress: Progress | None = None
     ) -> tuple[ChunkRepairer, Preset]:
         """Raises what `analyse_file` raises."""
         preset = preset_for(analyse_file(source, mix, progress=progress))
-        key = preset.name, preset.complement
+        key = preset.name, preset.separated
         if key not in self._made:
             self._made = {key: self.make_repairer(preset)}  # one at a time: a model takes memory
         return self._made[key], preset

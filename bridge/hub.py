@@ -252,7 +252,7 @@ class Hub:
 
     def _make(self, preset: Preset, quality: str) -> Repairer:
         # A live stream has no time to hear the rest of the song as well.
-        return self.config.make_repairer(preset, quality=quality, device=self.config.device, jobs=1, complement=0.0)
+        return self.config.make_repairer(preset, quality=quality, device=self.config.device, jobs=1, separated=False)
 
 
 def stream_status(stream: Stream) -> dict[str, Any]:

@@ -5,7 +5,7 @@ A preset.toml has these keys (required ones marked *):
 
     name* title* description* for*   text; name equals the folder's name
     wet                              0 (nothing) to 1 (the whole repair), 1 if not given
-    complement                       0 to 0.5 of the repair from the rest of the song, in files only; 0 if not given
+    separated                        true: for what a separator's mask left of the song that is given; in files only
     trained, note                    false and a note where the adapter is not trained yet
     [adapters]                       file in this folder = weight 0 to 1.5; none: the base model alone
     [[before]] [[after]]             plugin = "HighpassFilter" and its parameters (chain.py has the list)
@@ -28,13 +28,13 @@ from types import MappingProxyType
 from typing import Any
 
 from ..engine.errors import OptionError, PresetError
-from ..engine.limits import MAX_COMPLEMENT, MAX_WEIGHT
+from ..engine.limits import MAX_WEIGHT
 from .chain import ChainLink
 
 SHIPPED = Path(__file__).resolve().parent.parent / "presets"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _TEXT_KEYS = ("name", "title", "description", "for")
-_KEYS = (*_TEXT_KEYS, "wet", "complement", "trained", "note", "adapters", "before", "after")
+_KEYS = (*_TEXT_KEYS, "wet", "separated", "trained", "note", "adapters", "before", "after")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Preset:
     description: str
     artefact: str
     wet: float = 1.0
-    complement: float = 0.0
+    separated: bool = False
     trained: bool = True
     note: str = ""
     adapters: Mapping[Path, float] = field(default_factory=dict)
@@ -59,14 +59,13 @@ class Preset:
         for key, text in zip(_TEXT_KEYS, (self.name, self.title, self.description, self.artefact), strict=True):
             if not isinstance(text, str) or not text.strip():
                 raise PresetError(f"{where}{key} = {text!r} is not a text")
-        if not isinstance(self.trained, bool):
-            raise PresetError(f"{where}trained = {self.trained!r} is neither true nor false")
+        for key, flag in (("trained", self.trained), ("separated", self.separated)):
+            if not isinstance(flag, bool):
+                raise PresetError(f"{where}{key} = {flag!r} is neither true nor false")
         if not isinstance(self.note, str):
             raise PresetError(f"{where}note = {self.note!r} is not a text")
         if not _is_number(self.wet) or not 0 <= self.wet <= 1:
             raise PresetError(f"{where}wet = {self.wet!r} is not a number from 0 to 1")
-        if not _is_number(self.complement) or not 0 <= self.complement <= MAX_COMPLEMENT:
-            raise PresetError(f"{where}complement = {self.complement!r} is not a number from 0 to {MAX_COMPLEMENT:g}")
         for file, weight in self.adapters.items():
             if not _is_number(weight) or not 0 <= weight <= MAX_WEIGHT:
                 raise PresetError(
@@ -150,7 +149,7 @@ def check_preset(path: str | os.PathLike[str]) -> Preset:
         description=table["description"],
         artefact=table["for"],
         wet=table.get("wet", 1.0),
-        complement=table.get("complement", 0.0),
+        separated=table.get("separated", False),
         trained=table.get("trained", True),
         note=table.get("note", ""),
         adapters=_adapters(table.get("adapters", {}), file, folder),
@@ -184,7 +183,7 @@ def parse_blend(text: str) -> dict[str, float]:
 
 
 def blend_presets(weights: Mapping[str, float]) -> Preset:
-    """One preset out of several: each one's adapters at its weight, and the weighted means of wet and complement.
+    """One preset out of several: each one's adapters at its weight, and the weighted mean of their wet values.
 
     Chains before and after are left out, since the order of several would be a matter of chance; the note says so.
     Raises OptionError for a weight outside 0 to 1.5 and PresetError for an unknown preset.
@@ -205,7 +204,8 @@ def blend_presets(weights: Mapping[str, float]) -> Preset:
                 f"the adapter {file} would get the weight {weight:g}; use weights up to {MAX_WEIGHT:g} in all"
             )
     total = sum(weights.values())
-    shares = {name: weight / total if total else 1.0 / len(weights) for name, weight in weights.items()}
+    wets = [preset.wet for preset in parts.values()]
+    wet = sum(parts[name].wet * weight for name, weight in weights.items()) / total if total else sum(wets) / len(wets)
     text = ",".join(f"{name}={weight:g}" for name, weight in weights.items())
     chained = [name for name, preset in parts.items() if preset.before or preset.after]
     untrained = [name for name, preset in parts.items() if not preset.trained]
@@ -216,8 +216,8 @@ def blend_presets(weights: Mapping[str, float]) -> Preset:
         title=" + ".join(preset.title for preset in parts.values()),
         description=f"A blend: {text}.",
         artefact=", ".join(preset.artefact for preset in parts.values()),
-        wet=sum(share * parts[name].wet for name, share in shares.items()),
-        complement=sum(share * parts[name].complement for name, share in shares.items()),
+        wet=wet,
+        separated=all(preset.separated for preset in parts.values()),
         trained=all(preset.trained for preset in parts.values()),
         note="; ".join(notes),
         adapters=adapters,

@@ -4,7 +4,7 @@ sounded like this."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -140,6 +140,16 @@ class Gate:
     ramp: Ramp = Ramp()
     cautions: tuple[tuple[Caution, float], ...] = ()
     base: Caution | None = None
+
+    def for_separated(self) -> Gate:
+        """The same for a stem that is known to be a separator's, with its song: something is wrong everywhere, so the
+        cautions speak alone, without ramps."""
+
+        def freed(caution: Caution) -> Caution:
+            return replace(caution, ramps=(None, caution.ramps[1]))
+
+        cautions = tuple((freed(caution), weight) for caution, weight in self.cautions)
+        return replace(self, cautions=cautions, base=self.base and freed(self.base))
 
     def start(self, batch: int, layout: BandLayout, lookahead: int) -> np.ndarray:
         """State before the first frame: the evidence (B, 7, K, L) of the frames that wait for their look-ahead."""

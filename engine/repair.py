@@ -16,7 +16,6 @@ from .bundle import Bundle, base_bundle
 from .channels import add_change, pair_count
 from .errors import MixMismatchError, OptionError
 from .fifo import Fifo
-from .limits import MAX_COMPLEMENT
 from .live import RepairStream
 from .resample import Resampler, check_rate
 from .runtime import Runtime
@@ -26,6 +25,8 @@ from .stream import MODEL_RATE, DeltaStream
 
 # One step until more steps prove themselves (README): two cost more and gain next to nothing with this base.
 QUALITY_STEPS = {"draft": 1, "standard": 1, "best": 2}
+#: Of the repair of a separator's stem, the share that is had from the rest of its song (`DeltaStream.complement`).
+COMPLEMENT = 0.3
 OFFLINE_FRAMES = 32
 BLOCK_SAMPLES = 1 << 16
 
@@ -42,8 +43,8 @@ class PresetLike(Protocol):
         """Share of the change that is added, 0 to 1."""
 
     @property
-    def complement(self) -> float:
-        """Share of the change that is had from the rest of the song, 0 to 0.5 (`DeltaStream.complement`)."""
+    def separated(self) -> bool:
+        """Whether it is for what a separator's mask left of a song."""
 
 
 Chunk = np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -53,11 +54,11 @@ class Repairer:
     """One loaded model with a blend of adapters. Sound is float32 (C, T), as in pedalboard.
 
     preset or blend (adapter file -> weight 0..1.5) choose the adapters; `quality` (draft, standard, best) or `steps`
-    the steps of the sampler; `wet` 0..1 the share of the change that is added; `complement` 0..0.5 the share of it that
-    is had from the rest of the song, where there is the mixture (`DeltaStream.complement`; in twice the time); `jobs`
-    the cores that a file may use; `gated`: nothing is changed where the detectors hear nothing wrong; `linked`: more
-    than two channels are one sound, and keep their phases and levels against each other (else they are repaired two by
-    two).
+    the steps of the sampler; `wet` 0..1 the share of the change that is added; `separated`: a separator's mask left
+    this of the mixture, so that something is wrong everywhere, and COMPLEMENT of the change is had from the rest of it,
+    in twice the time; `jobs` the cores that a file may use; `gated`: nothing is changed where the detectors hear
+    nothing wrong; `linked`: more than two channels are one sound, and keep their phases and levels against each other
+    (else they are repaired two by two).
     Raises OptionError for values out of range and ModelError for a missing or damaged bundle.
     """
 
@@ -68,7 +69,7 @@ class Repairer:
         bundle: Path | None = None,
         blend: Mapping[Path, float] | None = None,
         wet: float | None = None,
-        complement: float | None = None,
+        separated: bool | None = None,
         steps: int | None = None,
         quality: str = "standard",
         device: str = "auto",
@@ -87,11 +88,6 @@ class Repairer:
         self.wet = wet if wet is not None else preset.wet if preset is not None else 1.0
         if not 0.0 <= self.wet <= 1.0:
             raise OptionError(f"wet={self.wet:g} is out of range; give 0 (untouched) to 1 (fully repaired)")
-        self.complement = complement if complement is not None else preset.complement if preset is not None else 0.0
-        if not 0.0 <= self.complement <= MAX_COMPLEMENT:
-            raise OptionError(
-                f"complement={self.complement:g} is out of range; give 0 (from the stem alone) to {MAX_COMPLEMENT:g}"
-            )
         self.jobs = jobs if jobs is not None else available_cores()
         if self.jobs < 1:
             raise OptionError(f"jobs={self.jobs} is out of range; give 1 or more")
@@ -101,6 +97,10 @@ class Repairer:
         self.linked = linked
         self.runtime = Runtime(loaded, adapters, device)
         self.gate = self.runtime.gate if gated else None
+        self.complement = 0.0
+        if separated if separated is not None else preset is not None and preset.separated:
+            self.complement = COMPLEMENT
+            self.gate = self.gate.for_separated() if self.gate else None
 
     @property
     def provider(self) -> str:

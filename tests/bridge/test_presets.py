@@ -143,8 +143,8 @@ def test_presets_do_not_change() -> None:
 def test_a_preset_made_in_python_checks_itself() -> None:
     with pytest.raises(PresetError, match=r"^wet = 2 is not a number from 0 to 1"):
         Preset("a", "A", "An a.", "a", wet=2)
-    with pytest.raises(PresetError, match=r"^complement = 0.7 is not a number from 0 to 0.5"):
-        Preset("a", "A", "An a.", "a", complement=0.7)
+    with pytest.raises(PresetError, match=r"^separated = 1 is neither true nor false"):
+        Preset("a", "A", "An a.", "a", separated=1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

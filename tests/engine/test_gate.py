@@ -150,6 +150,20 @@ def test_an_adapter_is_followed_by_its_weight_and_the_rest_is_the_bases(
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+def test_for_a_separators_stem_the_cautions_speak_alone_with_the_song() -> None:
+    bold, base = (
+        Caution((0,), *np.full((2, 1, len(EVIDENCE)), share) * np.eye(1, len(EVIDENCE))) for share in (0.6, 0.2)
+    )
+    gate = Gate(cautions=((bold, 0.5),), base=base)
+    silent = control_of(np.zeros((5, LAYOUT.bands, 40), np.float32))
+    for has_song, share in ((1.0, 0.5 * 0.6 + 0.5 * 0.2), (0.0, 0.0)):
+        silent[:, MIX_FLAG] = has_song
+        for one, expected in ((gate, 0.0), (gate.for_separated(), share)):
+            found = one(silent, not_masked(silent), gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
+            assert found == pytest.approx(expected, abs=1e-6)
+    assert Gate().for_separated() == Gate(), "without a caution the detectors alone know"
+
+
 def test_every_bin_has_its_band() -> None:
     share = np.arange(LAYOUT.bands, dtype=np.float32)[None, :, None]
     bins = over_bins(share, LAYOUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import sound
 from stemprover.engine.errors import MixMismatchError, OptionError
-from stemprover.engine.repair import Repairer
+from stemprover.engine.repair import COMPLEMENT, Repairer
 from stemprover.engine.segment import SegmentConfig, best_cut, hop_levels_db
 from stemprover.engine.stream import change_limit
 
@@ -250,7 +251,7 @@ def test_cuts_fall_into_pauses_and_not_before_attacks() -> None:
 
 @pytest.fixture(scope="module")
 def from_both(lively_bundle: Path) -> Repairer:
-    return Repairer(bundle=lively_bundle, steps=1, jobs=1, complement=0.3)
+    return Repairer(bundle=lively_bundle, steps=1, jobs=1, separated=True)
 
 
 def test_what_repairs_the_rest_is_taken_from_the_stem() -> None:
@@ -259,8 +260,8 @@ def test_what_repairs_the_rest_is_taken_from_the_stem() -> None:
     )
     alone = Repairer(jobs=1, gated=False)
     change, other = alone.process(stem, 44100, song) - stem, alone.process(song - stem, 44100, song) - (song - stem)
-    found = Repairer(jobs=1, gated=False, complement=0.3).process(stem, 44100, song) - stem
-    wanted = 0.7 * change - 0.3 * other
+    found = Repairer(jobs=1, gated=False, separated=True).process(stem, 44100, song) - stem
+    wanted = (1.0 - COMPLEMENT) * change - COMPLEMENT * other
     assert np.sum(other**2) > 1e-2 * np.sum(change**2), "it must do something for this to say anything"
     assert np.sum((found - wanted) ** 2) < 1e-3 * np.sum(wanted**2), "all but what the song's limit takes"
 
@@ -278,7 +279,7 @@ def test_from_both_sides_segments_equal_the_single_run_and_silence_stays_silent(
     stem, mix = sound(9.0, channels=4), sound(9.0, seed=1, channels=4)
     stem[:, 150000:220000] = 0.0
     single, several = (
-        Repairer(bundle=lively_bundle, steps=1, complement=0.5, jobs=jobs, segments=segments)
+        Repairer(bundle=lively_bundle, steps=1, separated=True, jobs=jobs, segments=segments)
         for jobs, segments in ((1, SegmentConfig(10**6, 10**6)), (3, SegmentConfig(60, 130)))
     )
     whole = single.process(stem, 44100, mix)
@@ -287,9 +288,9 @@ def test_from_both_sides_segments_equal_the_single_run_and_silence_stays_silent(
     assert not whole[:, 152000:218000].any(), "though the rest sounds on"
 
 
-def test_from_both_sides_no_bin_exceeds_what_it_may(from_both: Repairer, lively_bundle: Path) -> None:
+def test_from_both_sides_no_bin_exceeds_what_it_may(from_both: Repairer) -> None:
     stem, mix = sound(1.0), 0.2 * sound(1.0, seed=2)
-    delta = Repairer(bundle=lively_bundle, steps=1, jobs=1, complement=0.5, gated=False).delta_stream()
+    delta = replace(from_both.delta_stream(), complement=0.5, gate=None)
     length = stem.shape[1] // delta.hop * delta.hop
     change, before, _ = delta._spectra(stem[None, :, :length], mix[None, :, :length], delta.start(), False)
     spectra = delta.stft.analysis(mix[:, :length], delta.stft.start_analysis(2))[0]
@@ -307,7 +308,6 @@ def test_without_the_song_there_is_no_other_side(from_both: Repairer, lively_bun
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"complement": 0.6}, r"complement=0\.6"), ({"complement": -0.1}, r"complement=-0\.1"),
         ({"wet": 1.5}, r"wet=1\.5"), ({"steps": 0}, "steps=0"), ({"quality": "super"}, "'super'"),
         ({"jobs": 0}, "jobs=0"),
         ({"device": "tpu"}, "'tpu'"),
