@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 from scipy.signal import butter, sosfiltfilt
-from stemprover.bridge.auto import AutoStream
+from stemprover.bridge.auto import AutoChoice, AutoStream
+from stemprover.bridge.hub import BridgeConfig, Hub
 from stemprover.bridge.presets import Preset
 from stemprover.engine.errors import ModelError, OptionError
 from stemprover.engine.repair import Repairer
@@ -56,6 +58,23 @@ def test_auto_repairs_what_is_faulty_and_leaves_the_rest(files: Path, run_cli: C
         assert np.abs(after - before).max() > 1e-3
     kept, same = (soundfile.read(folder / "truth.wav")[0] for folder in (files / "stems", out))
     assert np.sum(kept**2) > 1e4 * np.sum((same - kept) ** 2), "a true stem comes back at over 40 dB"
+
+
+def test_a_separators_stem_is_repaired_by_way_of_the_rest_too_where_there_is_time(files: Path) -> None:
+    made: list[Preset] = []
+
+    def make(preset: Preset) -> Repairer:
+        made.append(preset)
+        return Repairer(preset, jobs=1)
+
+    choice, names = AutoChoice(make), ("separated", "separated", "truth")
+    found = [choice(files / "stems" / f"{name}.wav", files / "song.wav") for name in names]
+    assert [(preset.name, preset.separated) for preset in made] == [("general", True), ("general", False)]
+    assert found[0][0] is found[1][0] is not found[2][0], "equal choices that follow each other share a repairer"
+    options: dict[str, object] = {}
+    hub = Namespace(config=BridgeConfig(make_repairer=lambda preset, **given: options.update(given)))
+    Hub._make(hub, made[0], "standard")  # type: ignore[arg-type]
+    assert options["separated"] is False, "a live stream has no time for it"
 
 
 def test_auto_without_the_song_leaves_alone_what_it_is_not_sure_of(files: Path, run_cli: Callable) -> None:
