@@ -64,7 +64,7 @@ def advice(analysis: Analysis) -> str:
     """What to do, in words."""
     found = analysis.found
     if analysis.is_separated:
-        return "A separator's mask left this of the song. Try: --preset general"
+        return "A separator's mask left this of the song. Try: --preset auto"
     if not found:
         return "Nothing was found that a repair would be needed for."
     names = {f.kind: weight for f, weight in zip(found, analysis.blend().values(), strict=True)}
@@ -106,6 +106,7 @@ def as_json(analysis: Analysis, path: Path, mix: Path | None) -> dict[str, Any]:
             for finding, severity in zip(analysis.findings, analysis.severities, strict=True)
         },
         "separation": round(analysis.separation, 4),
+        "mark": round(analysis.mark, 4),
         "separated": analysis.is_separated,
         "blend": dict(analysis.blend()),
         "advice": advice(analysis),

@@ -76,6 +76,7 @@ class AutoStream:
 
     make_repairer: called for each new choice, in a thread of its own so that no block waits for it; with `wait`, as for
     rendering, the block that asks for it waits, so that the result depends on the sound and its blocks, not on time.
+    A separator's stem takes twice the time, unless make_repairer is told otherwise (`Repairer`'s `separated=False`).
     The stream is a context manager; `close` lets go of the thread.
     """
 

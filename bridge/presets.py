@@ -5,7 +5,7 @@ A preset.toml has these keys (required ones marked *):
 
     name* title* description* for*   text; name equals the folder's name
     wet                              0 (nothing) to 1 (the whole repair), 1 if not given
-    separated                        true: for what a separator's mask left of the song that is given; in files only
+    separated                        true: for what a separator's mask left of the song that is given; not in the bridge
     trained, note                    false and a note where the adapter is not trained yet
     [adapters]                       file in this folder = weight 0 to 1.5; none: the base model alone
     [[before]] [[after]]             plugin = "HighpassFilter" and its parameters (chain.py has the list)

@@ -143,7 +143,7 @@ class Gate:
 
     def for_separated(self) -> Gate:
         """The same for a stem that is known to be a separator's, with its song: something is wrong everywhere, so the
-        cautions speak alone, without ramps."""
+        cautions speak alone, without ramps. Without any the detectors still do."""
 
         def freed(caution: Caution) -> Caution:
             return replace(caution, ramps=(None, caution.ramps[1]))

@@ -59,7 +59,8 @@ class DeltaStream:
 
     complement: with the mixture, the share of the change that is had from the rest of the song. Mixture less
     stem is repaired as a stem is, and what changes there is turned round: what a mask gave to one of the two it has
-    taken from the other. Each errs in its own way, so together they err less, in twice the time.
+    taken from the other. Each errs in its own way, so together they err less, in twice the time. The rest sleeps with
+    the stem.
     """
 
     runtime: Runtime
@@ -166,12 +167,7 @@ class DeltaStream:
             return change, late.stem, (after, *sides[1:])
         other, _, other_after = found[1]
         change = (1.0 - self.complement) * change - self.complement * other
-        wanted = late.stem + change
-        size = np.abs(wanted)
-        wanted *= np.minimum(1.0, late.limit / np.maximum(size, np.float32(1e-20)))
-        change = wanted - late.stem
-        change.transpose(0, 3, 1, 2)[~late.stem.any(axis=(1, 2))] = 0.0
-        return change, late.stem, (after, other_after)
+        return _limited(late.stem, late.stem + change, late.limit), late.stem, (after, other_after)
 
     def _side(
         self, heard: np.ndarray, song: np.ndarray | None, side: SideState
@@ -232,16 +228,21 @@ class DeltaStream:
         before = latent.decode(stem)
         wanted = latent.decode(repaired)
         limit = change_limit(before, latent.decode(mix) if has_mix else None)
-        size = np.abs(wanted)
-        wanted *= np.minimum(1.0, limit / np.maximum(size, np.float32(1e-20)))
-        found = wanted - before
-        silent = ~before.any(axis=(1, 2))
-        found.transpose(0, 3, 1, 2)[silent] = 0.0
-        found[~np.isfinite(found)] = 0.0
+        found = _limited(before, wanted, limit)
         change[..., count - ready :] = found
         late[..., count - ready :] = before
         limits[..., count - ready :] = limit
         return change, _Late(late, limits), after
+
+
+def _limited(before: np.ndarray, wanted: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """The change from one to the other (B, 2, F, N), with magnitudes up to the limit, none in silent frames, and only
+    numbers. `wanted` is used up."""
+    wanted *= np.minimum(1.0, limit / np.maximum(np.abs(wanted), np.float32(1e-20)))
+    found: np.ndarray = wanted - before
+    found.transpose(0, 3, 1, 2)[~before.any(axis=(1, 2))] = 0.0
+    found[~np.isfinite(found)] = 0.0
+    return found
 
 
 def change_limit(stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:

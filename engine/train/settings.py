@@ -1,4 +1,4 @@
-"""Training settings from a TOML file: the fields of TrainOptions, with [crop], [weights], [model] as tables."""
+"""Training settings from a TOML file: fields of TrainOptions, with [crop], [weights], [counts], [fresh] and [model]."""
 
 from __future__ import annotations
 

@@ -140,6 +140,14 @@ def test_presets_do_not_change() -> None:
         preset.adapters[Path("x")] = 1.0  # type: ignore[index]
 
 
+def test_a_preset_may_be_for_a_separators_stems(write_preset) -> None:
+    mine = load_preset(write_preset("separated = true\n" + GOOD))
+    assert mine.separated
+    assert not load_preset("general").separated
+    assert blend_presets({"mine": 1.0}).separated
+    assert not blend_presets({"mine": 1.0, "general": 1.0}).separated, "the others have not learnt it"
+
+
 def test_a_preset_made_in_python_checks_itself() -> None:
     with pytest.raises(PresetError, match=r"^wet = 2 is not a number from 0 to 1"):
         Preset("a", "A", "An a.", "a", wet=2)
