@@ -43,7 +43,8 @@ class DeltaState:
 
 
 class _Late(NamedTuple):
-    """Spectra (B, 2, F, n) of the stem that a change belongs to, and the largest magnitudes that it may come to."""
+    """Spectra (B, 2, F, n) of the stem that a change belongs to, and the largest magnitudes (B, 2, F, m) that the last
+    m frames may come to; those before still fill the look-ahead and have no change."""
 
     stem: np.ndarray
     limit: np.ndarray
@@ -167,7 +168,10 @@ class DeltaStream:
             return change, late.stem, (after, *sides[1:])
         other, _, other_after = found[1]
         change = (1.0 - self.complement) * change - self.complement * other
-        return _limited(late.stem, late.stem + change, late.limit), late.stem, (after, other_after)
+        ready = slice(change.shape[-1] - late.limit.shape[-1], None)
+        before = late.stem[..., ready]
+        change[..., ready] = _limited(before, before + change[..., ready], late.limit)
+        return change, late.stem, (after, other_after)
 
     def _side(
         self, heard: np.ndarray, song: np.ndarray | None, side: SideState
@@ -221,9 +225,8 @@ class DeltaStream:
         repaired, stem, mix, after = self.runtime.step(features, model, self.recompute_control)
         ready = repaired.shape[-1]
         change, late = np.zeros((2, len(stem), 2, self.stft.config.bins, count), np.complex64)
-        limits = np.zeros(change.shape, np.float32)
         if ready == 0:
-            return change, _Late(late, limits), after
+            return change, _Late(late, np.zeros((*change.shape[:-1], 0), np.float32)), after
         latent = self.runtime.bundle.latent
         before = latent.decode(stem)
         wanted = latent.decode(repaired)
@@ -231,8 +234,7 @@ class DeltaStream:
         found = _limited(before, wanted, limit)
         change[..., count - ready :] = found
         late[..., count - ready :] = before
-        limits[..., count - ready :] = limit
-        return change, _Late(late, limits), after
+        return change, _Late(late, limit), after
 
 
 def _limited(before: np.ndarray, wanted: np.ndarray, limit: np.ndarray) -> np.ndarray:
