@@ -10,10 +10,12 @@ import numpy as np
 
 from ..engine.detect.analysis import Analyser, Analysis, Finding
 from ..engine.detect.bank import TYPES
+from .align import Alignment, align_files, alignment_notes
 from .audiofile import AudioReader, check_finite, clock, probe, read_start
+from .mixsource import MixSource
 from .outfile import atomic_output
 from .page import Lane, listener, make_page, paragraph, table
-from .render import MixSource, Progress, check_mix
+from .render import Progress, check_mix
 
 FLOOR_DB = -80.0
 SHOWN_COLUMNS = 2400
@@ -21,19 +23,24 @@ LISTEN_S = 300.0
 HIGHEST_HZ = 20000.0
 
 
-def analyse_file(path: Path, mix: Path | None = None, *, progress: Progress | None = None) -> Analysis:
+def analyse_file(
+    path: Path, mix: Path | None = None, *, alignment: Alignment | None = None, progress: Progress | None = None
+) -> Analysis:
     """Detect what is wrong with a stem; `mix` is the song that it was separated from.
 
+    alignment: of the two, estimated (align.py) where it is not given.
     progress: called with the seconds of sound done and the seconds in all. Raises AudioFileError, MixMismatchError.
     """
     info = probe(path)
-    song = None
-    if mix is not None:
-        mix_info = probe(mix)
+    mix_info = None if mix is None else probe(mix)
+    if mix_info is not None:
         check_mix(info, mix_info)
         check_finite(mix_info)
-        song = MixSource(mix_info, ())
     check_finite(info)
+    song = None
+    if mix_info is not None:
+        alignment = alignment or align_files(info, mix_info)
+        song = MixSource(mix_info, offset_samples=alignment.offset_samples)
     analyser = Analyser(info.sample_rate, info.channels, song is not None)
     done = 0
     with AudioReader(info) as reader:
@@ -44,6 +51,16 @@ def analyse_file(path: Path, mix: Path | None = None, *, progress: Progress | No
             if progress is not None:
                 progress(done / info.sample_rate, info.duration_s)
     return analyser.finish()
+
+
+def align_song(path: Path, mix: Path) -> tuple[Alignment, list[str]]:
+    """Where the song lies beside a stem, and what people should know of it. Raises as `analyse_file`."""
+    info, mix_info = probe(path), probe(mix)
+    check_mix(info, mix_info)
+    for checked in (info, mix_info):
+        check_finite(checked)
+    alignment = align_files(info, mix_info)
+    return alignment, alignment_notes(alignment, info, mix_info)
 
 
 def describe(finding: Finding, duration_s: float) -> str:
@@ -64,7 +81,7 @@ def advice(analysis: Analysis) -> str:
     """What to do, in words."""
     found = analysis.found
     if analysis.is_separated:
-        return "A separator's mask left this of the song. Try: --preset auto"
+        return "A separator's mask left this of the song, which auto has a repair of its own for. Try: --preset auto"
     if not found:
         return "Nothing was found that a repair would be needed for."
     names = {f.kind: weight for f, weight in zip(found, analysis.blend().values(), strict=True)}
@@ -140,12 +157,15 @@ def write_page(
     *,
     overwrite: bool,
     tempo_bpm: float | None = None,
+    offset_samples: int = 0,
 ) -> None:
-    """A page to listen to, the first five minutes, with a lane for each type. Raises OutputExistsError, OutputError."""
+    """A page to listen to, the first five minutes, with a lane for each type. offset_samples: of the song, as in
+    `Alignment`. Raises OutputExistsError, OutputError."""
     info = probe(path)
     count = round(LISTEN_S * info.sample_rate)
-    named = {"Stem": path} if mix is None else {"Stem": path, "Song": mix}
-    sounds = {name: read_start(file, count) for name, file in named.items()}
+    sounds = {"Stem": read_start(path, count)}
+    if mix is not None:
+        sounds["Song"] = MixSource(probe(mix), offset_samples=offset_samples).take(sounds["Stem"].shape[1])
     columns = max(1, round(min(analysis.duration_s, LISTEN_S) / analysis.column_s))
     lanes = [
         Lane(
@@ -170,7 +190,7 @@ def write_page(
     )
     verdicts = ["worse" if finding.found else "" for finding in analysis.findings]
     body.append(table(("Type", "Score", "Threshold", "Found"), rows, verdicts))
-    with atomic_output(target, list(named.values()), overwrite=overwrite) as part:
+    with atomic_output(target, [path] if mix is None else [path, mix], overwrite=overwrite) as part:
         part.write_text(make_page(path.name, body), encoding="utf-8")
 
 

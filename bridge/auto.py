@@ -15,10 +15,9 @@ from ..engine.errors import OptionError
 from ..engine.repair import Repairer
 from ..engine.stream import DeltaStream
 from .analyze import analyse_file
-from .presets import Preset, blend_presets, load_preset
+from .presets import AUTO, Preset, blend_presets, load_preset
 from .render import ChunkRepairer, Progress
 
-AUTO = "auto"
 _UNSURE = "nothing was found for sure; chose general, which changes little where nothing is wrong"
 _SEPARATED = "a separator's mask left this of the song; chose general, which has learnt from such stems"
 _NOTHING = Preset(

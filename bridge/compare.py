@@ -17,15 +17,19 @@ from ..engine.errors import OptionError
 from ..engine.fifo import Fifo
 from ..engine.metrics import sdr
 from ..engine.scorecard import KINDS, check_extras, measure
+from .align import align_files, alignment_notes
 from .audiofile import AudioInfo, AudioReader, check_finite, probe, read_start
+from .mixsource import MixSource
 from .outfile import atomic_output
 from .page import listener, make_page, table
 from .picture import draw_spectrograms
-from .render import MixSource, Progress, check_mix
+from .render import Progress, check_mix
 
 WINDOW_S = 10.0
+SHOWN = 0.0005  # a smaller change is shown as none
 PICTURE_S = 60.0
 LISTEN_S = 90.0
+_WHAT = {"after": "the stem after a repair", "reference": "the true stem"}
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,14 @@ class Row:
     def verdict(self) -> str:
         """ "better", "worse", or "" where nothing changed or neither way is better."""
         change = self.after - self.before
-        if not self.better or not abs(change) > 1e-9:
+        if not self.better or not abs(change) >= SHOWN:
             return ""
         return "better" if (change > 0) == (self.better == "higher") else "worse"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Medians over windows of ten seconds, and the detectors' scores over the whole."""
+    """Medians over windows of ten seconds, and the detectors' scores over the whole. notes: on where the song lies."""
 
     before: Path
     after: Path
@@ -57,6 +61,7 @@ class Comparison:
     mix: Path | None
     duration_s: float
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
 
 
 def compare_files(
@@ -80,13 +85,15 @@ def compare_files(
     paths = {"before": before, "after": after, "reference": reference, "mix": mix}
     infos = {name: probe(path) for name, path in paths.items() if path is not None}
     first = infos["before"]
-    for info in infos.values():
-        check_mix(first, info)
+    for name, info in infos.items():
+        check_mix(first, info, _WHAT.get(name, ""))
         check_finite(info)
+    alignment = align_files(first, infos["mix"]) if "mix" in infos else None
+    notes = [] if alignment is None else alignment_notes(alignment, first, infos["mix"])
     found: dict[str, list[tuple[float, float]]] = {}
     analysers = {name: Analyser(first.sample_rate, first.channels, mix is not None) for name in ("before", "after")}
     done = 0
-    for sounds in _windows(infos):
+    for sounds in _windows(infos, 0 if alignment is None else alignment.offset_samples):
         for name, analyser in analysers.items():
             analyser.process(sounds[name], sounds.get("mix"))
         truth, song = sounds.get("reference"), sounds.get("mix")
@@ -102,24 +109,29 @@ def compare_files(
     for a, b in zip(*findings, strict=True):
         if a.known:
             rows.append(Row(f"Detected {a.kind}", "", "lower", a.score, b.score))
-    return Comparison(before, after, reference, mix, first.duration_s, tuple(rows))
+    return Comparison(before, after, reference, mix, first.duration_s, tuple(rows), tuple(notes))
 
 
 def median_sdr(sound: Path, reference: Path) -> float:
     """SDR in dB, the median over the same windows. Raises as `compare_files`."""
     infos = {"before": probe(sound), "reference": probe(reference)}
-    check_mix(infos["before"], infos["reference"])
+    check_mix(infos["before"], infos["reference"], _WHAT["reference"])
     found = [(sdr(part["before"], part["reference"]),) * 2 for part in _windows(infos)]
     return _medians(found)[0]
 
 
-def _windows(infos: dict[str, AudioInfo]) -> Iterator[dict[str, np.ndarray]]:
-    """Equal stretches of all files; what is shorter than the first is filled up with silence."""
+def _windows(infos: dict[str, AudioInfo], mix_offset: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Equal stretches of all files; what is shorter than the first is filled up with silence. mix_offset: in samples,
+    as in `Alignment`."""
     first = infos["before"]
     size = round(WINDOW_S * first.sample_rate)
     with ExitStack() as stack:
         reader = stack.enter_context(AudioReader(first))
-        others = {name: MixSource(info, ()) for name, info in infos.items() if name != "before"}
+        others = {
+            name: MixSource(info, offset_samples=mix_offset if name == "mix" else 0)
+            for name, info in infos.items()
+            if name != "before"
+        }
         fifo, ready = Fifo(), 0
 
         def cut(count: int) -> dict[str, np.ndarray]:
@@ -152,6 +164,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "reference": None if comparison.reference is None else str(comparison.reference),
         "mix": None if comparison.mix is None else str(comparison.mix),
         "duration_s": round(comparison.duration_s, 3),
+        "notes": list(comparison.notes),
         "measures": {
             row.name: {
                 "unit": row.unit,

@@ -17,10 +17,10 @@ from typing import Any
 
 from ..engine.errors import OptionError, StemProverError
 from ..engine.repair import Repairer
-from .auto import AUTO, AutoChoice
+from .auto import AutoChoice
 from .outfile import check_output
 from .plan import RenderJob, make_folder, plan_renders
-from .presets import Preset, load_preset
+from .presets import AUTO, Preset, load_preset
 from .render import ChunkRepairer, render_file
 
 TOLD_EVERY_S = 0.25

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..engine.errors import StemProverError
-from .auto import AUTO
 from .models import steps_of
-from .presets import load_preset
+from .presets import AUTO, load_preset
 from .protocol import Code, ProtocolError
 
 KEPT = 500  # finished jobs that are remembered

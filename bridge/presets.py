@@ -31,6 +31,7 @@ from ..engine.errors import OptionError, PresetError
 from ..engine.limits import MAX_WEIGHT
 from .chain import ChainLink
 
+AUTO = "auto"  # in a preset's place: what the detectors find (auto.py)
 SHIPPED = Path(__file__).resolve().parent.parent / "presets"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _TEXT_KEYS = ("name", "title", "description", "for")
@@ -115,6 +116,8 @@ def load_preset(name_or_path: str | os.PathLike[str]) -> Preset:
     text = os.fspath(name_or_path)
     if isinstance(name_or_path, os.PathLike) or "/" in text or os.sep in text or text.endswith(".toml"):
         return check_preset(Path(text))
+    if text == AUTO:
+        raise PresetError("auto is no preset of its own but chooses by what is found: repair --preset auto, alone")
     found = find_presets()
     if text not in found:
         near = difflib.get_close_matches(text, found, n=1, cutoff=0.4)
@@ -141,6 +144,8 @@ def check_preset(path: str | os.PathLike[str]) -> Preset:
     folder = file.resolve().parent
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PresetError(f"{file}: name = {name!r} may have small letters, digits and hyphens only")
+    if name == AUTO:
+        raise PresetError(f"{file}: name = 'auto' stands for the choice by what is found; choose another name")
     if name != folder.name:
         raise PresetError(f"{file}: name = {name!r} differs from the folder's name {folder.name!r}; make them equal")
     return Preset(

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,14 +15,15 @@ import numpy as np
 
 from ..engine.errors import InputError, MixMismatchError, ModelError, OutputError
 from ..engine.fifo import Fifo
-from .audiofile import BLOCK_SAMPLES, AudioInfo, AudioReader, AudioWriter, check_finite, clock, probe
-from .chain import Chain, ChainLink
+from .align import MAX_OFFSET_S, Alignment, align_files, alignment_notes
+from .audiofile import AudioInfo, AudioReader, AudioWriter, check_finite, clock, probe
+from .chain import Chain
+from .mixsource import MixSource
 from .outfile import atomic_output, check_output, check_space, choose_format
 from .presets import Preset
 from .samples import SampleCodec
 from .tags import carries_all_tags, copy_tags
 
-MIX_TOLERANCE_S = 0.5
 Progress = Callable[[float, float], None]
 """Called with the seconds of sound done and the seconds in all."""
 Block = np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -67,29 +68,23 @@ class RenderReport:
         return f"{self.source} -> {self.target}: {', '.join(parts)}"
 
 
-def check_mix(stem: AudioInfo, mix: AudioInfo) -> str:
-    """A note where the mixture has to be aligned, else nothing. Raises MixMismatchError where it does not belong."""
+def check_mix(stem: AudioInfo, mix: AudioInfo, what: str = "") -> None:
+    """Raises MixMismatchError where a mixture does not belong to a stem; `what` it is, if no mixture."""
     if mix.sample_rate != stem.sample_rate:
         raise MixMismatchError(
             f"{mix.path} has {mix.sample_rate} Hz and {stem.path} has {stem.sample_rate} Hz; "
-            f"convert the mix to {stem.sample_rate} Hz"
+            f"convert {what or 'the mix'} to {stem.sample_rate} Hz"
         )
     if mix.channels != stem.channels:
         raise MixMismatchError(
             f"{mix.path} has {_count(mix.channels)} and {stem.path} has {_count(stem.channels)}; "
-            f"convert the mix to {_count(stem.channels)}"
+            f"convert {what or 'the mix'} to {_count(stem.channels)}"
         )
-    extra = mix.samples - stem.samples
-    if abs(extra) > MIX_TOLERANCE_S * stem.sample_rate:
+    if abs(mix.samples - stem.samples) > MAX_OFFSET_S * stem.sample_rate:
         raise MixMismatchError(
             f"{mix.path} lasts {clock(mix.duration_s)} and {stem.path} lasts {clock(stem.duration_s)}; "
-            f"give the song that the stem was separated from, with the same start and end"
+            f"give {what or 'the song that the stem was separated from'}, with the same start and end"
         )
-    if not extra:
-        return ""
-    return (
-        f"the mix is {abs(extra)} samples {'longer, its end is left out' if extra > 0 else 'shorter, silence fills it'}"
-    )
 
 
 def _count(channels: int) -> str:
@@ -105,10 +100,13 @@ def render_file(
     preset: Preset | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    alignment: Alignment | None = None,
 ) -> RenderReport:
     """Repair `source` into `target`.
 
-    mix: the song that the stem was separated from; up to half a second of difference in length is aligned at the end.
+    mix: the song that the stem was separated from; it may be up to half a second longer or shorter, and start as much
+    before or after the stem.
+    alignment: of the two, estimated (align.py) where it is not given.
     preset: its chains run before (on the mix too, so that both still belong together) and after the repair.
     progress: called with the seconds of sound done and the seconds in all.
     Raises AudioFileError, MixMismatchError, OutputExistsError, OptionError (file type), OutputError, ModelError.
@@ -124,9 +122,12 @@ def render_file(
     mix_info = None
     if mix is not None:
         mix_info = probe(Path(mix))
-        notes.append(check_mix(info, mix_info))
+        check_mix(info, mix_info)
         check_finite(mix_info)
     check_finite(info)
+    if mix_info is not None and alignment is None:
+        alignment = align_files(info, mix_info)
+        notes += alignment_notes(alignment, info, mix_info)
     with atomic_output(target, inputs, overwrite=overwrite) as part:
         check_space(info, chosen, target)
         keeps_tags = carries_all_tags(info, chosen.container)
@@ -135,7 +136,7 @@ def render_file(
             AudioWriter(
                 part, info, chosen.container, chosen.subtype, strings_from=None if keeps_tags else source
             ) as writer,
-            contextlib.closing(_repaired(info, mix_info, repairer, preset)) as pairs,
+            contextlib.closing(_repaired(info, mix_info, alignment, repairer, preset)) as pairs,
         ):
             for original, audio in pairs:
                 tally.add(original, audio, info)
@@ -154,17 +155,21 @@ def render_file(
 
 
 def _repaired(
-    info: AudioInfo, mix_info: AudioInfo | None, repairer: ChunkRepairer, preset: Preset | None
+    info: AudioInfo,
+    mix_info: AudioInfo | None,
+    alignment: Alignment | None,
+    repairer: ChunkRepairer,
+    preset: Preset | None,
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Pairs of the file's own samples (C, n) as stored and the repaired ones (C, n) float32."""
     links = (preset.before, preset.after) if preset is not None else ((), ())
     before = Chain(links[0], info.sample_rate, info.channels)
     after = Chain(links[1], info.sample_rate, info.channels)
-    waiting = Fifo()
+    waiting, offset = Fifo(), alignment.offset_samples if alignment is not None else 0
 
     def chunks() -> Iterator[Block]:
         with AudioReader(info) as reader:
-            mixture = None if mix_info is None else MixSource(mix_info, links[0])
+            mixture = None if mix_info is None else MixSource(mix_info, links[0], offset)
             for native in reader.blocks():
                 waiting.push(native)
                 audio = before(reader.codec.decode(native))
@@ -187,32 +192,6 @@ def _repaired(
         if isinstance(repaired, Generator):
             repaired.close()  # its threads end here and not whenever the last reference goes
     assert done == info.samples, f"{done} samples came out of the repair and {info.samples} went in"
-
-
-class MixSource:
-    """The mixture's samples as float32, through a chain of its own, with silence after its end."""
-
-    def __init__(self, info: AudioInfo, links: Sequence[ChainLink]) -> None:
-        self._fifo = Fifo()
-        self._ready = 0
-        self._blocks = self._read(info, Chain(links, info.sample_rate, info.channels))
-
-    def take(self, samples: int) -> np.ndarray:
-        """The next samples (C, `samples`)."""
-        while self._ready < samples:
-            block = next(self._blocks)
-            self._fifo.push(block)
-            self._ready += block.shape[1]
-        self._ready -= samples
-        return self._fifo.pop(samples)
-
-    @staticmethod
-    def _read(info: AudioInfo, chain: Chain) -> Iterator[np.ndarray]:
-        with AudioReader(info) as reader:
-            for native in reader.blocks():
-                yield chain(reader.codec.decode(native))
-        while True:
-            yield chain(np.zeros((info.channels, BLOCK_SAMPLES), np.float32))
 
 
 @dataclass

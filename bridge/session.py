@@ -17,11 +17,11 @@ from ..engine.detect.choice import Choice, LiveChoice
 from ..engine.errors import StemProverError
 from ..engine.live import ChangeStream
 from ..engine.stream import DeltaStream
-from .auto import AUTO, preset_for_choice
+from .auto import preset_for_choice
 from .contract import Answer, Counters, Format, Latency
 from .models import Models, load_of
 from .output import Output
-from .presets import Preset, blend_presets, load_preset
+from .presets import AUTO, Preset, blend_presets, load_preset
 from .protocol import Code, Flag, ProtocolError, Status
 from .scope import Scope
 from .turns import Piece, Turns

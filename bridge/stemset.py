@@ -14,10 +14,12 @@ import numpy as np
 from ..engine.consistency import Coverage, MixConsistency
 from ..engine.errors import OutputError
 from ..engine.fifo import Fifo
+from .align import MAX_OFFSET_S, Alignment, early_source, estimate_alignment
 from .analyze import analyse_file
-from .audiofile import AudioInfo, AudioReader, probe
+from .audiofile import AudioReader, probe
+from .mixsource import MixSource
 from .plan import RenderJob
-from .render import Block, MixSource, Progress, render_file
+from .render import Block, Progress, render_file
 
 MISSING_DB = -14.0  # of the song's energy, what a full set may lack
 HIGHEST_HZ = 10000.0  # above, separators leave out what they have no model for
@@ -44,28 +46,35 @@ class SetReport:
 
 
 def is_set(jobs: Sequence[RenderJob], mix: Path) -> bool:
-    """Whether these files may be a set of stems of a song: two or more, of its rate, channels and length."""
+    """Whether these files may be a set of stems of a song: two or more of one length, which is the song's within
+    MAX_OFFSET_S, of its rate and channels."""
     if len(jobs) < 2:
         return False
     song = probe(mix)
     infos = [probe(job.source) for job in jobs]
-    return all((i.sample_rate, i.channels, i.samples) == (song.sample_rate, song.channels, song.samples) for i in infos)
+    return (
+        all((i.sample_rate, i.channels) == (song.sample_rate, song.channels) for i in infos)
+        and len({i.samples for i in infos}) == 1
+        and abs(infos[0].samples - song.samples) <= MAX_OFFSET_S * song.sample_rate
+    )
 
 
 def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | None = None) -> SetReport:
     """Make the repaired stems (the jobs' targets) sum to the song, where the unrepaired ones (the sources) leave out
     little of it. The targets are replaced together, after all has been written. Raises AudioFileError, OutputError."""
     sources, targets = [job.source for job in jobs], [job.target for job in jobs]
-    missing_db = coverage(sources, mix, HIGHEST_HZ).missing_db
+    alignment = _alignment(sources, mix)
+    offset = alignment.offset_samples
+    missing_db = coverage(sources, mix, HIGHEST_HZ, offset).missing_db
     if missing_db > MISSING_DB:
         return SetReport(len(jobs), missing_db, None)
-    severities = [_severity(source, mix) for source in sources]
+    severities = [_severity(source, mix, alignment) for source in sources]
     with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".stemprover-set-") as folder:
         made, notes = [], list[str]()
         for number, target in enumerate(targets):
             place = Path(folder) / f"{number}{target.suffix}"
-            share = _Share(targets, number, severities)
-            report = render_file(target, place, share, mix=mix, progress=progress)
+            share = _Share(targets, number, severities, _known(mix, offset))
+            report = render_file(target, place, share, mix=mix, progress=progress, alignment=alignment)
             notes += [f"{target.name}: {note}" for note in report.notes]
             made.append(place)
         try:
@@ -76,38 +85,41 @@ def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | N
             raise OutputError(
                 f"{target}: cannot be replaced ({error.strerror}); it is repaired, but the stems do not sum to the song"
             ) from error
-    return SetReport(len(jobs), missing_db, coverage(targets, mix).missing_db, tuple(notes))
+    return SetReport(len(jobs), missing_db, coverage(targets, mix, offset_samples=offset).missing_db, tuple(notes))
 
 
-def coverage(stems: Sequence[Path], mix: Path, highest_hz: float | None = None) -> Coverage:
-    """What the stems have of the song, up to a frequency."""
+def coverage(stems: Sequence[Path], mix: Path, highest_hz: float | None = None, offset_samples: int = 0) -> Coverage:
+    """What the stems have of the song, up to a frequency. offset_samples: of the song, as in `Alignment`."""
     found = Coverage(probe(mix).sample_rate, highest_hz)
-    with contextlib.closing(_together(stems, mix)) as blocks:
+    with contextlib.closing(_together(stems, mix, offset_samples)) as blocks:
         for sounds, song in blocks:
             found.add(sounds, song)
     return found
 
 
-def _severity(source: Path, mix: Path) -> float:
+def _severity(source: Path, mix: Path, alignment: Alignment) -> float:
     """Of the strongest fault that the detectors find."""
-    return max((finding.strength for finding in analyse_file(source, mix).found), default=0.0)
+    found = analyse_file(source, mix, alignment=alignment).found
+    return max((finding.strength for finding in found), default=0.0)
 
 
 class _Share:
     """In place of a model (render.ChunkRepairer): gives one stem of a set its share of what is missing."""
 
-    def __init__(self, stems: Sequence[Path], number: int, severities: Sequence[float]) -> None:
-        self.stems, self.number, self.severities = stems, number, severities
+    def __init__(self, stems: Sequence[Path], number: int, severities: Sequence[float], known: range) -> None:
+        self.stems, self.number, self.severities, self.known = stems, number, severities, known
 
     def process_chunks(
         self, chunks: Iterable[Block], sample_rate: int, channels: int, *, has_mix: bool = False
     ) -> Iterator[np.ndarray]:
         """Pairs of the stem's and the song's samples (C, n) to the stem with its share (C, m)."""
-        others = [MixSource(probe(path), ()) for path in self.stems]
-        share, waiting = MixConsistency(self.severities, channels), Fifo()
+        others = [MixSource(probe(path)) for path in self.stems]
+        share, waiting, done = MixConsistency(self.severities, channels), Fifo(), 0
         for chunk in chunks:
             stem, song = chunk
             sounds = np.stack([source.take(stem.shape[1]) for source in others])
+            song = _completed(song, sounds, done, self.known)
+            done += stem.shape[1]
             waiting.push(stem)
             added = share.process(sounds, song)[self.number]
             if added.shape[1]:
@@ -117,11 +129,44 @@ class _Share:
             yield waiting.pop(added.shape[1]) + added
 
 
-def _together(stems: Sequence[Path], mix: Path) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+def _known(mix: Path, offset_samples: int) -> range:
+    """The stems' samples that the song has one for."""
+    return range(max(-offset_samples, 0), probe(mix).samples - offset_samples)
+
+
+def _completed(song: np.ndarray, sounds: np.ndarray, start: int, known: range) -> np.ndarray:
+    """The song (C, n), from sample `start` on; where it has none, all stems (S, C, n) together, which then lack
+    nothing."""
+    first, last = (min(max(edge - start, 0), song.shape[1]) for edge in (known.start, known.stop))
+    if (first, last) == (0, song.shape[1]):
+        return song
+    whole = sounds.sum(axis=0, dtype=np.float32)
+    whole[:, first:last] = song[:, first:last]
+    return whole
+
+
+def _alignment(stems: Sequence[Path], mix: Path) -> Alignment:
+    """Where the song lies beside the stems, by what they are together."""
+    with contextlib.closing(_stems(stems)) as blocks:
+        sums = (sounds.sum(axis=0) for sounds in blocks)
+        return estimate_alignment(sums, early_source(probe(mix)), probe(mix).sample_rate)
+
+
+def _together(
+    stems: Sequence[Path], mix: Path, offset_samples: int
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Blocks of all stems (S, C, n) and of the song (C, n)."""
-    sources = [MixSource(probe(path), ()) for path in stems]
-    info: AudioInfo = probe(mix)
-    with AudioReader(info) as reader:
+    song, known, done = MixSource(probe(mix), offset_samples=offset_samples), _known(mix, offset_samples), 0
+    with contextlib.closing(_stems(stems)) as blocks:
+        for sounds in blocks:
+            yield sounds, _completed(song.take(sounds.shape[-1]), sounds, done, known)
+            done += sounds.shape[-1]
+
+
+def _stems(stems: Sequence[Path]) -> Generator[np.ndarray, None, None]:
+    """Blocks of all stems (S, C, n), as long as the first."""
+    others = [MixSource(probe(path)) for path in stems[1:]]
+    with AudioReader(probe(stems[0])) as reader:
         for native in reader.blocks():
-            song = reader.codec.decode(native)
-            yield np.stack([source.take(song.shape[1]) for source in sources]), song
+            first = reader.codec.decode(native)
+            yield np.stack([first, *(source.take(first.shape[1]) for source in others)])

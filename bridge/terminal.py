@@ -94,6 +94,9 @@ def run_plan(plan: RenderPlan, choice: Choice, *, mix: Path | None, overwrite: b
     inputs = [job.source for job in plan.jobs] + ([mix] if mix is not None else [])
     if isinstance(choice, tuple) and choice[1].note:
         _ERR.print(f"Note: preset {choice[1].name}: {choice[1].note}", markup=False, style="yellow")
+    if isinstance(choice, tuple) and choice[1].separated and mix is None:
+        what = "is for what a separator left of a song, and hears no song: give it with --mix"
+        _ERR.print(f"Note: preset {choice[1].name}: {what}", markup=False, style="yellow")
     for path, error in plan.failures:
         failed(path, error)
     for number, job in enumerate(plan.jobs, start=1):
@@ -186,8 +189,15 @@ def print_analysis(analysis: Analysis, path: Path) -> None:
     _OUT.print(Text(advice(analysis)))
 
 
+def print_notes(path: Path, notes: Sequence[str]) -> None:
+    """What people should know of a file, on the error stream."""
+    for note in notes:
+        _ERR.print(f"Note: {path.name}: {note}", markup=False, style="yellow")
+
+
 def print_comparison(comparison: Comparison) -> None:
     """Each measure before and after, and whether that is better."""
+    print_notes(comparison.before, comparison.notes)
     table = Table("", "before", "after", "change", "")
     for row in comparison.rows:
         change = row.after - row.before
@@ -240,6 +250,8 @@ def print_preset(preset: Preset) -> None:
     """One preset in full."""
     _OUT.print(Text(f"{preset.title} ({preset.name})", style="bold"))
     lines = [preset.description, f"repairs: {preset.artefact}", f"wet: {preset.wet:g}"]
+    if preset.separated:
+        lines.append("separated: yes, the rest of the song is repaired too (--mix)")
     if preset.note or not preset.trained:
         lines.append(f"trained: {'yes' if preset.trained else 'not yet'}{'; ' + preset.note if preset.note else ''}")
     lines += [f"adapter: {file.name} at {weight:g}" for file, weight in preset.adapters.items()] or [

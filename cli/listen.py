@@ -47,21 +47,24 @@ def analyze(
     \b
     stemprover analyze vocals.wav --mix song.wav --png vocals.png
     """
-    from ..bridge.analyze import analyse_file, write_json, write_page, write_picture
+    from ..bridge.analyze import align_song, analyse_file, write_json, write_page, write_picture
     from ..bridge.outfile import check_output
-    from ..bridge.terminal import file_progress, print_analysis
+    from ..bridge.terminal import file_progress, print_analysis, print_notes
 
     check_range("--tempo", tempo, 1, 1000)
     inputs = [file] if mix is None else [file, mix]
     for target in (json, html, png):
         if target is not None:
             check_output(target, inputs, overwrite=overwrite)
+    alignment, notes = (None, list[str]()) if mix is None else align_song(file, mix)
+    print_notes(file, notes)
     with file_progress(file.name) as progress:
-        analysis = analyse_file(file, mix, progress=progress)
+        analysis = analyse_file(file, mix, alignment=alignment, progress=progress)
     if json is not None:
         write_json(analysis, file, mix, json, overwrite=overwrite)
     if html is not None:
-        write_page(analysis, file, mix, html, overwrite=overwrite, tempo_bpm=tempo)
+        offset = 0 if alignment is None else alignment.offset_samples
+        write_page(analysis, file, mix, html, overwrite=overwrite, tempo_bpm=tempo, offset_samples=offset)
     if png is not None:
         write_picture(analysis, file, png, overwrite=overwrite, tempo_bpm=tempo)
     print_analysis(analysis, file)

@@ -246,6 +246,21 @@ def test_presets_list_show_and_check(run_cli):
     assert "before: HighpassFilter (cutoff_frequency_hz = 70)" in shown.out
 
 
+def test_a_preset_for_a_separators_stems_says_so(run_cli, make_audio, tmp_path):
+    folder = Path(os.environ["STEMPROVER_PRESETS"]) / "own"
+    folder.mkdir()
+    text = 'name = "own"\ntitle = "Own"\ndescription = "Mine."\nfor = "stems"\nseparated = true\n'
+    (folder / "preset.toml").write_text(text)
+    assert "separated: yes, the rest of the song is repaired too (--mix)" in run_cli("presets", "show", "own").out
+    stem = make_audio("stem.wav")
+    said = "is for what a separator left of a song, and hears no song: give it with --mix"
+    found = run_cli("repair", stem, "-o", tmp_path / "a.wav", "--preset", "own", repairer=FakeRepairer())
+    assert (found.code, said in found.err) == (0, True)
+    options = ("--preset", "own", "--mix", stem)
+    found = run_cli("repair", stem, "-o", tmp_path / "b.wav", *options, repairer=FakeRepairer())
+    assert (found.code, said in found.err) == (0, False)
+
+
 def test_a_wrong_preset_is_named_and_the_others_are_still_listed(run_cli):
     folder = Path(os.environ["STEMPROVER_PRESETS"]) / "own"
     folder.mkdir()

@@ -11,12 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from safetensors.numpy import save_file
 from stemprover.engine.bundle import Adapter
 from stemprover.engine.gate import Caution, Ramp
-from stemprover.engine.train.layouts import Song
-from stemprover.engine.train.pool import ITEM_SAMPLES
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
@@ -108,21 +105,3 @@ def test_cautions_are_mixed_at_their_own_share_and_the_limits_are_the_ends(
     arguments = (end, plain, "--caution-share", 0.5, "-o", tmp_path / "none")
     assert "has no caution to take a share of" in capture_error(monkeypatch, "blend_adapters", *arguments)
     assert not (tmp_path / "none").exists()
-
-
-def test_the_trial_of_an_instrument_hears_it_alone_and_each_item_sums_to_the_song(tmp_path: Path) -> None:
-    tools = runpy.run_path(str(TOOLS / "compare_instruments.py"))
-    rng, stems = np.random.default_rng(4), {}
-    for name, extra in (("drums", 0), ("vocals", 100)):
-        sound = 0.3 * rng.standard_normal((2 * ITEM_SAMPLES + 500 + extra, 2))
-        if name == "drums":
-            sound[ITEM_SAMPLES:] = 0.0  # a pause, which is no material
-        soundfile.write(tmp_path / f"{name}.wav", sound, 44100, subtype="FLOAT")
-        stems[name] = tmp_path / f"{name}.wav"
-    song = Song("one", "tests", "train", "CC0-1.0", tuple(stems.items()))
-    assert [len(list(tools["excerpts"](song, name))) for name in stems] == [1, 2]
-    for drums, vocals in zip(tools["excerpts"](song, "drums"), tools["excerpts"](song, "vocals"), strict=False):
-        np.testing.assert_allclose(drums.sum(axis=0), vocals.sum(axis=0), atol=1e-5)
-        assert np.abs(drums).max() <= 1.0
-    tools["build_pool"](tmp_path / "pool", [song], ["drums", "vocals"])
-    assert len(list((tmp_path / "pool" / "train").glob("*"))) >= 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,41 +19,11 @@ from rich.table import Table
 from stemprover.engine.metrics import log_spectral_distance, si_sdr
 from stemprover.engine.repair import MODEL_RATE, Repairer
 from stemprover.engine.train.artefacts import SIMULATORS
-from stemprover.engine.train.corpus import read_stereo
 from stemprover.engine.train.dataset import CropConfig
-from stemprover.engine.train.layouts import Song, find_songs
+from stemprover.engine.train.layouts import find_songs
 from stemprover.engine.train.loop import train
 from stemprover.engine.train.options import LossWeights, TrainOptions
-from stemprover.engine.train.pool import ITEM_SAMPLES, TRACKS, quantise, write_shard
-
-QUIETEST = 0.01  # root mean square of an item that counts
-
-
-def excerpts(song: Song, stem: str) -> Iterator[np.ndarray]:
-    """The stem and the rest of its song (2, 2, ITEM_SAMPLES), one excerpt after the other, where the stem sounds."""
-    sounds = {name: read_stereo(path) for name, path in song.stems}
-    length = min(sound.shape[-1] for sound in sounds.values())
-    whole = np.sum([sound[..., :length] for sound in sounds.values()], axis=0)
-    pair = np.stack([sounds[stem][..., :length], whole - sounds[stem][..., :length]])
-    pair = pair * min(0.5, 1.0 / max(float(np.abs(pair).max()), 1e-9))
-    for start in range(0, pair.shape[-1] - ITEM_SAMPLES + 1, ITEM_SAMPLES):
-        item = pair[..., start : start + ITEM_SAMPLES]
-        if np.sqrt(np.mean(item[0] ** 2)) > QUIETEST:
-            yield item
-
-
-def build_pool(folder: Path, songs: Sequence[Song], stems: Sequence[str]) -> None:
-    """A shard for each song and stem, as `PoolBatches` reads them: no separator, so its tracks are the true stems'."""
-    number = 0
-    for song in songs:
-        for stem in (name for name, _ in song.stems if name in stems):
-            items = [quantise(item) for item in excerpts(song, stem)]
-            if items:
-                write_shard(
-                    folder / "train", number, [np.concatenate([item] * (len(TRACKS) // 2)) for item in items],
-                    [{"song": song.name, "of": stem} for _ in items],
-                )  # fmt: skip
-                number += 1
+from stemprover.engine.train.true_stems import build_pool, excerpts
 
 
 def trained(work: Path, name: str, minutes: float) -> Path:
@@ -93,7 +63,7 @@ def main() -> None:
         pool = work / name
         if not (pool / "train").exists():
             shutil.rmtree(work / "unfinished", ignore_errors=True)
-            build_pool(work / "unfinished", songs, stems)
+            build_pool(work / "unfinished", [replace(song, split="train") for song in songs], stems)
             (work / "unfinished").rename(pool)
         adapter = trained(work, name, given.minutes)
         repairers[f"an adapter for {name}"] = Repairer(blend={adapter: 1.0}, gated=False)

@@ -25,19 +25,23 @@ from .pool import FULL_SCALE, SAMPLE_RATE, TRACKS, open_shard, shards_of
 
 QUIETEST = 3e-3  # root mean square; a stem below it says nothing
 STEMS = {"vocals": "v", "accompaniment": "a"}
-MIXED = "mixed"
+MIXED, CLEAN = "mixed", "clean"
 
 
-def separated(pool: Path, split: str, most: int | None = None) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
-    """Type, item and sounds (2, T) by role of each case from the real separator; `most` of each type, spread evenly."""
+def separated(
+    pool: Path, split: str, most: int | None = None, roles: str = "av"
+) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
+    """Type, item and sounds (2, T) by role of each case from the real separator; `most` of each type, spread evenly. In
+    a pool that no separator was used for (true_stems.py) they are true stems: type CLEAN."""
     items = _items(pool, split)
-    for stem, letter in STEMS.items():
+    for stem, letter in ((stem, letter) for stem, letter in STEMS.items() if letter in roles):
         heard = [number for number, tracks in enumerate(items) if _sounds(_track(tracks, f"x_{letter}"))]
         for number in spread(heard, most):
             tracks = items[number]
             mix = _track(tracks, "x_v") + _track(tracks, "x_a")
             truth, degraded = _track(tracks, f"x_{letter}"), _track(tracks, f"y_{letter}_zeros")
-            yield f"separated-{stem}", f"{number:03d}", {"truth": truth, "degraded": degraded, "mix": mix}
+            kind = CLEAN if np.array_equal(truth, degraded) else f"separated-{stem}"
+            yield kind, f"{number:03d}", {"truth": truth, "degraded": degraded, "mix": mix}
 
 
 def four_stems(pool: Path, split: str) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
@@ -50,14 +54,17 @@ def four_stems(pool: Path, split: str) -> Iterator[tuple[str, str, dict[str, np.
                 yield f"four-stems-{info['stem']}", f"{info['item']}", sounds
 
 
-def simulated(pool: Path, split: str, count: int, seed: int) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
-    """As `separated`, with `count` cases of each simulated type, of vocals and accompaniment in turn."""
+def simulated(
+    pool: Path, split: str, count: int, seed: int, roles: str = "av"
+) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
+    """As `separated`, with `count` cases of each simulated type, of the tracks x_a and x_v in turn or of one alone."""
     items = _items(pool, split)
     for kind in (*SIMULATORS, MIXED):
         rng = np.random.default_rng([seed, len(kind), *kind.encode()])
         made = 0
         for number in rng.permutation(len(items)):
-            letter, other = ("v", "a") if made % 2 else ("a", "v")
+            letter = roles[made % len(roles)]
+            other = "v" if letter == "a" else "a"
             truth, rest = _track(items[number], f"x_{letter}"), _track(items[number], f"x_{other}")
             if made == count:
                 break
@@ -128,13 +135,17 @@ def main() -> None:
     parser.add_argument("--split", nargs="+", default=["valid", "valid-other", "test"])
     parser.add_argument("--separated", type=int, default=None, help="cases of each stem (all there are)")
     parser.add_argument("--simulated", type=int, default=0, help="cases of each simulated type")
+    parser.add_argument("--roles", choices=("av", "v", "a"), default="av", help="of which of the pool's stems")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     try:
         for split in given.split:
-            real = chain(separated(given.pool, split, given.separated), four_stems(given.pool, split))
+            real = chain(
+                separated(given.pool, split, given.separated, given.roles), four_stems(given.pool, split)
+            )
             count = 0
-            for kind, item, sounds in chain(real, simulated(given.pool, split, given.simulated, given.seed)):
+            made = simulated(given.pool, split, given.simulated, given.seed, given.roles)
+            for kind, item, sounds in chain(real, made):
                 write_case(given.out / split / kind / item, sounds)
                 count += 1
             print(f"{given.out / split}: {count} cases", flush=True)

@@ -31,7 +31,7 @@ from ..features import FeatureMaker
 from ..gate import EVIDENCE, MASKED, Caution, Ramp, evidence, most_within, nearness, terms
 from ..repair import MODEL_RATE, Repairer
 from ..stft import Stft, whole_stft
-from .cases import read_case, spread, written_cases
+from .cases import CLEAN, read_case, spread, written_cases
 from .options import TrainOptions
 from .settings import load_options
 
@@ -39,7 +39,7 @@ STARTS = (0, 4, 8, 12, 16, 22, 32, 40, 52, 64)
 KNOTS, ALIKE = (0.0, 0.25, 0.5, 0.75), (0.0,)
 PRIOR, RIDGE, RECORDED, OWN = 0.4, 0.02, TrainOptions.recorded, 50.0
 LOSS_DB, HARM, ROUNDS = 0.05, 1.5, 6
-CLEAN, CLEAN_DB = "clean", -30.0
+CLEAN_DB = -30.0
 FAINT_DB = -25.0  # of the true stem's power: what is fainter counts as if it were as much
 REAL = ("separated-", "four-stems-")
 
@@ -244,6 +244,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--count", nargs=2, metavar=("KIND", "TIMES"), action="append", default=[],
         help="this kind of case counts so many times as it else would (the recipe's)",
     )  # fmt: skip
+    parser.add_argument(
+        "--real", type=Path, nargs="+", default=[], metavar="FOLDER", help="more cases, real separators' stems alone"
+    )
     parser.add_argument("--with-mix-only", action="store_true", help="leave what is without the mixture as it was")
     parser.add_argument("--keep", type=Path, default=None, help="folder for what was measured; read where it is there")
     given = parser.parse_args(arguments)
@@ -263,6 +266,11 @@ def main(arguments: list[str] | None = None) -> None:
         if given.with_mix_only and before is None:
             raise TrainingError("--with-mix-only: there is no caution yet that could be left as it was")
         cases = [case for folder in given.folders for case in some_of(written_cases(folder), given.most, most)]
+        for folder in given.real:
+            real = [case for case in written_cases(folder) if case[0].startswith(REAL)]
+            cases += some_of(real, given.most, most)
+        if given.keep is None:  # before all is measured
+            _check_counts(counts, {kind for kind, _ in cases} | {CLEAN})
         rows = []
         for with_mix in (True,) if given.with_mix_only else (True, False):
             kept = None if given.keep is None else given.keep / f"open-{'with' if with_mix else 'without'}-mix.npz"
@@ -272,6 +280,7 @@ def main(arguments: list[str] | None = None) -> None:
                 found = measure_all(cases, given.bundle, with_mix, given.adapter)
                 if kept is not None:
                     write_measured(kept, found)
+            _check_counts(counts, {case.kind for case in found})
             knots = KNOTS if with_mix else ALIKE
             found = [case.through(ramps[0 if with_mix else 1]) for case in found]
             rows.append(fit_weights(found, own=own, recorded=recorded, knots=knots, counts=counts))
@@ -287,6 +296,11 @@ def main(arguments: list[str] | None = None) -> None:
             write_caution(given.bundle, caution)
     except StemProverError as error:
         raise SystemExit(f"Error: {error}") from None
+
+
+def _check_counts(counts: Mapping[str, float], kinds: set[str]) -> None:
+    if strange := sorted(set(counts) - kinds):
+        raise TrainingError(f"counts: no case is of {', '.join(strange)}; there are {', '.join(sorted(kinds))}")
 
 
 def _times(kind: str, text: str) -> float:

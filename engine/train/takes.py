@@ -38,6 +38,7 @@ from .corpus import (
 )
 from .desk import even, loudness, on_stage
 from .kits import Hit, Kit, play, read_kit
+from .layouts import Song
 from .melody import DRUM_CHANNEL, Note, find_melody, notes_of, sing_melody
 from .midi import can_play, play_midi, read_midi, write_midi
 from .singing import ROBOTS
@@ -314,10 +315,19 @@ def _write(folder: Path, take: Take, about: dict[str, Any]) -> None:
 
 def take_sources() -> list[Source]:
     """The takes in the cache as sources: bands of kind "rendered", and the voices that sing with them."""
-    if not takes_folder().is_dir() or not all(is_fetched(package) for package in SCORE_PACKAGES):
-        return []
-    names = [name for score in scores() for name in take_names(score)]
-    return [source for name in names for source in _sources(takes_folder() / name)]
+    return [source for folder in _take_folders() for source in _sources(folder)]
+
+
+def take_songs() -> list[Song]:
+    """The takes in the cache as songs, with each of their stems."""
+    found = []
+    for folder in _take_folders():
+        about = _about(folder)
+        if about["stems"]:
+            licence = ", ".join(dict.fromkeys(v for key, v in about["made_of"].items() if key.endswith("_licence")))
+            stems = tuple((stem, folder / f"{stem}.flac") for stem in about["stems"])
+            found.append(Song(folder.name, f"takes-{about['origin']}", about["split"], licence, stems))
+    return found
 
 
 def made_of(source: Source) -> dict[str, Any]:
@@ -326,9 +336,19 @@ def made_of(source: Source) -> dict[str, Any]:
     return dict(json.loads(note.read_text())["made_of"]) if note.exists() else {}
 
 
-def _sources(folder: Path) -> list[Source]:
+def _take_folders() -> list[Path]:
+    if not takes_folder().is_dir() or not all(is_fetched(package) for package in SCORE_PACKAGES):
+        return []
+    return [takes_folder() / name for score in scores() for name in take_names(score)]
+
+
+def _about(folder: Path) -> dict[str, Any]:
     note = folder / "take.json"
-    about = json.loads(note.read_text()) if note.exists() else {"stems": []}
+    return dict(json.loads(note.read_text())) if note.exists() else {"stems": []}
+
+
+def _sources(folder: Path) -> list[Source]:
+    about = _about(folder)
     band = [stem for stem in about["stems"] if stem != "vocals"]
     found = []
     for role, origin, kind, stems, licences in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
+from stemprover.bridge.compare import Row
 
 DEMO = Path(__file__).parents[2] / "presets" / "demo"
 
@@ -50,6 +52,21 @@ def test_without_the_truth_the_detectors_speak(files: Path, run_cli: Callable) -
     assert "Detected dull-highs" in result.out
     assert "Beyond the song" in result.out
     assert "--reference" in result.out
+
+
+def test_what_is_shown_as_no_change_is_neither_better_nor_worse() -> None:
+    assert [Row("SI-SDR", "dB", "higher", 1.0, 1.0 + change).verdict for change in (4e-4, -4e-4, 6e-4, -6e-4)] == [
+        "", "", "better", "worse",
+    ]  # fmt: skip
+    assert Row("Log-spectral distance", "dB", "lower", 1.0, math.nan).verdict == ""
+
+
+def test_a_true_stem_of_another_length_is_not_called_a_song(files: Path, run_cli: Callable, make_audio) -> None:
+    short = make_audio("short.wav", seconds=1.0)
+    named = ("--reference", short)
+    result = run_cli("compare", files / "separated.wav", files / "half.wav", *named)
+    assert result.code == 2
+    assert "give the true stem, with the same start and end" in result.err
 
 
 def test_files_that_do_not_belong_together_are_refused(files: Path, run_cli: Callable, make_audio: Callable) -> None:

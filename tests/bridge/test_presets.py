@@ -82,6 +82,15 @@ def test_an_unknown_name_gets_the_nearest_one(asked: str, nearest: str) -> None:
         load_preset(asked)
 
 
+def test_auto_is_no_preset_and_says_what_it_is(write_preset) -> None:
+    for ask in (lambda: load_preset("auto"), lambda: blend_presets({"auto": 1.0, "bleed": 0.5})):
+        with pytest.raises(PresetError, match=r"auto is no preset .* repair --preset auto"):
+            ask()
+    file = write_preset(GOOD.replace("mine", "auto"), name="auto")
+    with pytest.raises(PresetError, match=f"{re.escape(str(file))}: name = 'auto' stands for the choice"):
+        check_preset(file)
+
+
 def test_an_unknown_name_with_nothing_near_gets_the_list() -> None:
     with pytest.raises(PresetError, match="no preset 'xyzzy'; there are bleed, dull-highs"):
         load_preset("xyzzy")

@@ -45,6 +45,38 @@ def test_repaired_stems_sum_to_the_song(run_cli, stems, tmp_path: Path) -> None:
     assert rest_db(song, [tmp_path / "apart" / path.name for path in paths]) > -30
 
 
+@pytest.mark.parametrize("offset", [500, -700])
+@pytest.mark.parametrize("longer", [0, 1000, -1000])
+def test_the_sum_is_the_song_where_it_belongs(
+    run_cli, stems, make_audio, tmp_path: Path, offset: int, longer: int
+) -> None:
+    paths, song = stems
+    whole = soundfile.read(song)[0].T
+    samples = whole.shape[1]
+    levels = np.pad(whole, ((0, 0), (max(offset, 0), 2000)))[:, max(-offset, 0) :][:, : samples + longer]
+    moved = make_audio("moved.wav", levels=levels, subtype="PCM_24")
+    out = tmp_path / "out"
+    found = run_cli("repair", *paths, "-o", out, "--mix", moved, repairer=FakeRepairer(0.9))
+    assert found.code == 0, found.err
+    assert "3 stems sum to the song" in found.out
+    assert found.out.count(f"({abs(offset)} samples) {'before' if offset > 0 else 'after'} the stem") == 3
+    known = slice(max(-offset, 0), min(samples, levels.shape[1] - offset))
+    summed = sum(soundfile.read(out / path.name)[0].T for path in paths)
+    edge = 4096  # of a window that reaches beyond
+    inner = slice(known.start + (edge if known.start else 0), known.stop - (edge if known.stop < samples else 0))
+    rest = (whole - summed)[:, inner]
+    assert 10 * np.log10((rest**2).sum() / (whole[:, inner] ** 2).sum()) < -60
+    apart = tmp_path / "apart"
+    assert run_cli("repair", *paths, "-o", apart, "--mix", moved, "--no-sum", repairer=FakeRepairer(0.9)).code == 0
+    for path in paths:
+        one, other = (soundfile.read(folder / path.name)[0].T for folder in (out, apart))
+        for unknown in (slice(0, max(known.start - edge, 0)), slice(known.stop + edge, None)):
+            assert one[:, unknown] == pytest.approx(other[:, unknown], abs=1e-6), "no song, no change"
+        ends = np.r_[0 : known.start, known.stop : samples]
+        if len(ends):
+            assert np.abs(one[:, ends]).max() > 0.5 * np.abs(other[:, ends]).max(), "and no silence either"
+
+
 def test_a_missing_stem_is_told_and_the_rest_is_repaired_one_by_one(run_cli, stems, tmp_path: Path) -> None:
     paths, song = stems
     out = tmp_path / "out"

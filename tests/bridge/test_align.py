@@ -1,0 +1,185 @@
+"""Where in time a song lies beside a stem of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from fakes import FakeRepairer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import sound
+from stemprover.bridge.align import MAX_OFFSET_S, Alignment, align_files, estimate_alignment
+from stemprover.bridge.analyze import analyse_file
+from stemprover.bridge.audiofile import probe
+from stemprover.bridge.compare import compare_files
+from stemprover.bridge.mixsource import MixSource
+from stemprover.bridge.presets import check_preset
+from stemprover.bridge.render import render_file
+from stemprover.engine.train.artefacts import SIMULATORS
+
+RATE = 44100
+STEM, REST = 0.3 * sound(4.0, RATE, seed=1), 0.3 * sound(4.0, RATE, seed=2)[:, ::-1]
+
+
+class ArraySource:
+    """A song in memory, with silence before and after it."""
+
+    def __init__(self, song: np.ndarray, rate: int = RATE) -> None:
+        self.song = np.pad(song, ((0, 0), (round(MAX_OFFSET_S * rate), 0)))
+
+    def take(self, samples: int) -> np.ndarray:
+        taken, self.song = self.song[:, :samples], self.song[:, samples:]
+        return np.pad(taken, ((0, 0), (0, samples - taken.shape[1])))
+
+
+def blocks(audio: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (audio[:, start : start + size] for start in range(0, audio.shape[1], size))
+
+
+def estimate(stem: np.ndarray, song: np.ndarray, size: int = 65536, rate: int = RATE) -> Alignment:
+    return estimate_alignment(blocks(stem, size), ArraySource(song, rate), rate)
+
+
+def shifted(audio: np.ndarray, offset: int) -> np.ndarray:
+    """With as many samples of silence before its start, or without its first ones."""
+    return np.pad(audio, ((0, 0), (max(offset, 0), 0)))[:, max(-offset, 0) :]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    offset=st.integers(-round(MAX_OFFSET_S * RATE), round(MAX_OFFSET_S * RATE)).filter(lambda n: abs(n) > 1),
+    size=st.sampled_from([1000, 65536, 10**6]),
+    gain=st.sampled_from([1.0, -1.0, 0.03]),
+)
+def test_an_offset_is_found_to_the_sample(offset: int, size: int, gain: float) -> None:
+    stem, song = np.float32(gain) * STEM, shifted(STEM + REST, offset)
+    assert estimate(stem, song, size) == Alignment(offset, True)
+
+
+@pytest.mark.parametrize("rate", [8000, 192000])
+@pytest.mark.parametrize("channels", [1, 6])
+def test_at_any_rate_with_any_channels(rate: int, channels: int) -> None:
+    rng = np.random.default_rng(6)
+    stem, rest = 0.1 * rng.standard_normal((2, channels, 2 * rate))
+    for offset in (-rate // 3, 2, 5, rate // 2):
+        assert estimate(stem, shifted(stem + rest, offset), rate=rate) == Alignment(offset, True)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.4])
+def test_of_a_short_stem_too(seconds: float) -> None:
+    stem, song = STEM[:, : round(seconds * RATE)], STEM + REST
+    for offset in (0, 500, 20000):
+        assert estimate(stem, shifted(song, offset)) == Alignment(offset, True)
+
+
+@pytest.mark.parametrize("kind", list(SIMULATORS))
+@pytest.mark.parametrize("offset", [0, 1105, -529, 64])
+def test_no_fault_hides_it(kind: str, offset: int) -> None:
+    faulty = SIMULATORS[kind](STEM, REST, 0.8, np.random.default_rng(3))
+    assert estimate(faulty, shifted(STEM + REST, offset)) == Alignment(offset, True)
+
+
+@pytest.mark.parametrize("offset", [0, 882, -882, 5000])
+def test_a_loop_is_not_moved_by_a_beat(offset: int) -> None:
+    rng = np.random.default_rng(7)
+    stem, rest = (np.tile(0.1 * rng.standard_normal((2, RATE // 4)), 24) for _ in range(2))
+    assert estimate(stem, shifted(stem + rest, offset)) == Alignment(offset, True)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_what_is_not_in_the_song_is_told_and_nothing_is_moved(channels: int) -> None:
+    rng = np.random.default_rng(4)
+    stem, song = 0.1 * rng.standard_normal((2, channels, 3 * RATE))
+    alignment = estimate(stem, song)
+    assert alignment == Alignment(0, False)
+    assert "cannot be heard in the song" in alignment.note(RATE)
+    for quiet in (0.0, 1e-5):
+        assert estimate(quiet * stem, song) == Alignment(0, True), "silence and dither are anywhere"
+    assert Alignment(0, True).note(RATE) == ""
+
+
+@pytest.mark.parametrize("offset", [1105, -700])
+@pytest.mark.parametrize("longer", [0, 2000, -2000])
+def test_a_repair_hears_the_song_where_it_belongs(
+    make_audio: Callable[..., Path], tmp_path: Path, offset: int, longer: int
+) -> None:
+    stem = make_audio("stem.wav", levels=STEM, subtype="FLOAT")
+    whole = STEM + REST
+    levels = shifted(whole, offset)
+    levels = np.pad(levels, ((0, 0), (0, max(longer, 0))))[:, : levels.shape[1] + min(longer, 0)]
+    song = make_audio("song.wav", levels=levels, subtype="FLOAT")
+    fake = FakeRepairer(gain=0.0, mix_gain=1.0)
+    report = render_file(stem, tmp_path / "out.wav", fake, mix=song)
+    made = soundfile.read(tmp_path / "out.wav", dtype="float32")[0].T
+    start, stop = max(-offset, 0), min(whole.shape[1], levels.shape[1] - offset)
+    wanted = np.zeros_like(whole, dtype=np.float32)
+    wanted[:, start:stop] = levels[:, start + offset : stop + offset]  # what the song does not have is silence
+    np.testing.assert_array_equal(made, wanted)
+    when = "before" if offset > 0 else "after"
+    how_far = f"{abs(offset) / 44.1:.1f} ms ({abs(offset)} samples)"
+    assert report.notes[0] == f"the song starts {how_far} {when} the stem: allowed for"
+    missing = whole.shape[1] - (stop - start)
+    assert report.notes[1:] == ((f"the mix is {missing} samples shorter, silence fills it",) if missing else ())
+
+
+def test_a_chain_before_the_repair_hears_both_from_the_same_sample(
+    make_audio: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    text = 'name = "own"\ntitle = "Own"\ndescription = "Mine."\nfor = "stems"\n'
+    text += '[[before]]\nplugin = "HighpassFilter"\ncutoff_frequency_hz = 200\n'
+    (folder / "preset.toml").write_text(text)
+    stem = make_audio("stem.wav", levels=STEM, subtype="FLOAT")
+    straight = make_audio("song.wav", levels=STEM + REST, subtype="FLOAT")
+    moved = make_audio("moved.wav", levels=shifted(STEM + REST, 1105), subtype="FLOAT")
+    for number, song in enumerate((straight, moved)):
+        fake = FakeRepairer(gain=0.0, mix_gain=1.0)
+        render_file(stem, tmp_path / f"{number}.wav", fake, mix=song, preset=check_preset(folder))
+    one, other = (soundfile.read(tmp_path / f"{number}.wav")[0] for number in range(2))
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["mp3", "ogg"])
+def test_an_encoders_delay_is_allowed_for(make_audio: Callable[..., Path], kind: str) -> None:
+    stem = make_audio("stem.wav", levels=STEM, subtype="FLOAT")
+    subtype = {"mp3": "MPEG_LAYER_III", "ogg": "VORBIS"}[kind]
+    for offset in (0, 1105):
+        song = make_audio(f"song.{kind}", levels=shifted(STEM + REST, offset), subtype=subtype)
+        found = align_files(probe(stem), probe(song))
+        assert found.heard
+        assert found.offset_samples - offset in range(2000), "and what the codec adds"
+
+
+def test_analysis_and_comparison_hear_it_there_too(make_audio: Callable[..., Path], run_cli: Callable) -> None:
+    stem = make_audio("stem.wav", levels=STEM, subtype="FLOAT")
+    other = make_audio("other.wav", levels=0.9 * STEM, subtype="FLOAT")
+    songs = [make_audio(f"song{n}.wav", levels=shifted(STEM + REST, n), subtype="FLOAT") for n in (0, 1105)]
+    straight, moved = (analyse_file(stem, song) for song in songs)
+    assert moved.mark == pytest.approx(straight.mark, abs=1e-6)
+    found = [compare_files(stem, other, mix=song, brief=True) for song in songs]
+    assert [(row.name, row.before, row.after) for row in found[0].rows] == [
+        (row.name, pytest.approx(row.before, abs=1e-6), pytest.approx(row.after, abs=1e-6)) for row in found[1].rows
+    ]
+    said = "the song starts 25.1 ms (1105 samples) before the stem: allowed for"
+    assert [comparison.notes for comparison in found] == [(), (said,)]
+    for command in (["analyze", stem], ["compare", stem, other]):
+        assert f"Note: stem.wav: {said}" in run_cli(*command, "--mix", songs[1]).err
+
+
+@settings(max_examples=20, deadline=None)
+@given(offset=st.integers(-3000, 200_000), sizes=st.lists(st.integers(1, 70_000), min_size=1, max_size=4))
+def test_a_source_begins_where_it_is_told(
+    tmp_path_factory: pytest.TempPathFactory, offset: int, sizes: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("offset") / "song.wav"
+    levels = 0.5 * np.random.default_rng(5).standard_normal((2, 140_000)).clip(-1, 1).astype(np.float32)
+    soundfile.write(path, levels.T, RATE, subtype="FLOAT")
+    source = MixSource(probe(path), offset_samples=offset)
+    found = np.concatenate([source.take(size) for size in sizes], axis=1)
+    wanted = np.pad(levels[:, max(offset, 0) :], ((0, 0), (max(-offset, 0), found.shape[1])))[:, : found.shape[1]]
+    np.testing.assert_array_equal(found, wanted)
