@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import scipy.fft
-import scipy.signal
 
 from ..engine.fifo import Fifo
 from .audiofile import AudioInfo, AudioReader
@@ -102,17 +100,16 @@ def estimate_alignment(stem: Iterable[np.ndarray], song: Source, sample_rate: in
                 heapq.heappop(loudest)
     if not loudest:
         return Alignment(0, True)
-    points = scipy.fft.next_fast_len(size + 2 * reach, real=True)
+    points = size + 2 * reach
     # Tapered, or music that repeats itself shows the windows' own edges between its partials.
-    tapers = (scipy.signal.get_window("hann", length) for length in (size, size + 2 * reach))
-    part_taper, around_taper = (taper.astype(np.float32) for taper in tapers)
+    part_taper, around_taper = np.hanning(size), np.hanning(points)
     total = np.zeros(points // 2 + 1, np.complex128)
     for power, _, part, around in loudest:
-        cross = scipy.fft.rfft(part_taper * part, points).conj() * scipy.fft.rfft(around_taper * around, points)
+        cross = np.fft.rfft(part_taper * part, points).conj() * np.fft.rfft(around_taper * around, points)
         magnitude = np.abs(cross)
         cross /= (magnitude + 1e-9 * magnitude.max() + 1e-30) ** WHITENING
         total += power ** (WHITENING - 0.5) * cross.sum(axis=0)  # so that a window counts by its level, not its power
-    correlation = np.abs(scipy.fft.irfft(total, points)[: 2 * reach + 1])
+    correlation = np.abs(np.fft.irfft(total, points)[: 2 * reach + 1])
     peak = float(correlation.max())
     if not peak > MIN_PEAK_TO_MEDIAN * float(np.median(correlation)):
         return Alignment(0, False)

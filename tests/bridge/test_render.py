@@ -180,7 +180,7 @@ def test_a_mixture_of_nearly_the_same_length_is_aligned(make_audio, tmp_path, ex
     song = make_audio("song.wav", levels=0.1 * np.ones((2, 88200 + extra)))
     fake = FakeRepairer()
     report = render_file(stem, tmp_path / "out.wav", fake, mix=song)
-    assert "was not heard in the song" in report.notes[0]
+    assert "cannot be heard in the song" in report.notes[0]
     assert says in report.notes[1]
     assert fake.mix.shape == (2, 88200)
     filled = min(88200, 88200 + extra)
