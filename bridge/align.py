@@ -21,9 +21,9 @@ QUIETEST = 1e-8  # mean square of a window that says anything
 #: partials of music that repeats itself; 0 is none.
 WHITENING = 0.75
 #: The correlation's peak has to be so many times as high as what is within a sample of the present place; stems of
-#: validation with every fault, whose song is 25 ms off, have 44 and more.
+#: validation with every fault, whose song is 16 or 25 ms off, have 43 and more.
 MIN_PEAK_RATIO = 2.0
-#: And so many times the median of all places; these stems have 200 and more, with other songs 21 at most.
+#: And so many times the median of all places; these stems have 104 and more, with other songs 21 at most.
 MIN_PEAK_TO_MEDIAN = 40.0
 #: Music that repeats itself to the sample has peaks of about the same height; the nearest counts.
 SAME_HEIGHT, PEAK_S = 0.8, 0.0004

@@ -253,6 +253,22 @@ def test_what_was_measured_is_kept_and_a_caution_can_be_fitted_anew_for_songs_al
         main([*command, "--keep", str(kept)])
 
 
+def test_real_separators_stems_alone_can_be_added(lively_bundle: Path, tmp_path: Path, capsys) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(lively_bundle, bundle)
+    rng = np.random.default_rng(0)
+    truth, rest = (0.1 * rng.standard_normal((2, 2, 30_000))).astype(np.float32)
+    sounds = {"truth": truth, "degraded": truth + 0.4 * rest, "mix": truth + rest}
+    write_case(tmp_path / "mine" / "bleed" / "1", sounds)
+    for kind in ("phasiness", "separated-vocals"):
+        write_case(tmp_path / "others" / kind / "1", sounds)
+    main([str(tmp_path / "mine"), "--real", str(tmp_path / "others"), "--bundle", str(bundle)])
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.partition("without it")[0].splitlines()[1:]] == [
+        "bleed", "clean", "separated-vocals",
+    ]  # fmt: skip
+
+
 def test_a_kind_of_its_own_counts_most() -> None:
     rng = np.random.default_rng(0)
     heard = rng.random((HEARD, BANDS, 40))

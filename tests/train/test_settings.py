@@ -32,6 +32,13 @@ def test_a_file_sets_and_the_command_line_overrides(tmp_path: Path) -> None:
     assert options.counts == {"bleed": 3.0}
 
 
+@pytest.mark.parametrize("name", ["train-cpu", "train-gpu", "train-drums"])
+def test_the_settings_that_ship_are_right(name: str) -> None:
+    options = load_options(Path(__file__).parents[2] / "docs" / f"{name}.toml")
+    assert options.steps > 0
+    assert options.adapter == ("drums" if name == "train-drums" else None)
+
+
 def test_without_a_file_there_are_defaults() -> None:
     options = load_options(None, run=None, steps=None)
     assert options.run == Path("runs/base")
