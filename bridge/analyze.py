@@ -26,7 +26,8 @@ HIGHEST_HZ = 20000.0
 def analyse_file(
     path: Path, mix: Path | None = None, *, alignment: Alignment | None = None, progress: Progress | None = None
 ) -> Analysis:
-    """Detect what is wrong with a stem; `mix` is the song that it was separated from.
+    """Detect what is wrong with a stem; `mix` is the song that it was separated from, and is left out where the stem
+    cannot be heard in it.
 
     alignment: of the two, estimated (align.py) where it is not given.
     progress: called with the seconds of sound done and the seconds in all. Raises AudioFileError, MixMismatchError.
@@ -40,13 +41,14 @@ def analyse_file(
     song = None
     if mix_info is not None:
         alignment = alignment or align_files(info, mix_info)
-        song = MixSource(mix_info, offset_samples=alignment.offset_samples)
+        if alignment.heard:
+            song = MixSource(mix_info, (), alignment.offset_samples, alignment.polarity)
     analyser = Analyser(info.sample_rate, info.channels, song is not None)
     done = 0
     with AudioReader(info) as reader:
         for native in reader.blocks():
             audio = reader.codec.decode(native)
-            analyser.process(audio, None if song is None else song.take(audio.shape[1]))
+            analyser.process(audio, None if song is None else song.beside(audio))
             done += audio.shape[1]
             if progress is not None:
                 progress(done / info.sample_rate, info.duration_s)

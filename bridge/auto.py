@@ -32,7 +32,10 @@ _NOTHING = Preset(
 
 def preset_for(analysis: Analysis) -> Preset:
     """As `preset_for_choice`, for what was found in a whole sound."""
-    return preset_for_choice(Choice(analysis.blend(), analysis.is_separated), analysis.has_mix)
+    preset = preset_for_choice(Choice(analysis.blend(), analysis.is_separated), analysis.has_mix)
+    if preset.separated:
+        return replace(preset, note=f"{preset.note}; repairs the rest of the song beside it")
+    return preset
 
 
 def preset_for_choice(choice: Choice, has_mix: bool) -> Preset:

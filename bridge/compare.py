@@ -17,7 +17,7 @@ from ..engine.errors import OptionError
 from ..engine.fifo import Fifo
 from ..engine.metrics import sdr
 from ..engine.scorecard import KINDS, check_extras, measure
-from .align import align_files, alignment_notes
+from .align import Alignment, align_files, alignment_notes
 from .audiofile import AudioInfo, AudioReader, check_finite, probe, read_start
 from .mixsource import MixSource
 from .outfile import atomic_output
@@ -90,10 +90,12 @@ def compare_files(
         check_finite(info)
     alignment = align_files(first, infos["mix"]) if "mix" in infos else None
     notes = [] if alignment is None else alignment_notes(alignment, first, infos["mix"])
+    if alignment is not None and not alignment.heard:
+        del infos["mix"]
     found: dict[str, list[tuple[float, float]]] = {}
-    analysers = {name: Analyser(first.sample_rate, first.channels, mix is not None) for name in ("before", "after")}
+    analysers = {name: Analyser(first.sample_rate, first.channels, "mix" in infos) for name in ("before", "after")}
     done = 0
-    for sounds in _windows(infos, 0 if alignment is None else alignment.offset_samples):
+    for sounds in _windows(infos, alignment):
         for name, analyser in analysers.items():
             analyser.process(sounds[name], sounds.get("mix"))
         truth, song = sounds.get("reference"), sounds.get("mix")
@@ -120,15 +122,15 @@ def median_sdr(sound: Path, reference: Path) -> float:
     return _medians(found)[0]
 
 
-def _windows(infos: dict[str, AudioInfo], mix_offset: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Equal stretches of all files; what is shorter than the first is filled up with silence. mix_offset: in samples,
-    as in `Alignment`."""
+def _windows(infos: dict[str, AudioInfo], alignment: Alignment | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """Equal stretches of all files; what is shorter than the first is filled up with silence. alignment: of the
+    mixture."""
     first = infos["before"]
-    size = round(WINDOW_S * first.sample_rate)
+    size, aligned = round(WINDOW_S * first.sample_rate), alignment or Alignment(0, True)
     with ExitStack() as stack:
         reader = stack.enter_context(AudioReader(first))
         others = {
-            name: MixSource(info, offset_samples=mix_offset if name == "mix" else 0)
+            name: MixSource(info, (), aligned.offset_samples, aligned.polarity) if name == "mix" else MixSource(info)
             for name, info in infos.items()
             if name != "before"
         }

@@ -13,9 +13,13 @@ from .chain import Chain, ChainLink
 
 class MixSource:
     """The mixture's samples as float32, through a chain of its own, with silence after its end. The first
-    `offset_samples` are left out; below 0, silence comes before them."""
+    `offset_samples` are left out; below 0, silence comes before them. polarity: -1 turns it round."""
 
-    def __init__(self, info: AudioInfo, links: Sequence[ChainLink] = (), offset_samples: int = 0) -> None:
+    def __init__(
+        self, info: AudioInfo, links: Sequence[ChainLink] = (), offset_samples: int = 0, polarity: int = 1
+    ) -> None:
+        self._known = range(max(-offset_samples, 0), info.samples - offset_samples)
+        self._polarity, self._given = np.float32(polarity), 0
         self._fifo = Fifo()
         self._ready = 0
         self._blocks = self._read(info, Chain(links, info.sample_rate, info.channels), offset_samples)
@@ -27,7 +31,19 @@ class MixSource:
             self._fifo.push(block)
             self._ready += block.shape[1]
         self._ready -= samples
-        return self._fifo.pop(samples)
+        self._given += samples
+        taken = self._fifo.pop(samples)
+        return taken if self._polarity > 0 else self._polarity * taken
+
+    def beside(self, stem: np.ndarray) -> np.ndarray:
+        """As many of the next samples as the stem has (C, n); where the song has none, the stem itself, as if nothing
+        else sounded there: silence would call it all too much."""
+        start = self._given
+        song = self.take(stem.shape[1])
+        first, last = (min(max(edge - start, 0), stem.shape[1]) for edge in (self._known.start, self._known.stop))
+        if (first, last) == (0, stem.shape[1]):
+            return song
+        return np.concatenate([stem[:, :first], song[:, first:last], stem[:, max(first, last) :]], axis=1)
 
     @staticmethod
     def _read(info: AudioInfo, chain: Chain, offset_samples: int) -> Iterator[np.ndarray]:

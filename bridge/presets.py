@@ -215,6 +215,9 @@ def blend_presets(weights: Mapping[str, float]) -> Preset:
     chained = [name for name, preset in parts.items() if preset.before or preset.after]
     untrained = [name for name, preset in parts.items() if not preset.trained]
     notes = [f"a blend runs without the plugin chains of {', '.join(chained)}"] if chained else []
+    separated = [name for name, preset in parts.items() if preset.separated]
+    if separated and len(separated) < len(parts):
+        notes.append(f"the rest of the song is not repaired beside it, as {', '.join(separated)} alone would")
     notes += [f"not trained yet, so the same as general: {', '.join(untrained)}"] if untrained else []
     return Preset(
         name=text,
@@ -222,7 +225,7 @@ def blend_presets(weights: Mapping[str, float]) -> Preset:
         description=f"A blend: {text}.",
         artefact=", ".join(preset.artefact for preset in parts.values()),
         wet=wet,
-        separated=all(preset.separated for preset in parts.values()),
+        separated=len(separated) == len(parts),
         trained=all(preset.trained for preset in parts.values()),
         note="; ".join(notes),
         adapters=adapters,

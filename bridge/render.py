@@ -24,6 +24,7 @@ from .presets import Preset
 from .samples import SampleCodec
 from .tags import carries_all_tags, copy_tags
 
+_WANTED = f"the song that the stem was separated from, with start and end within {MAX_OFFSET_S:g} s of the stem's"
 Progress = Callable[[float, float], None]
 """Called with the seconds of sound done and the seconds in all."""
 Block = np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -81,9 +82,9 @@ def check_mix(stem: AudioInfo, mix: AudioInfo, what: str = "") -> None:
             f"convert {what or 'the mix'} to {_count(stem.channels)}"
         )
     if abs(mix.samples - stem.samples) > MAX_OFFSET_S * stem.sample_rate:
+        wanted = f"{what}, with the same start and end" if what else _WANTED
         raise MixMismatchError(
-            f"{mix.path} lasts {clock(mix.duration_s)} and {stem.path} lasts {clock(stem.duration_s)}; "
-            f"give {what or 'the song that the stem was separated from'}, with the same start and end"
+            f"{mix.path} lasts {clock(mix.duration_s)} and {stem.path} lasts {clock(stem.duration_s)}; give {wanted}"
         )
 
 
@@ -106,6 +107,7 @@ def render_file(
 
     mix: the song that the stem was separated from; it may be up to half a second longer or shorter, and start as much
     before or after the stem.
+    Where the stem cannot be heard in it, it is left out.
     alignment: of the two, estimated (align.py) where it is not given.
     preset: its chains run before (on the mix too, so that both still belong together) and after the repair.
     progress: called with the seconds of sound done and the seconds in all.
@@ -128,6 +130,8 @@ def render_file(
     if mix_info is not None and alignment is None:
         alignment = align_files(info, mix_info)
         notes += alignment_notes(alignment, info, mix_info)
+    if alignment is not None and not alignment.heard:
+        mix_info = None
     with atomic_output(target, inputs, overwrite=overwrite) as part:
         check_space(info, chosen, target)
         keeps_tags = carries_all_tags(info, chosen.container)
@@ -165,15 +169,17 @@ def _repaired(
     links = (preset.before, preset.after) if preset is not None else ((), ())
     before = Chain(links[0], info.sample_rate, info.channels)
     after = Chain(links[1], info.sample_rate, info.channels)
-    waiting, offset = Fifo(), alignment.offset_samples if alignment is not None else 0
+    waiting, aligned = Fifo(), alignment or Alignment(0, True)
 
     def chunks() -> Iterator[Block]:
         with AudioReader(info) as reader:
-            mixture = None if mix_info is None else MixSource(mix_info, links[0], offset)
+            mixture = None
+            if mix_info is not None:
+                mixture = MixSource(mix_info, links[0], aligned.offset_samples, aligned.polarity)
             for native in reader.blocks():
                 waiting.push(native)
                 audio = before(reader.codec.decode(native))
-                yield audio if mixture is None else (audio, mixture.take(native.shape[1]))
+                yield audio if mixture is None else (audio, mixture.beside(audio))
 
     repaired = repairer.process_chunks(chunks(), info.sample_rate, info.channels, has_mix=mix_info is not None)
     done = 0

@@ -20,8 +20,10 @@ from .audiofile import AudioReader, probe
 from .mixsource import MixSource
 from .plan import RenderJob
 from .render import Block, Progress, render_file
+from .samples import LOSSY
 
 MISSING_DB = -14.0  # of the song's energy, what a full set may lack
+NOTHING_DB = -1.0
 HIGHEST_HZ = 10000.0  # above, separators leave out what they have no model for
 
 
@@ -37,6 +39,11 @@ class SetReport:
 
     def render(self) -> str:
         """One line for people."""
+        if self.rest_db is None and self.missing_db > NOTHING_DB:
+            return (
+                f"{self.stems} stems have nothing of this song: they were repaired one by one, and not made to sum "
+                "to it"
+            )
         if self.rest_db is None:
             return (
                 f"{self.stems} stems lack a part of the song ({self.missing_db:.1f} dB of it): they were repaired one "
@@ -64,16 +71,15 @@ def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | N
     little of it. The targets are replaced together, after all has been written. Raises AudioFileError, OutputError."""
     sources, targets = [job.source for job in jobs], [job.target for job in jobs]
     alignment = _alignment(sources, mix)
-    offset = alignment.offset_samples
-    missing_db = coverage(sources, mix, HIGHEST_HZ, offset).missing_db
-    if missing_db > MISSING_DB:
+    missing_db = coverage(sources, mix, HIGHEST_HZ, alignment).missing_db if alignment.heard else 0.0
+    if missing_db > MISSING_DB or not alignment.heard:
         return SetReport(len(jobs), missing_db, None)
     severities = [_severity(source, mix, alignment) for source in sources]
     with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".stemprover-set-") as folder:
         made, notes = [], list[str]()
         for number, target in enumerate(targets):
             place = Path(folder) / f"{number}{target.suffix}"
-            share = _Share(targets, number, severities, _known(mix, offset))
+            share = _Share(targets, number, severities, _known(mix, alignment))
             report = render_file(target, place, share, mix=mix, progress=progress, alignment=alignment)
             notes += [f"{target.name}: {note}" for note in report.notes]
             made.append(place)
@@ -85,13 +91,17 @@ def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | N
             raise OutputError(
                 f"{target}: cannot be replaced ({error.strerror}); it is repaired, but the stems do not sum to the song"
             ) from error
-    return SetReport(len(jobs), missing_db, coverage(targets, mix, offset_samples=offset).missing_db, tuple(notes))
+    if probe(mix).subtype in LOSSY:
+        notes.append("with its coding noise, since it is lossy: give it as WAV or FLAC, or --no-sum")
+    return SetReport(len(jobs), missing_db, coverage(targets, mix, alignment=alignment).missing_db, tuple(notes))
 
 
-def coverage(stems: Sequence[Path], mix: Path, highest_hz: float | None = None, offset_samples: int = 0) -> Coverage:
-    """What the stems have of the song, up to a frequency. offset_samples: of the song, as in `Alignment`."""
+def coverage(
+    stems: Sequence[Path], mix: Path, highest_hz: float | None = None, alignment: Alignment | None = None
+) -> Coverage:
+    """What the stems have of the song, up to a frequency."""
     found = Coverage(probe(mix).sample_rate, highest_hz)
-    with contextlib.closing(_together(stems, mix, offset_samples)) as blocks:
+    with contextlib.closing(_together(stems, mix, alignment or Alignment(0, True))) as blocks:
         for sounds, song in blocks:
             found.add(sounds, song)
     return found
@@ -129,9 +139,9 @@ class _Share:
             yield waiting.pop(added.shape[1]) + added
 
 
-def _known(mix: Path, offset_samples: int) -> range:
+def _known(mix: Path, alignment: Alignment) -> range:
     """The stems' samples that the song has one for."""
-    return range(max(-offset_samples, 0), probe(mix).samples - offset_samples)
+    return range(max(-alignment.offset_samples, 0), probe(mix).samples - alignment.offset_samples)
 
 
 def _completed(song: np.ndarray, sounds: np.ndarray, start: int, known: range) -> np.ndarray:
@@ -153,10 +163,11 @@ def _alignment(stems: Sequence[Path], mix: Path) -> Alignment:
 
 
 def _together(
-    stems: Sequence[Path], mix: Path, offset_samples: int
+    stems: Sequence[Path], mix: Path, alignment: Alignment
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Blocks of all stems (S, C, n) and of the song (C, n)."""
-    song, known, done = MixSource(probe(mix), offset_samples=offset_samples), _known(mix, offset_samples), 0
+    song = MixSource(probe(mix), (), alignment.offset_samples, alignment.polarity)
+    known, done = _known(mix, alignment), 0
     with contextlib.closing(_stems(stems)) as blocks:
         for sounds in blocks:
             yield sounds, _completed(song.take(sounds.shape[-1]), sounds, done, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,7 +54,8 @@ def presets_check(
     from ..bridge.terminal import print_error
 
     exit_code = 0
-    for name in names or list(find_presets()):
+    wanted: list[str | Path] = list(names) if names else list(find_presets().values())
+    for name in wanted:
         try:
             print(f"{load_preset(name).name}: all right")
         except StemProverError as error:

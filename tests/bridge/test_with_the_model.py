@@ -26,7 +26,8 @@ def read(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("with_mix", [True, False])
 def test_a_file_gets_what_the_array_gets(repairer, make_audio, tmp_path, rate, channels, with_mix):
     kind = {"rate": rate, "channels": channels, "seconds": 2.3, "subtype": "FLOAT"}
-    stem, song = make_audio("stem.wav", **kind), make_audio("song.wav", seed=1, **kind)
+    stem, rest = make_audio("stem.wav", **kind), make_audio("rest.wav", seed=1, **kind)
+    song = make_audio("song.wav", levels=read(stem) + read(rest), rate=rate, subtype="FLOAT")
     report = render_file(stem, tmp_path / "out.wav", repairer, mix=song if with_mix else None)
     whole = repairer.process(read(stem), rate, read(song) if with_mix else None)
     np.testing.assert_allclose(read(tmp_path / "out.wav"), whole, atol=1e-5)
