@@ -1,5 +1,5 @@
-"""The time offset between a song and a stem of it: an encoder's delay or a plug-in's latency in one of them is found
-and allowed for, since a song that is a few milliseconds off is no help to a repair."""
+"""The time offset and the polarity between a song and a stem of it, and whether it is in that song at all: an encoder's
+delay or a plug-in's latency is found and allowed for, since a song that is a sample off harms a repair."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ WHITENING = 0.75
 #: The correlation's peak has to be so many times as high as at the present place: farther away than PEAK_S, and nearer.
 #: Where the song is in step, stems of validation with every fault have it at 0, 1.07 times its neighbours and more;
 #: where it is 16 or 25 ms off, 43 times the present place and more.
-MIN_PEAK_RATIO, MIN_NEAR_RATIO, PEAK_S = 2.0, 1.05, 0.0004
+#: A nearer one has to stand out as much from what is SHARP samples beside it: a bass drum's peak is too broad to tell.
+MIN_PEAK_RATIO, MIN_NEAR_RATIO, PEAK_S, SHARP = 2.0, 1.05, 0.0004, 3
 #: And so many times the median of all places, or fewer at the very sample where the song should be. These stems have
 #: 105 and more, 30 dB under their song 8 and more, at that sample; with other songs 21 at most, anywhere.
 MIN_PEAK_TO_MEDIAN, MIN_IN_STEP_TO_MEDIAN = 25.0, 7.0
@@ -79,7 +80,7 @@ def alignment_notes(alignment: Alignment, stem: AudioInfo, mix: AudioInfo) -> li
         return notes
     missing = max(-offset, 0) + max(0, stem.samples - (mix.samples - offset))
     if missing > TRIFLE_S * stem.sample_rate or (missing and not offset):
-        notes.append(f"the mix is {missing} samples shorter, where the stem stays nearly as it is")
+        notes.append(f"the mix is {missing} samples shorter, and the stem is all that there is beside it")
     elif not offset and mix.samples > stem.samples:
         notes.append(f"the mix is {mix.samples - stem.samples} samples longer, its end is left out")
     return [note for note in notes if note]
@@ -91,7 +92,8 @@ def early_source(song: AudioInfo) -> MixSource:
 
 
 def estimate_alignment(stem: Iterable[np.ndarray], song: Source, sample_rate: int) -> Alignment:
-    """The offset by the highest cross-correlation within MAX_OFFSET_S; 0 where that does not stand out.
+    """The offset by the highest cross-correlation within MAX_OFFSET_S; 0 where that does not stand out,
+    as of low sounds that are off by less than a millisecond.
 
     stem: blocks (C, n). song: the same channels, begun MAX_OFFSET_S (rounded to samples) before the stem's first sample
     (`early_source`). The cross-correlation is generalised (Knapp and Carter, The generalized correlation method for
@@ -125,12 +127,17 @@ def estimate_alignment(stem: Iterable[np.ndarray], song: Source, sample_rate: in
     if not peak > least * float(np.median(correlation)):
         return Alignment(0, False)
     high = np.flatnonzero(correlation >= SAME_HEIGHT * peak) - reach
-    nearest, width = int(high[np.argmin(np.abs(high))]), round(PEAK_S * sample_rate)
-    first = max(0, reach + nearest - width)
-    offset = first + int(np.argmax(correlation[first : reach + nearest + width + 1])) - reach
-    ratio = MIN_NEAR_RATIO if abs(offset) <= width else MIN_PEAK_RATIO
-    if not correlation[reach + offset] > ratio * correlation[reach]:
-        offset = 0
+    place, width = reach + int(high[np.argmin(np.abs(high))]), max(SHARP, round(PEAK_S * sample_rate))
+    while True:  # up the flank of that peak
+        first = max(0, place - width)
+        higher = first + int(np.argmax(correlation[first : place + width + 1]))
+        if higher == place:
+            break
+        place = higher
+    rivals, ratio = [reach], MIN_PEAK_RATIO
+    if abs(place - reach) <= width:
+        rivals, ratio = [reach, place - SHARP, place + SHARP], MIN_NEAR_RATIO
+    offset = place - reach if correlation[place] > ratio * correlation[rivals].max() else 0
     return Alignment(offset, True, -1 if signed[reach + offset] < 0 else 1)
 
 

@@ -105,6 +105,7 @@ def as_json(analysis: Analysis, path: Path, mix: Path | None) -> dict[str, Any]:
     return {
         "file": str(path),
         "mix": None if mix is None else str(mix),
+        "mix_heard": analysis.has_mix,
         "duration_s": round(analysis.duration_s, 3),
         "band_edges_hz": [round(float(edge), 1) for edge in analysis.edges_hz],
         "second_s": round(each * analysis.column_s, 4),
@@ -159,15 +160,17 @@ def write_page(
     *,
     overwrite: bool,
     tempo_bpm: float | None = None,
-    offset_samples: int = 0,
+    alignment: Alignment | None = None,
 ) -> None:
-    """A page to listen to, the first five minutes, with a lane for each type. offset_samples: of the song, as in
-    `Alignment`. Raises OutputExistsError, OutputError."""
+    """A page to listen to, the first five minutes, with a lane for each type; with the song where the stem is heard in
+    it. Raises OutputExistsError, OutputError."""
     info = probe(path)
     count = round(LISTEN_S * info.sample_rate)
     sounds = {"Stem": read_start(path, count)}
-    if mix is not None:
-        sounds["Song"] = MixSource(probe(mix), offset_samples=offset_samples).take(sounds["Stem"].shape[1])
+    aligned = alignment or Alignment(0, True)
+    if mix is not None and aligned.heard:
+        song = MixSource(probe(mix), (), aligned.offset_samples, aligned.polarity)
+        sounds["Song"] = song.take(sounds["Stem"].shape[1])
     columns = max(1, round(min(analysis.duration_s, LISTEN_S) / analysis.column_s))
     lanes = [
         Lane(

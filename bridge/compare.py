@@ -123,8 +123,8 @@ def median_sdr(sound: Path, reference: Path) -> float:
 
 
 def _windows(infos: dict[str, AudioInfo], alignment: Alignment | None = None) -> Iterator[dict[str, np.ndarray]]:
-    """Equal stretches of all files; what is shorter than the first is filled up with silence. alignment: of the
-    mixture."""
+    """Equal stretches of all files; what is shorter than the first is filled up with silence, a mixture with the
+    first itself. alignment: of the mixture."""
     first = infos["before"]
     size, aligned = round(WINDOW_S * first.sample_rate), alignment or Alignment(0, True)
     with ExitStack() as stack:
@@ -137,7 +137,11 @@ def _windows(infos: dict[str, AudioInfo], alignment: Alignment | None = None) ->
         fifo, ready = Fifo(), 0
 
         def cut(count: int) -> dict[str, np.ndarray]:
-            return {"before": fifo.pop(count), **{name: other.take(count) for name, other in others.items()}}
+            stem = fifo.pop(count)
+            beside = {
+                name: other.beside(stem) if name == "mix" else other.take(count) for name, other in others.items()
+            }
+            return {"before": stem, **beside}
 
         for native in reader.blocks():
             fifo.push(reader.codec.decode(native))

@@ -53,7 +53,7 @@ def run(order: dict[str, Any]) -> int:
     choose = AutoChoice(make)
     repairer = None if chosen is None else make(chosen)
     failed = [f"{path}: {error}" for path, error in plan.failures]
-    told = 0.0
+    told, said = 0.0, list[str]()
     for number, job in enumerate(plan.jobs):
 
         def progress(done_s: float, total_s: float, at: int = number, name: str = job.source.name) -> None:
@@ -71,14 +71,15 @@ def run(order: dict[str, Any]) -> int:
             if plan.makes_folders:
                 make_folder(job.target.parent)
             using, preset = (repairer, chosen) if repairer is not None else choose(job.source, mix)
-            render_file(job.source, job.target, using, mix=mix, preset=preset, progress=progress)
+            report = render_file(job.source, job.target, using, mix=mix, preset=preset, progress=progress)
+            said += [f"{job.source}: {note}" for note in report.notes]
         except StemProverError as error:
             failed.append(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
             tell(text="; ".join(failed)[:1000])
         else:
             tell(done=str(job.target), fraction=(number + 1) / len(plan.jobs))
-    if failed:
-        tell(text="; ".join(failed)[:1000])
+    if failed or said:
+        tell(text="; ".join([*failed, *said])[:1000])
     return len(failed)
 
 

@@ -23,25 +23,24 @@ from .render import Block, Progress, render_file
 from .samples import LOSSY
 
 MISSING_DB = -14.0  # of the song's energy, what a full set may lack
-NOTHING_DB = -1.0
 HIGHEST_HZ = 10000.0  # above, separators leave out what they have no model for
 
 
 @dataclass(frozen=True)
 class SetReport:
-    """How a set was made to sum to its song. missing_db: what the stems lacked before any repair, relative to the song;
-    rest_db: afterwards, None where the set was left as it is."""
+    """How a set was made to sum to its song. missing_db: what the stems lacked before any repair, relative to the song,
+    None where they cannot be heard in it; rest_db: afterwards, None where the set was left as it is."""
 
     stems: int
-    missing_db: float
+    missing_db: float | None
     rest_db: float | None
     notes: tuple[str, ...] = ()
 
     def render(self) -> str:
         """One line for people."""
-        if self.rest_db is None and self.missing_db > NOTHING_DB:
+        if self.missing_db is None:
             return (
-                f"{self.stems} stems have nothing of this song: they were repaired one by one, and not made to sum "
+                f"{self.stems} stems cannot be heard in this song: they were repaired one by one, and not made to sum "
                 "to it"
             )
         if self.rest_db is None:
@@ -71,8 +70,10 @@ def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | N
     little of it. The targets are replaced together, after all has been written. Raises AudioFileError, OutputError."""
     sources, targets = [job.source for job in jobs], [job.target for job in jobs]
     alignment = _alignment(sources, mix)
-    missing_db = coverage(sources, mix, HIGHEST_HZ, alignment).missing_db if alignment.heard else 0.0
-    if missing_db > MISSING_DB or not alignment.heard:
+    if not alignment.heard:
+        return SetReport(len(jobs), None, None)
+    missing_db = coverage(sources, mix, HIGHEST_HZ, alignment).missing_db
+    if missing_db > MISSING_DB:
         return SetReport(len(jobs), missing_db, None)
     severities = [_severity(source, mix, alignment) for source in sources]
     with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".stemprover-set-") as folder:
@@ -92,7 +93,7 @@ def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | N
                 f"{target}: cannot be replaced ({error.strerror}); it is repaired, but the stems do not sum to the song"
             ) from error
     if probe(mix).subtype in LOSSY:
-        notes.append("with its coding noise, since it is lossy: give it as WAV or FLAC, or --no-sum")
+        notes.insert(0, "with its coding noise, since it is lossy: give it as WAV or FLAC, or --no-sum")
     return SetReport(len(jobs), missing_db, coverage(targets, mix, alignment=alignment).missing_db, tuple(notes))
 
 

@@ -63,8 +63,7 @@ def analyze(
     if json is not None:
         write_json(analysis, file, mix, json, overwrite=overwrite)
     if html is not None:
-        offset = 0 if alignment is None else alignment.offset_samples
-        write_page(analysis, file, mix, html, overwrite=overwrite, tempo_bpm=tempo, offset_samples=offset)
+        write_page(analysis, file, mix, html, overwrite=overwrite, tempo_bpm=tempo, alignment=alignment)
     if png is not None:
         write_picture(analysis, file, png, overwrite=overwrite, tempo_bpm=tempo)
     print_analysis(analysis, file)

@@ -174,7 +174,7 @@ def test_the_mixture_arrives_beside_the_stem(make_audio, tmp_path):
 
 @pytest.mark.parametrize(
     ("extra", "says"),
-    [(100, "100 samples longer, its end is left out"), (-22050, "22050 samples shorter, where the stem stays")],
+    [(100, "100 samples longer, its end is left out"), (-22050, "22050 samples shorter, and the stem is all")],
 )
 def test_a_mixture_of_nearly_the_same_length_is_taken(make_audio, tmp_path, extra, says):
     stem = make_audio("stem.wav", seconds=2, subtype="FLOAT")
