@@ -4,7 +4,7 @@ delay or a plug-in's latency is found and allowed for, since a song that is a sa
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..engine.fifo import Fifo
 from .audiofile import AudioInfo, AudioReader
+from .chain import ChainLink
 from .mixsource import MixSource
 
 MAX_OFFSET_S = 0.5
@@ -47,6 +48,10 @@ class Alignment:
     offset_samples: int
     heard: bool
     polarity: int = 1
+
+    def open(self, song: AudioInfo, links: Sequence[ChainLink] = ()) -> MixSource:
+        """The song's samples from where the stem begins, the stem's way up, through a chain."""
+        return MixSource(song, links, self.offset_samples, self.polarity)
 
     def note(self, sample_rate: int) -> str:
         """What people should know of it, in words; empty where nothing is unusual."""
@@ -92,8 +97,8 @@ def early_source(song: AudioInfo) -> MixSource:
 
 
 def estimate_alignment(stem: Iterable[np.ndarray], song: Source, sample_rate: int) -> Alignment:
-    """The offset by the highest cross-correlation within MAX_OFFSET_S; 0 where that does not stand out,
-    as of low sounds that are off by less than a millisecond.
+    """The offset by the highest cross-correlation within MAX_OFFSET_S; 0 where that does not stand out, as of low
+    sounds that are off by less than a millisecond.
 
     stem: blocks (C, n). song: the same channels, begun MAX_OFFSET_S (rounded to samples) before the stem's first sample
     (`early_source`). The cross-correlation is generalised (Knapp and Carter, The generalized correlation method for

@@ -12,7 +12,6 @@ from ..engine.detect.analysis import Analyser, Analysis, Finding
 from ..engine.detect.bank import TYPES
 from .align import Alignment, align_files, alignment_notes
 from .audiofile import AudioReader, check_finite, clock, probe, read_start
-from .mixsource import MixSource
 from .outfile import atomic_output
 from .page import Lane, listener, make_page, paragraph, table
 from .render import Progress, check_mix
@@ -29,20 +28,15 @@ def analyse_file(
     """Detect what is wrong with a stem; `mix` is the song that it was separated from, and is left out where the stem
     cannot be heard in it.
 
-    alignment: of the two, estimated (align.py) where it is not given.
+    alignment: what `align_song` said of the two, if it was asked before.
     progress: called with the seconds of sound done and the seconds in all. Raises AudioFileError, MixMismatchError.
     """
-    info = probe(path)
-    mix_info = None if mix is None else probe(mix)
-    if mix_info is not None:
-        check_mix(info, mix_info)
-        check_finite(mix_info)
-    check_finite(info)
-    song = None
-    if mix_info is not None:
-        alignment = alignment or align_files(info, mix_info)
-        if alignment.heard:
-            song = MixSource(mix_info, (), alignment.offset_samples, alignment.polarity)
+    info, song = probe(path), None
+    if mix is None:
+        check_finite(info)
+    else:
+        alignment = alignment or align_song(path, mix)[0]
+        song = alignment.open(probe(mix)) if alignment.heard else None
     analyser = Analyser(info.sample_rate, info.channels, song is not None)
     done = 0
     with AudioReader(info) as reader:
@@ -56,7 +50,8 @@ def analyse_file(
 
 
 def align_song(path: Path, mix: Path) -> tuple[Alignment, list[str]]:
-    """Where the song lies beside a stem, and what people should know of it. Raises as `analyse_file`."""
+    """Where the song lies beside a stem, and what people should know of it; checks that the two belong together. Raises
+    as `analyse_file`."""
     info, mix_info = probe(path), probe(mix)
     check_mix(info, mix_info)
     for checked in (info, mix_info):
@@ -167,10 +162,8 @@ def write_page(
     info = probe(path)
     count = round(LISTEN_S * info.sample_rate)
     sounds = {"Stem": read_start(path, count)}
-    aligned = alignment or Alignment(0, True)
-    if mix is not None and aligned.heard:
-        song = MixSource(probe(mix), (), aligned.offset_samples, aligned.polarity)
-        sounds["Song"] = song.take(sounds["Stem"].shape[1])
+    if mix is not None and alignment is not None and alignment.heard:
+        sounds["Song"] = alignment.open(probe(mix)).take(sounds["Stem"].shape[1])
     columns = max(1, round(min(analysis.duration_s, LISTEN_S) / analysis.column_s))
     lanes = [
         Lane(

@@ -126,22 +126,17 @@ def _windows(infos: dict[str, AudioInfo], alignment: Alignment | None = None) ->
     """Equal stretches of all files; what is shorter than the first is filled up with silence, a mixture with the
     first itself. alignment: of the mixture."""
     first = infos["before"]
-    size, aligned = round(WINDOW_S * first.sample_rate), alignment or Alignment(0, True)
+    size = round(WINDOW_S * first.sample_rate)
     with ExitStack() as stack:
         reader = stack.enter_context(AudioReader(first))
-        others = {
-            name: MixSource(info, (), aligned.offset_samples, aligned.polarity) if name == "mix" else MixSource(info)
-            for name, info in infos.items()
-            if name != "before"
-        }
+        others = {name: MixSource(info) for name, info in infos.items() if name not in ("before", "mix")}
+        song = alignment.open(infos["mix"]) if alignment is not None and alignment.heard else None
         fifo, ready = Fifo(), 0
 
         def cut(count: int) -> dict[str, np.ndarray]:
             stem = fifo.pop(count)
-            beside = {
-                name: other.beside(stem) if name == "mix" else other.take(count) for name, other in others.items()
-            }
-            return {"before": stem, **beside}
+            sounds = {"before": stem, **{name: other.take(count) for name, other in others.items()}}
+            return sounds if song is None else {**sounds, "mix": song.beside(stem)}
 
         for native in reader.blocks():
             fifo.push(reader.codec.decode(native))

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..engine.errors import InputError, MixMismatchError, ModelError, OutputError
 from ..engine.fifo import Fifo
-from .align import MAX_OFFSET_S, Alignment, align_files, alignment_notes
+from .align import MAX_OFFSET_S, align_files, alignment_notes
 from .audiofile import AudioInfo, AudioReader, AudioWriter, check_finite, clock, probe
 from .chain import Chain
 from .mixsource import MixSource
@@ -101,14 +101,11 @@ def render_file(
     preset: Preset | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-    alignment: Alignment | None = None,
 ) -> RenderReport:
     """Repair `source` into `target`.
 
     mix: the song that the stem was separated from; it may be up to half a second longer or shorter, and start as much
-    before or after the stem.
-    Where the stem cannot be heard in it, it is left out.
-    alignment: of the two, estimated (align.py) where it is not given.
+    before or after the stem (align.py); where the stem cannot be heard in it, it is left out.
     preset: its chains run before (on the mix too, so that both still belong together) and after the repair.
     progress: called with the seconds of sound done and the seconds in all.
     Raises AudioFileError, MixMismatchError, OutputExistsError, OptionError (file type), OutputError, ModelError.
@@ -127,11 +124,12 @@ def render_file(
         check_mix(info, mix_info)
         check_finite(mix_info)
     check_finite(info)
-    if mix_info is not None and alignment is None:
+    mixture = None
+    if mix_info is not None:
         alignment = align_files(info, mix_info)
         notes += alignment_notes(alignment, info, mix_info)
-    if alignment is not None and not alignment.heard:
-        mix_info = None
+        if alignment.heard:
+            mixture = alignment.open(mix_info, preset.before if preset is not None else ())
     with atomic_output(target, inputs, overwrite=overwrite) as part:
         check_space(info, chosen, target)
         keeps_tags = carries_all_tags(info, chosen.container)
@@ -140,7 +138,7 @@ def render_file(
             AudioWriter(
                 part, info, chosen.container, chosen.subtype, strings_from=None if keeps_tags else source
             ) as writer,
-            contextlib.closing(_repaired(info, mix_info, alignment, repairer, preset)) as pairs,
+            contextlib.closing(_repaired(info, mixture, repairer, preset)) as pairs,
         ):
             for original, audio in pairs:
                 tally.add(original, audio, info)
@@ -159,29 +157,22 @@ def render_file(
 
 
 def _repaired(
-    info: AudioInfo,
-    mix_info: AudioInfo | None,
-    alignment: Alignment | None,
-    repairer: ChunkRepairer,
-    preset: Preset | None,
+    info: AudioInfo, mixture: MixSource | None, repairer: ChunkRepairer, preset: Preset | None
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Pairs of the file's own samples (C, n) as stored and the repaired ones (C, n) float32."""
     links = (preset.before, preset.after) if preset is not None else ((), ())
     before = Chain(links[0], info.sample_rate, info.channels)
     after = Chain(links[1], info.sample_rate, info.channels)
-    waiting, aligned = Fifo(), alignment or Alignment(0, True)
+    waiting = Fifo()
 
     def chunks() -> Iterator[Block]:
         with AudioReader(info) as reader:
-            mixture = None
-            if mix_info is not None:
-                mixture = MixSource(mix_info, links[0], aligned.offset_samples, aligned.polarity)
             for native in reader.blocks():
                 waiting.push(native)
                 audio = before(reader.codec.decode(native))
                 yield audio if mixture is None else (audio, mixture.beside(audio))
 
-    repaired = repairer.process_chunks(chunks(), info.sample_rate, info.channels, has_mix=mix_info is not None)
+    repaired = repairer.process_chunks(chunks(), info.sample_rate, info.channels, has_mix=mixture is not None)
     done = 0
     try:
         for audio in repaired:

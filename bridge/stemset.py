@@ -72,7 +72,7 @@ def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | N
     alignment = _alignment(sources, mix)
     if not alignment.heard:
         return SetReport(len(jobs), None, None)
-    missing_db = coverage(sources, mix, HIGHEST_HZ, alignment).missing_db
+    missing_db = coverage(sources, mix, alignment, HIGHEST_HZ).missing_db
     if missing_db > MISSING_DB:
         return SetReport(len(jobs), missing_db, None)
     severities = [_severity(source, mix, alignment) for source in sources]
@@ -80,8 +80,8 @@ def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | N
         made, notes = [], list[str]()
         for number, target in enumerate(targets):
             place = Path(folder) / f"{number}{target.suffix}"
-            share = _Share(targets, number, severities, _known(mix, alignment))
-            report = render_file(target, place, share, mix=mix, progress=progress, alignment=alignment)
+            share = _Share(targets, number, severities, mix, alignment)
+            report = render_file(target, place, share, progress=progress)
             notes += [f"{target.name}: {note}" for note in report.notes]
             made.append(place)
         try:
@@ -94,15 +94,15 @@ def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | N
             ) from error
     if probe(mix).subtype in LOSSY:
         notes.insert(0, "with its coding noise, since it is lossy: give it as WAV or FLAC, or --no-sum")
-    return SetReport(len(jobs), missing_db, coverage(targets, mix, alignment=alignment).missing_db, tuple(notes))
+    return SetReport(len(jobs), missing_db, coverage(targets, mix, alignment).missing_db, tuple(notes))
 
 
 def coverage(
-    stems: Sequence[Path], mix: Path, highest_hz: float | None = None, alignment: Alignment | None = None
+    stems: Sequence[Path], mix: Path, alignment: Alignment, highest_hz: float | None = None
 ) -> Coverage:
     """What the stems have of the song, up to a frequency."""
     found = Coverage(probe(mix).sample_rate, highest_hz)
-    with contextlib.closing(_together(stems, mix, alignment or Alignment(0, True))) as blocks:
+    with contextlib.closing(_together(stems, mix, alignment)) as blocks:
         for sounds, song in blocks:
             found.add(sounds, song)
     return found
@@ -117,43 +117,26 @@ def _severity(source: Path, mix: Path, alignment: Alignment) -> float:
 class _Share:
     """In place of a model (render.ChunkRepairer): gives one stem of a set its share of what is missing."""
 
-    def __init__(self, stems: Sequence[Path], number: int, severities: Sequence[float], known: range) -> None:
-        self.stems, self.number, self.severities, self.known = stems, number, severities, known
+    def __init__(
+        self, stems: Sequence[Path], number: int, severities: Sequence[float], mix: Path, alignment: Alignment
+    ) -> None:
+        self.stems, self.number, self.severities = stems, number, severities
+        self.mix, self.alignment = mix, alignment
 
     def process_chunks(
         self, chunks: Iterable[Block], sample_rate: int, channels: int, *, has_mix: bool = False
     ) -> Iterator[np.ndarray]:
-        """Pairs of the stem's and the song's samples (C, n) to the stem with its share (C, m)."""
-        others = [MixSource(probe(path)) for path in self.stems]
-        share, waiting, done = MixConsistency(self.severities, channels), Fifo(), 0
-        for chunk in chunks:
-            stem, song = chunk
-            sounds = np.stack([source.take(stem.shape[1]) for source in others])
-            song = _completed(song, sounds, done, self.known)
-            done += stem.shape[1]
-            waiting.push(stem)
-            added = share.process(sounds, song)[self.number]
-            if added.shape[1]:
-                yield waiting.pop(added.shape[1]) + added
+        """The stem with its share (C, m), in step with its own samples (C, n), which are read from all stems."""
+        share, waiting = MixConsistency(self.severities, channels), Fifo()
+        with contextlib.closing(_together(self.stems, self.mix, self.alignment)) as blocks:
+            for _, (sounds, song) in zip(chunks, blocks, strict=True):
+                waiting.push(sounds[self.number])
+                added = share.process(sounds, song)[self.number]
+                if added.shape[1]:
+                    yield waiting.pop(added.shape[1]) + added
         added = share.finish()[self.number]
         if added.shape[1]:
             yield waiting.pop(added.shape[1]) + added
-
-
-def _known(mix: Path, alignment: Alignment) -> range:
-    """The stems' samples that the song has one for."""
-    return range(max(-alignment.offset_samples, 0), probe(mix).samples - alignment.offset_samples)
-
-
-def _completed(song: np.ndarray, sounds: np.ndarray, start: int, known: range) -> np.ndarray:
-    """The song (C, n), from sample `start` on; where it has none, all stems (S, C, n) together, which then lack
-    nothing."""
-    first, last = (min(max(edge - start, 0), song.shape[1]) for edge in (known.start, known.stop))
-    if (first, last) == (0, song.shape[1]):
-        return song
-    whole = sounds.sum(axis=0, dtype=np.float32)
-    whole[:, first:last] = song[:, first:last]
-    return whole
 
 
 def _alignment(stems: Sequence[Path], mix: Path) -> Alignment:
@@ -166,13 +149,12 @@ def _alignment(stems: Sequence[Path], mix: Path) -> Alignment:
 def _together(
     stems: Sequence[Path], mix: Path, alignment: Alignment
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Blocks of all stems (S, C, n) and of the song (C, n)."""
-    song = MixSource(probe(mix), (), alignment.offset_samples, alignment.polarity)
-    known, done = _known(mix, alignment), 0
+    """Blocks of all stems (S, C, n) and of the song (C, n); where it has no samples, of the stems' sum, which then
+    lacks nothing."""
+    song = alignment.open(probe(mix))
     with contextlib.closing(_stems(stems)) as blocks:
         for sounds in blocks:
-            yield sounds, _completed(song.take(sounds.shape[-1]), sounds, done, known)
-            done += sounds.shape[-1]
+            yield sounds, song.beside(sounds.sum(axis=0))
 
 
 def _stems(stems: Sequence[Path]) -> Generator[np.ndarray, None, None]:
