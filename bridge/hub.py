@@ -150,7 +150,7 @@ class Hub:
             )
         number = next(self._numbers)
         stream = Stream(number, name, form, self.window, self.general, self.models, self.workers.wake, answer)
-        stream.allow = lambda quality: self._check_quality(number, quality)
+        stream.selection.allow = lambda quality: self._check_quality(number, quality)
         self.streams[number] = stream
         if datagrams:
             self._unsure.add(number)
@@ -265,11 +265,11 @@ def stream_status(stream: Stream) -> dict[str, Any]:
         "channels": form.channels,
         "mix_channels": form.mix_channels,
         "max_block": form.max_block,
-        "preset": stream.selected,
-        "now": stream.preset.name,
+        "preset": stream.selection.name,
+        "now": stream.selection.preset.name,
         "wet": stream.wet,
         "bypass": stream.bypass,
-        "quality": stream.quality,
+        "quality": stream.selection.quality,
         "latency": {
             "total": latency.total,
             "window": latency.window,

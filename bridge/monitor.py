@@ -179,7 +179,7 @@ class Monitor:
             wish = json.loads(text)
             stream, name, value = self.hub.stream(int(wish["stream"])), wish["name"], wish["value"]
             if name == "blend":
-                await stream.blend({str(preset): float(weight) for preset, weight in value.items()})
+                await stream.selection.blend({str(preset): float(weight) for preset, weight in value.items()})
                 return
             parameter = PARAMETERS[name]
             held = parameter.set(stream, str(value) if parameter.tag == "s" else float(value))

@@ -26,13 +26,17 @@ class Parameter:
 
 
 PARAMETERS = {
-    "preset": Parameter("s", "What to repair", None, lambda stream: stream.selected, Stream.select),
+    "preset": Parameter(
+        "s", "What to repair", None, lambda stream: stream.selection.name,
+        lambda stream, value: stream.selection.select(value),
+    ),
     "wet": Parameter("f", "Share of the repair", {"MIN": 0.0, "MAX": 1.0}, lambda stream: stream.wet, Stream.set_wet),
     "bypass": Parameter(
         "i", "The sound as it came, equally late", {"VALS": [0, 1]}, lambda stream: int(stream.bypass),
         lambda stream, value: stream.set_bypass(bool(value)),
     ),
     "quality": Parameter(
-        "s", "How careful to be", {"VALS": list(QUALITY_STEPS)}, lambda stream: stream.quality, Stream.set_quality
+        "s", "How careful to be", {"VALS": list(QUALITY_STEPS)}, lambda stream: stream.selection.quality,
+        lambda stream, value: stream.selection.set_quality(value),
     ),
 }  # fmt: skip

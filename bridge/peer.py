@@ -30,7 +30,8 @@ from .protocol import (
     largest_block,
     to_blob,
 )
-from .session import Stream, SupersededError
+from .selection import SupersededError
+from .session import Stream
 
 _LOG = logging.getLogger("stemprover.bridge")
 MOST_TASKS = 64  # requests of one session that may be under way
@@ -213,7 +214,7 @@ class Peer:
         stream, name = self.hub.stream(int(parts[2])), parts[3]
         if name == "blend":
             request, weights = _blend(arguments)
-            self._start(request, address, self._set(request, address, stream, stream.blend(weights)))
+            self._start(request, address, self._set(request, address, stream, stream.selection.blend(weights)))
             return
         parameter = PARAMETERS[name]
         if arguments and isinstance(arguments[0], bool):
@@ -229,7 +230,8 @@ class Peer:
 
     async def _set(self, request: int, address: str, stream: Stream, change: Coroutine[Any, Any, int]) -> None:
         position = await change
-        log("set", stream=stream.number, address=address, preset=stream.selected, quality=stream.quality)
+        now = stream.selection
+        log("set", stream=stream.number, address=address, preset=now.name, quality=now.quality)
         self._acknowledge(request, address, stream.number, position)
 
     def _acknowledge(self, request: int, address: str, number: int, position: int) -> None:

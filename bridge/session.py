@@ -14,16 +14,15 @@ import numpy as np
 
 from ..engine.channels import pair_count
 from ..engine.detect.choice import Choice, LiveChoice
-from ..engine.errors import StemProverError
 from ..engine.live import ChangeStream
 from ..engine.stream import DeltaStream
-from .auto import preset_for_choice
 from .contract import Answer, Counters, Format, Latency
-from .models import Models, load_of
+from .models import Models
 from .output import Output
-from .presets import AUTO, Preset, blend_presets, load_preset
+from .presets import Preset
 from .protocol import Code, Flag, ProtocolError, Status
 from .scope import Scope
+from .selection import Selection, SupersededError, Told, settle
 from .turns import Piece, Turns
 
 _LOG = logging.getLogger("stemprover.bridge")
@@ -46,10 +45,6 @@ class _Waiting:
     deadline: float | None
 
 
-class SupersededError(ProtocolError):
-    """A choice that another one has taken the place of."""
-
-
 class Stream:
     """All methods are for the event loop's thread but `turn`, which is the worker's. `answer` is called with each block
     that goes back, in order."""
@@ -68,14 +63,13 @@ class Stream:
         """window: hop, STFT window and look-ahead of the model, in samples of its rate. preset: to begin with."""
         self.number, self.name, self.format = number, name, form
         self._loop = asyncio.get_running_loop()
-        self._models, self._wake, self._answer = models, wake, answer
+        self._wake, self._answer = wake, answer
         hop, stft, lookahead = window
         delay = lookahead + stft - hop
         changes = ChangeStream(hop, delay, form.sample_rate, form.channels, form.mix_channels > 0, CHUNK_FRAMES)
         self.latency = Latency.of(changes, stft - hop, lookahead)
-        self._turns = Turns(form, changes, self._call, self._give, self._choose, self._failed)
-        self.wet, self.bypass, self.quality = 1.0, False, "standard"
-        self.preset, self.selected = preset, preset.name
+        self._turns = Turns(form, changes, self.call, self._give, self._choose, self._failed)
+        self.wet, self.bypass = 1.0, False
         self.counters, self.scope = Counters(), Scope()
         self.watched = self.closed = False
         self.opened = time.monotonic()
@@ -89,13 +83,10 @@ class Stream:
         self._pushed = 0  # samples since the first
         self._flush_done: asyncio.Future[Any] | None = None
         self._open: set[asyncio.Future[Any]] = set()  # what somebody waits for
-        self._setting = asyncio.Lock()  # settings begin in the order in which they came
-        self._wanted = (preset, preset.name)
-        self.allow: Callable[[str], None] = lambda quality: None  # raises ProtocolError where there is no room for it
         self._ending: asyncio.Task[None] | None = None
         self._choosing: asyncio.Task[None] | None = None
-        self._chosen = 0
-        self._use(self.preset, self._first_loaded)
+        self.selection = Selection(self, models, preset)
+        self.selection.begin(self._first_loaded)
 
     @property
     def position(self) -> int:
@@ -119,7 +110,7 @@ class Stream:
 
     def load(self, cost_per_step: float) -> float:
         """Processors that it keeps busy."""
-        return load_of(pair_count(self.format.channels), self.quality, cost_per_step)
+        return self.selection.load(pair_count(self.format.channels), cost_per_step)
 
     def set_wet(self, share: float) -> int:
         """The share of the preset's change; returns the position from which it holds."""
@@ -135,123 +126,32 @@ class Stream:
         self._output.set(bypass=on, at_once=self._position is None)
         return self.position
 
-    async def select(self, name: str) -> int:
-        """A preset by its name, or auto; returns the position from which it holds. Raises PresetError."""
-        if "/" in name or "\\" in name or name.endswith(".toml"):
-            raise ProtocolError(Code.PRESET, f"{name!r} is no preset's name; /presets lists them")
-        async with self._setting:
-            preset = await self._read(load_preset, "general" if name == AUTO else name)
-            done = self._select(preset, name)
-        form = self.format
-        choice = LiveChoice(form.sample_rate, form.channels, form.mix_channels > 0) if name == AUTO else None
-        try:
-            position = await done
-        except SupersededError:
-            if self._wanted == (preset, name):  # another quality has come meanwhile, no other preset
-                self._turns.listen(choice)
-            raise
-        self._turns.listen(choice)
-        return position
-
-    async def blend(self, weights: dict[str, float]) -> int:
-        """Several presets; as `select`."""
-        async with self._setting:
-            preset = await self._read(blend_presets, weights)
-            done = self._select(preset, preset.name)
-        position = await done
-        self._turns.listen(None)
-        return position
-
-    async def set_quality(self, quality: str) -> int:
-        """Steps of the sampler; as `select`."""
-        load_of(1, quality, 1.0)
-        self.allow(quality)
-        async with self._setting:
-            before, self.quality = self.quality, quality
-            done = self._select(*self._wanted)
-        try:
-            return await done
-        except StemProverError as error:
-            if self.quality == quality and not isinstance(error, SupersededError):
-                self.quality = before
-            raise
-
-    async def _read(self, act: Callable[..., Preset], *args: Any) -> Preset:
-        """Presets are files: the loop does not wait for the disk."""
-        return await self._loop.run_in_executor(None, act, *args)
-
-    def _select(self, preset: Preset, name: str) -> Coroutine[Any, Any, int]:
-        """Begins at once; what it returns waits for it to hold."""
-        if preset.before or preset.after:
-            raise ProtocolError(
-                Code.PRESET, f"{preset.name} has plugins around the repair, which streams have not; render files"
-            )
-        done = self._future()
-        self._wanted = (preset, name)
-        self._use(preset, lambda found: _settle(done, found))
-
-        async def held() -> int:
-            try:
-                position: int = await done
-            except SupersededError:
-                raise
-            except StemProverError:
-                if self._wanted == (preset, name):
-                    self._wanted = (self.preset, self.selected)
-                raise
-            self.preset, self.selected = preset, name
-            return position
-
-        return held()
-
-    def _future(self) -> asyncio.Future[Any]:
+    def future(self) -> asyncio.Future[Any]:
         """Something to wait for, which ends with the stream at the latest."""
         future = self._loop.create_future()
         if self.closed:
-            future.set_exception(self._gone())
+            future.set_exception(self.gone())
         else:
             self._open.add(future)
             future.add_done_callback(self._open.discard)
         return future
 
-    def _gone(self) -> ProtocolError:
+    def gone(self) -> ProtocolError:
+        """That it was closed meanwhile."""
         return ProtocolError(Code.NO_STREAM, f"stream {self.number} was closed meanwhile")
 
-    def _use(self, preset: Preset, then: Callable[[int | BaseException], None]) -> None:
-        """Load, then let the worker go over to it; `then` gets the position from which it holds, or what went wrong."""
-        self._chosen += 1
-        ticket = self._chosen
-        future = self._models.get(preset, self.quality)
-
-        def loaded() -> None:
-            if self.closed:
-                then(self._gone())
-                return
-            if ticket != self._chosen or future.cancelled():
-                then(SupersededError(Code.PRESET, f"{preset.name}: another choice was made before it was loaded"))
-                return
-            if (error := future.exception()) is not None:
-                self._let_go()
-                then(error)
-                return
-            self._let_in(future.result(), preset.wet, then)
-
-        if future.done():
-            loaded()
-        else:
-            self._models.when_loaded(future, lambda: self._call(loaded))
-
-    def _let_in(self, delta: DeltaStream, wet: float, then: Callable[[int | BaseException], None]) -> None:
-        model = delta if wet > 0.0 else None
+    def go_over(self, model: DeltaStream, wet: float, then: Told) -> None:
+        """Have the worker go over to a model; `then` gets the position from which it holds, or what went wrong."""
+        wanted = model if wet > 0.0 else None
 
         def act(changes: ChangeStream) -> int:
             if changes.heard_samples == 0:
-                changes.begin(model, wet)
+                changes.begin(wanted, wet)
                 return 0
-            return changes.swap(model, wet)
+            return changes.swap(wanted, wet)
 
         def acted(found: int | BaseException) -> None:
-            self._let_go()
+            self.go_on()
             if isinstance(found, BaseException):
                 then(found)
                 return
@@ -261,17 +161,21 @@ class Stream:
         self._turns.do(act, acted)
         self._wake(self)
 
-    def _let_go(self) -> None:
+    def go_on(self) -> None:
         """Offline sound has waited for the first model; live sound goes on without."""
         self._turns.held = False
         self._wake(self)
 
-    def _call(self, act: Callable[..., None], *args: Any) -> None:
+    def call(self, act: Callable[..., None], *args: Any) -> None:
         """From another thread, on the loop's; nothing where that has ended."""
         try:
             self._loop.call_soon_threadsafe(act, *args)
         except RuntimeError:
             self.closed = True
+
+    def listen(self, choice: LiveChoice | None) -> None:
+        """Have this choice hear what comes; None: nobody listens."""
+        self._turns.listen(choice)
 
     # sound
 
@@ -318,7 +222,7 @@ class Stream:
         if self._flush_done is not None:
             raise ProtocolError(Code.ORDER, "the stream is being flushed; wait for its /ack")
         rest, position = self.latency.total, self._position or 0
-        done = self._flush_done = self._future()
+        done = self._flush_done = self.future()
         while rest:
             count = min(rest, FLUSH_FRAMES)
             flags = _OFFLINE | (_LAST if count == rest else 0)
@@ -340,15 +244,15 @@ class Stream:
 
     def reset(self) -> Coroutine[Any, Any, None]:
         """Back to the state before the first block; settings stay. Begins at once, as `flush`."""
-        done = self._future()
+        done = self.future()
         if self._flush_done is not None:
-            _settle(self._flush_done, None)
+            settle(self._flush_done, None)
         self._waiting.clear()
         self._waiting_frames = 0
         self._position, self._sequence, self._pushed = None, -1, 0
         self._output = self._new_output()
         self.trouble = ""
-        self._turns.reset(lambda found: _settle(done, found))
+        self._turns.reset(lambda found: settle(done, found))
         self._wake(self)
 
         async def ended() -> None:
@@ -365,10 +269,11 @@ class Stream:
             if task is not None:
                 task.cancel()
         self._turns.close()
+        self.selection.close()
         self._waiting.clear()
         self._waiting_frames = 0
         for future in list(self._open):
-            _settle(future, self._gone())
+            settle(future, self.gone())
         self._answer = lambda _: None
 
     def _new_output(self) -> Output:
@@ -457,7 +362,7 @@ class Stream:
                 Answer(head.sequence, head.position, head.flags, status, time.perf_counter() - head.arrived, sound)
             )
             if head.sequence == _FLUSHED and head.flags & _LAST and self._flush_done is not None:
-                _settle(self._flush_done, None)
+                settle(self._flush_done, None)
 
     def _failed(self, error: Exception) -> None:
         """The model raised something: its sound stays as it is until a reset."""
@@ -465,24 +370,4 @@ class Stream:
 
     def _choose(self, choice: Choice) -> None:
         """What a live choice asks for."""
-        self._choosing = self._loop.create_task(self._go_over(choice))
-
-    async def _go_over(self, choice: Choice) -> None:
-        preset = await self._read(preset_for_choice, choice, self.format.mix_channels > 0)
-        if self.selected != AUTO or self.closed:
-            return
-
-        def then(found: int | BaseException) -> None:
-            if not isinstance(found, BaseException):
-                self.preset = preset
-
-        self._use(preset, then)
-
-
-def _settle(future: asyncio.Future[Any], found: Any) -> None:
-    if future.done():
-        return
-    if isinstance(found, BaseException):
-        future.set_exception(found)
-    else:
-        future.set_result(found)
+        self._choosing = self._loop.create_task(self.selection.follow(choice))

@@ -163,8 +163,8 @@ def test_quality_follows_the_preset_that_was_chosen_last(bridge: Bridge) -> None
         wire.socket.sendall(b"".join(framed(encode(*message)) for message in sent))
         while wire.receive().arguments[0] != 11:
             pass
-        state = bridge.call(lambda: (bridge.hub.streams[stream].selected, bridge.hub.streams[stream].quality))
-        assert state == ("bleed", "draft")
+        now = bridge.call(lambda: bridge.hub.streams[stream].selection)
+        assert (now.name, now.quality) == ("bleed", "draft")
 
 
 def test_numbers_too_large_for_their_type_are_refused(bridge: Bridge) -> None:

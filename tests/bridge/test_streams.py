@@ -259,10 +259,10 @@ def test_a_preset_that_a_quality_overtakes_stays_chosen() -> None:
             wire.send(f"/stream/{number}/quality", "si", quality, 10 * round_ + 2)
             answers = {wire.receive().address for _ in range(2)}
             assert answers == {"/error", "/ack"}
-            assert (stream.selected, stream.quality) == (preset, quality)
+            assert (stream.selection.name, stream.selection.quality) == (preset, quality)
         wire.send(f"/stream/{number}/quality", "si", "standard", 99)
         assert wire.receive().address == "/ack"
-        assert (stream.selected, stream.quality) == ("auto", "standard")
+        assert (stream.selection.name, stream.selection.quality) == ("auto", "standard")
         assert bridge.call(lambda: stream._turns._choice is not None), "it listens"
 
 
@@ -400,7 +400,7 @@ def test_settings_by_messages_from_elsewhere(doubling: Bridge) -> None:
         assert other.ask(f"/stream/{stream}/bypass", "T", True).address == "/ack"
         assert other.ask(f"/stream/{stream}/preset", "s", "bleed").address == "/ack"
         state = doubling.call(lambda: doubling.hub.streams[stream])
-        assert (state.wet, state.bypass, state.selected) == (0.25, True, "bleed")
+        assert (state.wet, state.bypass, state.selection.name) == (0.25, True, "bleed")
 
 
 def test_auto_listens_and_goes_over_to_what_it_finds(lively_bundle: Path) -> None:
@@ -415,8 +415,8 @@ def test_auto_listens_and_goes_over_to_what_it_finds(lively_bundle: Path) -> Non
         found = stream_through(client, stem + 0.3 * rest, [2048], stem + rest)
         assert found.shape == stem.shape
         stream = bridge.call(lambda: next(iter(bridge.hub.streams.values())))
-        assert stream.selected == "auto"
-        assert stream.preset.name != "general"
+        assert stream.selection.name == "auto"
+        assert stream.selection.preset.name != "general"
 
 
 def test_a_file_through_a_bridge(doubling: Bridge) -> None:

@@ -136,7 +136,7 @@ def test_periods_states_and_switches_at_random(
         chance = np.random.default_rng(1)
         while not over.wait(float(chance.uniform(0.01, 0.1))):
             host.tell(f"preset {chance.choice(uris)}" if chance.random() < 0.7 else f"set enabled {chance.integers(2)}")
-            heard.update(bridge.call(lambda: [stream.selected for stream in bridge.hub.streams.values()]))
+            heard.update(bridge.call(lambda: [stream.selection.name for stream in bridge.hub.streams.values()]))
 
     with (
         running(FakeModelRepairer()) as bridge, jack(tmp_path, lv2, bridge.port, 256, rate) as host,

@@ -183,8 +183,8 @@ def test_a_blend_and_the_quality_reach_the_bridge(load: Load) -> None:
         plugin.preset, plugin.bleed, plugin.phasiness, plugin.quality = "blend", 120.0, 40.0, "draft"
         plugin.process(stem, 44100)
         (stream,) = bridge.call(lambda: list(bridge.hub.streams.values()))
-        assert stream.quality == "draft"
-        weights = {path.parent.name: round(weight, 2) for path, weight in stream.preset.adapters.items()}
+        assert stream.selection.quality == "draft"
+        weights = {path.parent.name: round(weight, 2) for path, weight in stream.selection.preset.adapters.items()}
         assert weights == {"bleed": 1.2, "phasiness": 0.4}
 
 
@@ -282,7 +282,7 @@ def test_a_preset_of_the_user_keeps_its_name(load: Load, no_user_presets: Path) 
         second.raw_state = state
         assert second.parameters["preset"].string_value == "zither"
         second.process(stem, 44100)
-        chosen = bridge.call(lambda: [stream.selected for stream in bridge.hub.streams.values()])
+        chosen = bridge.call(lambda: [stream.selection.name for stream in bridge.hub.streams.values()])
         assert "zither" in chosen
 
 
