@@ -189,15 +189,15 @@ def print_analysis(analysis: Analysis, path: Path) -> None:
     _OUT.print(Text(advice(analysis)))
 
 
-def print_notes(path: Path, notes: Sequence[str]) -> None:
-    """What people should know of a file, on the error stream."""
+def print_notes(name: str, notes: Sequence[str]) -> None:
+    """What people should know of a file or a case, on the error stream."""
     for note in notes:
-        _ERR.print(f"Note: {path.name}: {note}", markup=False, style="yellow")
+        _ERR.print(f"Note: {name}: {note}", markup=False, style="yellow")
 
 
 def print_comparison(comparison: Comparison) -> None:
     """Each measure before and after, and whether that is better."""
-    print_notes(comparison.before, comparison.notes)
+    print_notes(comparison.before.name, comparison.notes)
     table = Table("", "before", "after", "change", "")
     for row in comparison.rows:
         change = row.after - row.before
@@ -216,6 +216,8 @@ def print_validation(results: Sequence[CaseResult], page: Path) -> None:
     """A table by type, and the cases that gained least."""
     from .validate import HARM_DB, clean_sdr_db, harmed, summarise, worst
 
+    for result in results:
+        print_notes(result.case.name, result.notes)
     table = Table("type", "measure", "cases", "before", "after", "gain", "mean, 95% interval", "improved")
     for row in summarise(results):
         interval = f"{row.gain:+.3f}, {row.low:+.3f} to {row.high:+.3f}"

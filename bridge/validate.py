@@ -58,11 +58,13 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What the repair did to one case; clean_sdr_db: the true stem sent through the same repair, against itself."""
+    """What the repair did to one case; clean_sdr_db: the true stem sent through the same repair, against itself.
+    notes: on where its song lies."""
 
     case: Case
     rows: tuple[Row, ...]
     clean_sdr_db: float
+    notes: tuple[str, ...] = ()
 
     def gain(self, name: str) -> float:
         """How much better a measure got; nan where it was not measured."""
@@ -143,7 +145,7 @@ def validate(
             for source, target in ((case.degraded, repaired[case.name]), (case.truth, same)):
                 render_file(source, target, repairer, mix=case.mix, preset=preset, overwrite=True)
             compared = compare_files(case.degraded, repaired[case.name], case.truth, case.mix, also=also, brief=brief)
-            results.append(CaseResult(case, compared.rows, median_sdr(same, case.truth)))
+            results.append(CaseResult(case, compared.rows, median_sdr(same, case.truth), compared.notes))
             kept = {result.case.name for result in worst(results)}
             for name, path in repaired.items():
                 if name not in kept:

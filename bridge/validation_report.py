@@ -32,6 +32,7 @@ def write_report(results: Sequence[CaseResult], excerpts: Sequence[Excerpt], fol
                 "name": result.case.name,
                 "kind": result.case.kind,
                 "clean_sdr_db": _finite(result.clean_sdr_db),
+                "notes": list(result.notes),
                 "measures": {row.name: [_finite(row.before), _finite(row.after)] for row in result.rows},
             }
             for result in results
@@ -69,6 +70,7 @@ def _body(results: Sequence[CaseResult], summaries: Sequence[Summary], excerpts:
             f"{clean:.1f} dB SDR (median), {worst_clean:.1f} dB (worst)."
         ),
         table(head, lines, verdicts),
+        *(paragraph(f"{result.case.name}: {note}") for result in results for note in result.notes),
     ]
     for rank, excerpt in enumerate(excerpts, start=1):
         result = excerpt.result

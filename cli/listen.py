@@ -57,7 +57,7 @@ def analyze(
         if target is not None:
             check_output(target, inputs, overwrite=overwrite)
     alignment, notes = (None, list[str]()) if mix is None else align_song(file, mix)
-    print_notes(file, notes)
+    print_notes(file.name, notes)
     with file_progress(file.name) as progress:
         analysis = analyse_file(file, mix, alignment=alignment, progress=progress)
     if json is not None:

@@ -67,6 +67,24 @@ def test_a_repair_that_does_nothing_gains_nothing(cases: Path, run_cli: Callable
     assert all(case["clean_sdr_db"] is None for case in report["cases"]), "the same samples: an infinite ratio"
 
 
+def test_a_song_that_is_off_is_told_of(cases: Path, run_cli: Callable, tmp_path: Path) -> None:
+    late, other = (cases / "bleed" / number / "mix.wav" for number in ("01", "02"))
+    sound, _ = soundfile.read(late)
+    soundfile.write(late, np.concatenate([np.zeros((100, 2)), sound[:-100]]), RATE, subtype="FLOAT")
+    soundfile.write(other, 0.1 * np.random.default_rng(5).standard_normal((RATE, 2)), RATE, subtype="FLOAT")
+    result = run_cli("validate", cases / "bleed", "-o", tmp_path / "report", repairer=FakeRepairer())
+    assert result.code == 0, result.err
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    told = {case["name"]: case["notes"] for case in report["cases"]}
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert told["00"] == []
+    assert "100 samples" in told["01"][0]
+    assert "left out" in told["02"][0]
+    for name in ("01", "02"):
+        assert f"Note: {name}: {told[name][0]}" in " ".join(result.err.split())
+        assert told[name][0] in page
+
+
 def test_no_cases(tmp_path: Path, run_cli: Callable) -> None:
     assert run_cli("validate", tmp_path / "none").code == 2
     (tmp_path / "empty").mkdir()
