@@ -92,3 +92,10 @@ class Wire:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port

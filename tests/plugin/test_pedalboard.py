@@ -2,69 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import math
-import os
-import shutil
-import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pedalboard
 import pytest
 import soundfile
 from bridges import running
 from fakes import FakeModelRepairer
-from hosts import latency
+from hosts import IDENTITY, TAIL, TWICE, Load, latency, stream_through
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from stemprover.bridge.plugin_folders import command_file
-from stemprover.bridge.server import Bridge
+from sounds import noise, tones
 from stemprover.engine.repair import Repairer
-
-Load = Callable[..., Any]
-TAIL = 128  # the change is faded in and out where the sound comes out of silence or ends in it
-IDENTITY, TWICE = FakeModelRepairer(), FakeModelRepairer({"general": 1.0, "bleed": 2.0})
-
-
-def noise(seconds: float, rate: int, channels: int = 2, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return (0.2 * rng.standard_normal((channels, round(seconds * rate)))).astype(np.float32)
-
-
-def tones(seconds: float, rate: int) -> np.ndarray:
-    """What a resampler leaves as it is, but for its ripple."""
-    time_s = np.arange(round(seconds * rate)) / rate
-    return np.stack([0.2 * np.sin(2 * np.pi * f * time_s) for f in (440.0, 1250.0)]).astype(np.float32)
-
-
-def stream_through(plugin: Any, blocks: Iterable[np.ndarray], rate: int, size: int) -> np.ndarray:
-    """Block by block, as a host plays; what comes out is put in its place beside what went in. (pedalboard cuts off
-    less than the latency in this mode: it counts what it sent through while it loaded the plug-in.)"""
-    parts, given = [], 0
-    for block in blocks:
-        parts.append(plugin.process(block, rate, buffer_size=size, reset=False))
-        given += block.shape[1]
-    out = np.concatenate(parts, axis=1)
-    return out[:, latency(rate) - (given - out.shape[1]) :]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize("rate", [44100, 48000, 96000])
@@ -188,104 +145,6 @@ def test_a_blend_and_the_quality_reach_the_bridge(load: Load) -> None:
         assert weights == {"bleed": 1.2, "phasiness": 0.4}
 
 
-def test_the_state_is_saved_and_restored(load: Load) -> None:
-    first = load()
-    first.preset, first.wet, first.quality, first.bleed = "phasiness", 30.0, "best", 90.0
-    first.offline_failure, first.start_bridge = "silence", False
-    second = load()
-    assert (second.preset, second.wet) == ("general", 100.0)
-    second.raw_state = first.raw_state
-    assert (second.preset, second.wet, second.quality, second.bleed) == ("phasiness", 30.0, "best", 90.0)
-    assert (second.offline_failure, second.start_bridge) == ("silence", False)
-
-
-def in_juces_base64(data: bytes) -> str:
-    """Six bits a character, the lowest first, behind the size (juce::MemoryBlock::toBase64Encoding)."""
-    letters = ".ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+"
-    number = int.from_bytes(data, "little")
-    return f"{len(data)}." + "".join(letters[(number >> 6 * i) & 63] for i in range(-(-8 * len(data) // 6)))
-
-
-def as_xml(text: str) -> bytes:
-    """What JUCE writes of an XML tree: a magic word, the size, the text."""
-    return b"VC2!" + struct.pack("<I", len(text.encode())) + text.encode() + b"\0"
-
-
-def set_own_state(plugin: Any, data: bytes) -> None:
-    """The bytes that a session has kept of the plug-in, as they reach the plug-in itself."""
-    whole = ET.fromstring(plugin.raw_state[8:].rstrip(b"\0").decode())
-    part = whole.find("IComponent")
-    assert part is not None
-    part.text = in_juces_base64(data)
-    plugin.raw_state = as_xml(ET.tostring(whole, encoding="unicode"))
-
-
-def own_state(preset: str, wet: str, more: str = "") -> bytes:
-    parameters = f'<PARAM id="preset" value="0"/><PARAM id="wet" value="{wet}"/>'
-    return as_xml(f'<StemProver presetName="{preset}">{parameters}{more}</StemProver>')
-
-
-def test_what_a_session_has_kept_reaches_the_plug_in(load: Load) -> None:
-    plugin = load()
-    set_own_state(plugin, own_state("bleed", "0.5"))
-    assert (plugin.preset, plugin.wet) == ("bleed", 50.0)
-
-
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(junk=st.binary(max_size=300), kept=st.integers(0, 60))
-def test_a_damaged_state_changes_nothing(load: Load, junk: bytes, kept: int) -> None:
-    plugin = load()
-    plugin.wet = 30.0
-    plugin.raw_state = junk
-    set_own_state(plugin, junk)
-    set_own_state(plugin, own_state("bleed", "0.5")[:kept])
-    set_own_state(plugin, own_state("bleed", "0.5").replace(b"StemProver", b"SomeOthers"))
-    assert (plugin.preset, plugin.wet) == ("general", 30.0)
-
-
-NAMES = "".join(f'<place name="n{number}"/>' for number in range(1000))
-
-
-@pytest.mark.parametrize(
-    ("state", "preset", "wet"),
-    [
-        (own_state("no-such-preset", "7.5"), "no-such-preset", 100.0),
-        (own_state("bleed", "nonsense"), "bleed", 0.0),
-        (own_state("", "0.5"), "general", 50.0),
-        (own_state("bleed", "0.5", f"<presets>{NAMES}</presets>"), "bleed", 50.0),
-    ],
-    ids=["a preset that is not there, out of range", "no number", "no preset", "a thousand presets"],
-)
-def test_a_strange_state_is_taken_as_far_as_it_goes(load: Load, state: bytes, preset: str, wet: float) -> None:
-    with running(IDENTITY) as bridge:
-        plugin, stem = load(bridge.port), noise(0.3, 44100)
-        set_own_state(plugin, state)
-        assert plugin.wet == wet
-        assert plugin.parameters["preset"].string_value == preset
-        np.testing.assert_array_equal(plugin.process(stem, 44100), stem)
-
-
-def test_a_preset_of_the_user_keeps_its_name(load: Load, no_user_presets: Path) -> None:
-    for name in ("zither", "alphorn"):
-        (no_user_presets / name).mkdir()
-        text = f'name = "{name}"\ntitle = "Mine"\ndescription = "My own."\nfor = "vocals"\n'
-        (no_user_presets / name / "preset.toml").write_text(text)
-    stem = noise(1.0, 44100)
-    with running(IDENTITY) as bridge:
-        first = load(bridge.port)
-        first.process(stem, 44100)
-        place = first.parameters["preset"]  # pedalboard has listed its values before the bridge told of this one
-        place.raw_value = next(i / 47 for i in range(48) if place.get_text_for_raw_value(i / 47) == "zither")
-        state = first.raw_state
-        shutil.rmtree(no_user_presets / "alphorn")  # the list changes
-        second = load(bridge.port)
-        second.raw_state = state
-        assert second.parameters["preset"].string_value == "zither"
-        second.process(stem, 44100)
-        chosen = bridge.call(lambda: [stream.selection.name for stream in bridge.hub.streams.values()])
-        assert "zither" in chosen
-
-
 @pytest.mark.parametrize("rate", [44100, 48000, 88200, 96000, 192000])
 def test_the_latency_is_that_of_the_contract(load: Load, rate: int) -> None:
     plugin, click = load(timeout_s=0.2), np.zeros((2, 4096), np.float32)
@@ -306,93 +165,6 @@ def test_loading_and_scanning_stay_off_the_network(load: Load) -> None:
         plugin.process(noise(0.2, 44100), 44100, reset=False)  # sound: now it does
         server.settimeout(5)
         server.accept()[0].close()
-
-
-def test_without_a_bridge_offline_fails_visibly(load: Load, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    stem = noise(2.0, 44100)
-    plugin = load(free_port(), timeout_s=0.5)
-    np.testing.assert_array_equal(plugin.process(stem, 44100), stem)
-    told = "offline rendering goes on without repair: no answer from the bridge for"
-    assert told in (tmp_path / "config" / "stemprover" / "plugin.log").read_text()
-    assert told in capfd.readouterr().err
-    plugin = load(free_port(), timeout_s=0.5)
-    plugin.offline_failure = "silence"
-    assert not plugin.process(stem, 44100).any()
-
-
-@contextlib.contextmanager
-def dying(first: FakeModelRepairer, after_blocks: int, gone_s: float) -> Iterator[tuple[int, list[int]]]:
-    """A bridge that dies without a word when it has had so many blocks, and another one on its port some time later.
-    Gives the port, and how many blocks each has had."""
-    port, stop, had = free_port(), threading.Event(), list[int]()
-
-    def count(bridge: Bridge, until: float) -> int:
-        most = 0  # of the streams that are open: they go with the plug-in
-        while most < until and not stop.wait(0.01):
-            streams = bridge.call(lambda: list(bridge.hub.streams.values()))
-            most = max(most, sum(stream.counters.blocks for stream in streams))
-        return most
-
-    def bridges(there: threading.Event) -> None:
-        with running(first, port=port) as bridge:
-            there.set()
-            had.append(count(bridge, after_blocks))
-            bridge.call(lambda: [connection.transport.abort() for connection in bridge.connections])
-        time.sleep(gone_s)
-        with running(FakeModelRepairer({"general": 1.0}), port=port) as bridge:
-            had.append(count(bridge, math.inf))
-
-    with ThreadPoolExecutor(1) as pool:
-        there = threading.Event()
-        work = pool.submit(bridges, there)
-        try:
-            assert there.wait(10)
-            yield port, had
-        finally:
-            stop.set()
-            work.result(30)
-
-
-def test_offline_a_bridge_that_dies_and_comes_back_is_waited_for(load: Load) -> None:
-    stem = noise(8.0, 44100)
-    with dying(FakeModelRepairer({"general": 1.0}, pause_s=0.01), after_blocks=30, gone_s=0.6) as (port, had):
-        out = load(port).process(stem, 44100, buffer_size=512)
-    assert had[0] >= 30
-    assert had[1] > 0
-    np.testing.assert_array_equal(out[:, :-TAIL], 2 * stem[:, :-TAIL])
-
-
-def live(plugin: Any, sound: np.ndarray, rate: int, block: int) -> np.ndarray:
-    """Through the plug-in at the pace of the sound."""
-    begun = time.monotonic()
-
-    def paced() -> Iterator[np.ndarray]:
-        for at in range(0, sound.shape[1], block):
-            time.sleep(max(0.0, begun + at / rate - time.monotonic()))
-            yield sound[:, at : at + block]
-
-    return stream_through(plugin, paced(), rate, block)
-
-
-def test_live_a_bridge_that_dies_is_never_silence_nor_a_click(load: Load) -> None:
-    rate = 44100
-    sound = tones(7.0, rate)
-    with dying(FakeModelRepairer({"general": 1.0}), after_blocks=80, gone_s=1.0) as (port, had):
-        out = live(load(port, live=True), sound, rate, 512)
-    assert had[0] >= 80
-    assert had[1] > 0
-    given = sound[:, : out.shape[1]]
-    # In phase all the time: what comes out is the sound, or up to twice of it.
-    away = given[:, 1000:] * (np.abs(given[:, 1000:]) > 0.05)
-    ratio = np.divide(out[:, 1000:], away, out=np.full_like(away, 1.5), where=away != 0)
-    assert ratio.min() > 0.999
-    assert ratio.max() < 2.001
-    assert (ratio < 1.01).any(), "it was heard dry"
-    half = out.shape[1] // 2
-    for part in (slice(0, half), slice(half, None)):
-        assert np.isclose(ratio[:, part], 2.0, atol=1e-3).any(), "and repaired, before and after"
-    steepest = 2 * np.abs(np.diff(given)).max() + np.abs(given).max() / (0.005 * rate)
-    assert np.abs(np.diff(out)).max() <= steepest * 1.001
 
 
 OPEN_AND_CLOSE = """
@@ -468,49 +240,6 @@ def test_the_real_model_gives_what_repair_gives(load: Load, tmp_path: Path, run_
         out = load(bridge.port, timeout_s=60).process(np.ascontiguousarray(four), rate, buffer_size=512)
     np.testing.assert_allclose(out[:2], wanted, atol=1e-4)
     assert np.abs(wanted[:, : len(stem)] - stem.T).max() > 1e-2, "there was something to repair"
-
-
-def test_the_bridge_is_started_where_it_is_installed(
-    load: Load, vst3: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    port, stem = free_port(), noise(1.0, 44100)
-    program, note, log = tmp_path / "program", tmp_path / "started", tmp_path / "config" / "stemprover" / "plugin.log"
-    program.write_text(f'#!/bin/sh\necho $$ "$@" > {note}\nexec {sys.executable} -m stemprover "$@"\n')
-    program.chmod(0o755)
-    load(port, timeout_s=0.5)
-    monkeypatch.delenv("STEMPROVER_COMMAND")
-    command_file().parent.mkdir(parents=True)
-    command_file().write_text(f"{program}\n")  # as `stemprover plugin install` notes it
-    unwilling = pedalboard.load_plugin(str(vst3))
-    unwilling.start_bridge = False
-    unwilling.process(stem, 44100)
-    assert not note.exists(), "not where it is not wanted"
-    log.unlink()
-    monkeypatch.setenv("STEMPROVER_OFFLINE_TIMEOUT_S", "60")
-    plugin = pedalboard.load_plugin(str(vst3))
-    try:
-        plugin.process(stem, 44100)
-        assert not log.exists(), "it came through the bridge"
-        words = note.read_text().split()[1:]
-        assert words == ["serve", "--port", str(port), "--http-port", str(port + 1)]
-    finally:
-        if note.exists():
-            os.kill(int(note.read_text().split()[0]), signal.SIGTERM)
-            until_refused(port)
-
-
-def until_refused(port: int) -> None:
-    """Waits for the end of what listens there."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        except ConnectionRefusedError:
-            return
-        except ConnectionResetError:
-            pass  # it is just ending
-        time.sleep(0.05)
-    pytest.fail(f"port {port} is still open")
 
 
 def test_the_render_script(
