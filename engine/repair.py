@@ -25,8 +25,9 @@ from .stream import MODEL_RATE, DeltaStream
 
 # One step until more steps prove themselves (README): two cost more and gain next to nothing with this base.
 QUALITY_STEPS = {"draft": 1, "standard": 1, "best": 2}
-#: Of the repair of a separator's stem, the share that is had from the rest of its song (`DeltaStream.complement`).
-COMPLEMENT = 0.3
+#: For a separator's stem, the shares of what is found on it and on the rest of its song (`DeltaStream.shares`). Each of
+#: the two is as bold as it may be alone; their mean errs less and may be a tenth bolder (docs/training.md).
+BOTH_SIDES = (0.77, 0.33)
 OFFLINE_FRAMES = 32
 BLOCK_SAMPLES = 1 << 16
 
@@ -55,10 +56,10 @@ class Repairer:
 
     preset or blend (adapter file -> weight 0..1.5) choose the adapters; `quality` (draft, standard, best) or `steps`
     the steps of the sampler; `wet` 0..1 the share of the change that is added; `separated`: a separator's mask left
-    this of the mixture, so that something is wrong everywhere, and COMPLEMENT of the change is had from the rest of it,
-    in twice the time; `jobs` the cores that a file may use; `gated`: nothing is changed where the detectors hear
-    nothing wrong; `linked`: more than two channels are one sound, and keep their phases and levels against each other
-    (else they are repaired two by two).
+    this of the mixture, so that something is wrong everywhere, and the change is had from the rest of it as well
+    (BOTH_SIDES), in twice the time; `jobs` the cores that a file may use; `gated`: nothing is changed where the
+    detectors hear nothing wrong; `linked`: more than two channels are one sound, and keep their phases and levels
+    against each other (else they are repaired two by two).
     Raises OptionError for values out of range and ModelError for a missing or damaged bundle.
     """
 
@@ -97,9 +98,9 @@ class Repairer:
         self.linked = linked
         self.runtime = Runtime(loaded, adapters, device)
         self.gate = self.runtime.gate if gated else None
-        self.complement = 0.0
+        self.shares = (1.0, 0.0)
         if separated if separated is not None else preset is not None and preset.separated:
-            self.complement = COMPLEMENT
+            self.shares = BOTH_SIDES
             self.gate = self.gate.for_separated() if self.gate else None
 
     @property
@@ -177,9 +178,7 @@ class Repairer:
 
     def delta_stream(self) -> DeltaStream:
         """The model's own stream, for `RepairStream.swap`."""
-        return DeltaStream(
-            self.runtime, self.steps, gate=self.gate, linked=self.linked, complement=self.complement
-        )
+        return DeltaStream(self.runtime, self.steps, gate=self.gate, linked=self.linked, shares=self.shares)
 
     def _changes(self, blocks: Iterator[np.ndarray], channels: int, has_mix: bool) -> Iterator[np.ndarray]:
         """Model-rate blocks (stem and mixture channels stacked) to the change (C, n), aligned, as many samples as

@@ -58,10 +58,10 @@ class DeltaStream:
     sound: by a rule that looks at single hops, so that it does not depend on how the stream was cut into blocks. Where
     `gate` is None, all of the change is let through. `linked`: more than two channels belong together.
 
-    complement: with the mixture, the share of the change that is had from the rest of the song. Mixture less
-    stem is repaired as a stem is, and what changes there is turned round: what a mask gave to one of the two it has
-    taken from the other. Each errs in its own way, so together they err less, in twice the time. The rest sleeps with
-    the stem.
+    shares: with the mixture, how much of the change counts that is found on the stem, and of that on the rest of the
+    song. Mixture less stem is repaired as a stem is, and what changes there is turned round: what a mask gave to one
+    of the two it has taken from the other. Each errs in its own way, so together they err less, in twice the time. The
+    rest sleeps with the stem.
     """
 
     runtime: Runtime
@@ -69,7 +69,7 @@ class DeltaStream:
     recompute_control: bool = False
     gate: Gate | None = field(default_factory=Gate)
     linked: bool = True
-    complement: float = 0.0
+    shares: tuple[float, float] = (1.0, 0.0)
     stft: Stft = field(init=False)
     maker: FeatureMaker = field(init=False)
 
@@ -155,7 +155,7 @@ class DeltaStream:
 
     def _sounds(self, heard: np.ndarray, song: np.ndarray | None) -> tuple[np.ndarray, ...]:
         """The stem, and the rest of the song where that is heard too."""
-        return (heard,) if song is None or not self.complement else (heard, song - heard)
+        return (heard,) if song is None or not self.shares[1] else (heard, song - heard)
 
     def _from_sides(
         self, heard: np.ndarray, song: np.ndarray | None, sides: tuple[SideState, ...]
@@ -167,7 +167,7 @@ class DeltaStream:
         if len(found) == 1:
             return change, late.stem, (after, *sides[1:])
         other, _, other_after = found[1]
-        change = (1.0 - self.complement) * change - self.complement * other
+        change = self.shares[0] * change - self.shares[1] * other
         ready = slice(change.shape[-1] - late.limit.shape[-1], None)
         before = late.stem[..., ready]
         change[..., ready] = _limited(before, before + change[..., ready], late.limit)
@@ -212,7 +212,7 @@ class DeltaStream:
         bundle = self.runtime.bundle
         gate = (self.gate or Gate()).start(batch, bundle.latent.layout, bundle.lookahead)
         side = SideState(self.maker.start(batch), self.runtime.start(batch, self.steps), gate)
-        return (side, side) if self.complement else (side,)  # no state is ever written into
+        return (side, side) if self.shares[1] else (side,)  # no state is ever written into
 
     @property
     def _sleep_after(self) -> int:

@@ -125,10 +125,10 @@ def of_separator(folder: Path) -> list[str]:
         "| stems | number | preset | " + " | ".join(columns) + " |",
         "|---|---|---|" + "---|" * len(columns),
     ]
-    for kind in KINDS[-2:]:
+    for name, kinds in {**{kind: [kind] for kind in KINDS[-2:]}, "both": list(KINDS[-2:])}.items():
         for preset, every in reports.items():
-            cases = [case for case in every if case["kind"] == kind]
-            row = [kind, str(len(cases)), preset, *(cell(kind, cases) for cell in columns.values())]
+            cases = [case for case in every if case["kind"] in kinds]
+            row = [name, str(len(cases)), preset, *(cell(name, cases) for cell in columns.values())]
             lines.append("| " + " | ".join(row) + " |")
     return lines
 

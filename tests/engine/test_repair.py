@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import sound
 from stemprover.engine.errors import MixMismatchError, OptionError
-from stemprover.engine.repair import COMPLEMENT, Repairer
+from stemprover.engine.repair import BOTH_SIDES, Repairer
 from stemprover.engine.segment import SegmentConfig, best_cut, hop_levels_db
 from stemprover.engine.stream import change_limit
 
@@ -261,7 +261,7 @@ def test_what_repairs_the_rest_is_taken_from_the_stem() -> None:
     alone = Repairer(jobs=1, gated=False)
     change, other = alone.process(stem, 44100, song) - stem, alone.process(song - stem, 44100, song) - (song - stem)
     found = Repairer(jobs=1, gated=False, separated=True).process(stem, 44100, song) - stem
-    wanted = (1.0 - COMPLEMENT) * change - COMPLEMENT * other
+    wanted = BOTH_SIDES[0] * change - BOTH_SIDES[1] * other
     assert np.sum(other**2) > 1e-2 * np.sum(change**2), "it must do something for this to say anything"
     assert np.sum((found - wanted) ** 2) < 1e-3 * np.sum(wanted**2), "all but what the song's limit takes"
 
@@ -290,7 +290,7 @@ def test_from_both_sides_segments_equal_the_single_run_and_silence_stays_silent(
 
 def test_from_both_sides_no_bin_exceeds_what_it_may(from_both: Repairer) -> None:
     stem, mix = sound(1.0), 0.2 * sound(1.0, seed=2)
-    delta = replace(from_both.delta_stream(), complement=0.5, gate=None)
+    delta = replace(from_both.delta_stream(), shares=(0.5, 0.5), gate=None)
     length = stem.shape[1] // delta.hop * delta.hop
     change, before, _ = delta._spectra(stem[None, :, :length], mix[None, :, :length], delta.start(), False)
     spectra = delta.stft.analysis(mix[:, :length], delta.stft.start_analysis(2))[0]
