@@ -12,7 +12,8 @@ TRAIN_FLAGS ?=
 CORPUS_FLAGS ?=
 BENCH_FLAGS ?=
 ADAPTERS ?= musical-noise bleed phasiness dull-highs smeared-transients
-PYTEST_FLAGS ?=
+# Two processes, one core each (tests/conftest.py says which tests go together); -n 0 for one.
+PYTEST_FLAGS ?= -n 2 --dist loadgroup
 
 VENV := .venv
 DEMO_VENV := .venv-demo
@@ -106,7 +107,7 @@ hosts:
 
 # Where apt may install the plug-in's tools and the hosts, their absence is a failure and not a skip (tests/hosts.py).
 pytest: $(READY) programs plugin-or-not hosts
-	STEMPROVER_HOSTS=$$(command -v apt-get >/dev/null && test "$$(id -u)" = 0 && echo required) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 STEMPROVER_HOSTS=$$(command -v apt-get >/dev/null && test "$$(id -u)" = 0 && echo required) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
 
 test: lint pytest
 

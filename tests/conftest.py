@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,29 @@ import numpy as np
 import pytest
 import soundfile
 from fakes import FakeRepairer
+
+REAL_TIME = ("bridge", "plugin")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests a process takes as a whole (pytest-xdist): all that keep time with a clock, so that no two of them
+    disturb each other, and beside them file by file what computes."""
+    here = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(here)
+        together = "real time" if place.parts[0] in REAL_TIME else str(place)
+        item.add_marker(pytest.mark.xdist_group(together))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that is marked as quiet runs alone, whatever other processes have to do."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    from quiet import turn
+
+    with turn(alone=item.get_closest_marker("quiet") is not None):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from stemprover.bridge.server import Bridge
 from stemprover.engine.repair import Repairer
 
 RATE = 48000
+pytestmark = pytest.mark.quiet
 
 
 @pytest.fixture(autouse=True)
