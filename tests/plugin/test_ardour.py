@@ -21,6 +21,7 @@ from stemprover.engine.stream import DeltaStream
 
 NOBODY, EDGE = 9, 128  # the change is faded in and out where the sound begins and ends
 DEMO = Path(__file__).resolve().parents[2] / "presets" / "demo"
+pytestmark = pytest.mark.quiet
 
 
 @pytest.fixture(autouse=True)
