@@ -12,7 +12,7 @@ TRAIN_FLAGS ?=
 CORPUS_FLAGS ?=
 BENCH_FLAGS ?=
 ADAPTERS ?= musical-noise bleed phasiness dull-highs smeared-transients
-# Two processes, one core each (tests/conftest.py says which tests go together); -n 0 for one.
+# Two processes; tests/conftest.py says which tests go together. Empty for one.
 PYTEST_FLAGS ?= -n 2 --dist loadgroup
 
 VENV := .venv

@@ -58,13 +58,9 @@ class Selection:
         self._player: Player = player
         self._models = models
         self._loop = asyncio.get_running_loop()
-        self._setting = asyncio.Lock()  # settings begin in the order in which they came
+        self._setting = asyncio.Lock()  # held while a choice is read and begins, so that they keep their order
         self._wanted = (preset, preset.name)
         self._uses = 0
-
-    def load(self, pairs: int, cost_per_step: float) -> float:
-        """Processors that it keeps busy with so many pairs of channels."""
-        return load_of(pairs, self.quality, cost_per_step)
 
     def begin(self, then: Told) -> None:
         """Load the first preset; `then` as in `Player.go_over`."""

@@ -17,7 +17,7 @@ from ..engine.detect.choice import Choice, LiveChoice
 from ..engine.live import ChangeStream
 from ..engine.stream import DeltaStream
 from .contract import Answer, Counters, Format, Latency
-from .models import Models
+from .models import Models, load_of
 from .output import Output
 from .presets import Preset
 from .protocol import Code, Flag, ProtocolError, Status
@@ -110,7 +110,7 @@ class Stream:
 
     def load(self, cost_per_step: float) -> float:
         """Processors that it keeps busy."""
-        return self.selection.load(pair_count(self.format.channels), cost_per_step)
+        return load_of(pair_count(self.format.channels), self.selection.quality, cost_per_step)
 
     def set_wet(self, share: float) -> int:
         """The share of the preset's change; returns the position from which it holds."""

@@ -98,7 +98,7 @@ class Repairer:
         self.linked = linked
         self.runtime = Runtime(loaded, adapters, device)
         self.gate = self.runtime.gate if gated else None
-        self.shares = (1.0, 0.0)
+        self.shares: tuple[float, float] | None = None
         if separated if separated is not None else preset is not None and preset.separated:
             self.shares = BOTH_SIDES
             self.gate = self.gate.for_separated() if self.gate else None

@@ -58,10 +58,10 @@ class DeltaStream:
     sound: by a rule that looks at single hops, so that it does not depend on how the stream was cut into blocks. Where
     `gate` is None, all of the change is let through. `linked`: more than two channels belong together.
 
-    shares: with the mixture, how much of the change counts that is found on the stem, and of that on the rest of the
-    song. Mixture less stem is repaired as a stem is, and what changes there is turned round: what a mask gave to one
-    of the two it has taken from the other. Each errs in its own way, so together they err less, in twice the time. The
-    rest sleeps with the stem.
+    shares: with the mixture, how much counts of the change that is found on the stem, and of that on the rest of the
+    song; None: the stem's alone, and all of it. Mixture less stem is repaired as a stem is, and what changes there is
+    turned round: what a mask gave to one of the two it has taken from the other. Each errs in its own way, so together
+    they err less, in twice the time. The rest sleeps with the stem.
     """
 
     runtime: Runtime
@@ -69,7 +69,7 @@ class DeltaStream:
     recompute_control: bool = False
     gate: Gate | None = field(default_factory=Gate)
     linked: bool = True
-    shares: tuple[float, float] = (1.0, 0.0)
+    shares: tuple[float, float] | None = None
     stft: Stft = field(init=False)
     maker: FeatureMaker = field(init=False)
 
@@ -155,7 +155,7 @@ class DeltaStream:
 
     def _sounds(self, heard: np.ndarray, song: np.ndarray | None) -> tuple[np.ndarray, ...]:
         """The stem, and the rest of the song where that is heard too."""
-        return (heard,) if song is None or not self.shares[1] else (heard, song - heard)
+        return (heard,) if song is None or self.shares is None else (heard, song - heard)
 
     def _from_sides(
         self, heard: np.ndarray, song: np.ndarray | None, sides: tuple[SideState, ...]
@@ -164,7 +164,7 @@ class DeltaStream:
         it."""
         found = [self._side(x, song, side) for x, side in zip(self._sounds(heard, song), sides, strict=False)]
         change, late, after = found[0]
-        if len(found) == 1:
+        if self.shares is None or len(found) == 1:
             return change, late.stem, (after, *sides[1:])
         other, _, other_after = found[1]
         change = self.shares[0] * change - self.shares[1] * other
@@ -212,7 +212,7 @@ class DeltaStream:
         bundle = self.runtime.bundle
         gate = (self.gate or Gate()).start(batch, bundle.latent.layout, bundle.lookahead)
         side = SideState(self.maker.start(batch), self.runtime.start(batch, self.steps), gate)
-        return (side, side) if self.shares[1] else (side,)  # no state is ever written into
+        return (side,) if self.shares is None else (side, side)  # no state is ever written into
 
     @property
     def _sleep_after(self) -> int:

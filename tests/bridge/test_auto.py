@@ -71,7 +71,7 @@ def test_a_separators_stem_is_repaired_by_way_of_the_rest_too_where_there_is_tim
     found = [choice(files / "stems" / f"{name}.wav", files / "song.wav") for name in names]
     assert [(preset.name, preset.separated) for preset in made] == [("general", True), ("general", False)]
     assert found[0][0] is found[1][0] is not found[2][0], "equal choices that follow each other share a repairer"
-    assert (found[0][0].shares, found[2][0].shares) == (BOTH_SIDES, (1.0, 0.0))
+    assert (found[0][0].shares, found[2][0].shares) == (BOTH_SIDES, None)
     options: dict[str, object] = {}
     hub = Namespace(config=BridgeConfig(make_repairer=lambda preset, **given: options.update(given)))
     Hub._make(hub, made[0], "standard")  # type: ignore[arg-type]
