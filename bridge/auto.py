@@ -19,7 +19,7 @@ from .presets import AUTO, Preset, blend_presets, load_preset
 from .render import ChunkRepairer, Progress
 
 _UNSURE = "nothing was found for sure; chose general, which changes little where nothing is wrong"
-_SEPARATED = "a separator's mask left this of the song; chose general, which has learnt from such stems"
+_SEPARATED = "a separator's mask left this of the song; chose general and a Wiener filter for what masks get wrong"
 _NOTHING = Preset(
     name=AUTO,
     title="Nothing to repair",
@@ -41,8 +41,8 @@ def preset_for(analysis: Analysis) -> Preset:
 def preset_for_choice(choice: Choice, has_mix: bool) -> Preset:
     """The blend of these weights by type of artefact. For none: with the song, general, which finds what is missing in
     it where the detectors are not sure, and changes next to nothing where nothing is wrong; without the song, one that
-    leaves the sound as it is. For what a separator's mask left of the song, general, `separated`: the adapters have
-    learnt single faults, the base has heard such stems most."""
+    leaves the sound as it is. For what a separator's mask left of the song, general, `separated`, with a Wiener filter
+    beside the model: the adapters have learnt single faults, the base has heard such stems most."""
     if choice.is_separated:
         return replace(load_preset("general"), separated=True, note=_SEPARATED)
     if not choice.weights:
@@ -78,7 +78,7 @@ class AutoStream:
 
     make_repairer: called for each new choice, in a thread of its own so that no block waits for it; with `wait`, as for
     rendering, the block that asks for it waits, so that the result depends on the sound and its blocks, not on time.
-    A separator's stem takes twice the time, unless make_repairer is told otherwise (`Repairer`'s `separated=False`).
+    A separator's stem takes twice the time, unless make_repairer is told otherwise (`Repairer`'s `both_sides=False`).
     The stream is a context manager; `close` lets go of the thread.
     """
 

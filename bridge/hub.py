@@ -251,8 +251,8 @@ class Hub:
         await asyncio.get_running_loop().run_in_executor(None, self.workers.close)
 
     def _make(self, preset: Preset, quality: str) -> Repairer:
-        # A live stream has no time to hear the rest of the song as well.
-        return self.config.make_repairer(preset, quality=quality, device=self.config.device, jobs=1, separated=False)
+        # A live stream has no time to repair the rest of the song as well.
+        return self.config.make_repairer(preset, quality=quality, device=self.config.device, jobs=1, both_sides=False)
 
 
 def stream_status(stream: Stream) -> dict[str, Any]:

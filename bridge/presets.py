@@ -5,7 +5,8 @@ A preset.toml has these keys (required ones marked *):
 
     name* title* description* for*   text; name equals the folder's name
     wet                              0 (nothing) to 1 (the whole repair), 1 if not given
-    separated                        true: for what a separator's mask left of the song that is given; not in the bridge
+    separated                        true: for what a separator's mask left of the song that is given: a Wiener filter
+                                     helps, and, but for live streams, the rest of the song is repaired too
     trained, note                    false and a note where the adapter is not trained yet
     [adapters]                       file in this folder = weight 0 to 1.5; none: the base model alone
     [[before]] [[after]]             plugin = "HighpassFilter" and its parameters (chain.py has the list)
@@ -217,7 +218,7 @@ def blend_presets(weights: Mapping[str, float]) -> Preset:
     notes = [f"a blend runs without the plugin chains of {', '.join(chained)}"] if chained else []
     separated = [name for name, preset in parts.items() if preset.separated]
     if separated and len(separated) < len(parts):
-        notes.append(f"the rest of the song is not repaired beside it, as {', '.join(separated)} alone would")
+        notes.append(f"it is not taken for what a separator left, as {', '.join(separated)} alone would")
     notes += [f"not trained yet, so the same as general: {', '.join(untrained)}"] if untrained else []
     return Preset(
         name=text,

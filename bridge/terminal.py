@@ -253,7 +253,7 @@ def print_preset(preset: Preset) -> None:
     _OUT.print(Text(f"{preset.title} ({preset.name})", style="bold"))
     lines = [preset.description, f"repairs: {preset.artefact}", f"wet: {preset.wet:g}"]
     if preset.separated:
-        lines.append("separated: yes, the rest of the song is repaired too (--mix)")
+        lines.append("separated: yes, a Wiener filter and the rest of the song help (--mix)")
     if preset.note or not preset.trained:
         lines.append(f"trained: {'yes' if preset.trained else 'not yet'}{'; ' + preset.note if preset.note else ''}")
     lines += [f"adapter: {file.name} at {weight:g}" for file, weight in preset.adapters.items()] or [

@@ -11,24 +11,24 @@ LONGEST = 128
 WIDTHS = tuple(2**i for i in range(LONGEST.bit_length()))  # frames of the sums that are made, each of the one before
 
 
-def no_sums(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """What `moving_sums` of values (*shape, N) remembers before the first frame."""
-    return tuple(np.zeros((*shape, width), np.float32) for width in WIDTHS[:-1])
+def no_sums(shape: tuple[int, ...], longest: int = LONGEST) -> tuple[np.ndarray, ...]:
+    """What `moving_sums` of values (*shape, N) up to so many frames, a power of two, remembers before the first."""
+    return tuple(np.zeros((*shape, 2**i), np.float32) for i in range(longest.bit_length() - 1))
 
 
 def moving_sums(
     values: np.ndarray, rows: Sequence[np.ndarray], before: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Sums of values (A, J, K, N) over the last WIDTHS[i] frames for the rows rows[i] of J: (A, J, K, N), and the state
-    after them. Each width adds two sums of half of it, of which the last are remembered: the work is that of the new
+    """Sums of values (A, J, K, N) over the last 2^i frames for the rows rows[i] of J: (A, J, K, N), and the state after
+    them. Each width adds two sums of half of it, of which the last are remembered: the work is that of the new
     frames alone."""
     count = values.shape[-1]
     out = np.empty_like(values)
     total, after = values, []
-    for width, wanted, kept in zip_longest(WIDTHS, rows, before):
+    for wanted, kept in zip_longest(rows, before):
         if len(wanted):
             out[:, wanted] = total[:, wanted]
-        if width < LONGEST:
+        if kept is not None:
             joined = np.concatenate([kept, total], axis=-1)
             after.append(joined[..., count:])
             total = total + joined[..., :count]

@@ -21,13 +21,14 @@ from .resample import Resampler, check_rate
 from .runtime import Runtime
 from .segment import SegmentConfig, best_cut, hop_levels_db
 from .silence import SilenceGate
-from .stream import MODEL_RATE, DeltaStream
+from .stream import MODEL_RATE, DeltaStream, Shares
 
 # One step until more steps prove themselves (README): two cost more and gain next to nothing with this base.
 QUALITY_STEPS = {"draft": 1, "standard": 1, "best": 2}
-#: For a separator's stem, the shares of what is found on it and on the rest of its song (`DeltaStream.shares`). Each of
-#: the two is as bold as it may be alone; their mean errs less and may be a tenth bolder (docs/training.md).
-BOTH_SIDES = (0.77, 0.33)
+#: For a separator's stem, with what is found on the rest of its song, and without, which takes half of the time. Each
+#: of the two sides is as bold as it may be alone; their mean errs less and may be a tenth bolder (docs/training.md).
+BOTH_SIDES = Shares(stem=0.77, rest=0.33, wiener=0.5)
+ONE_SIDE = Shares(stem=1.0, rest=0.0, wiener=0.5)
 OFFLINE_FRAMES = 32
 BLOCK_SAMPLES = 1 << 16
 
@@ -56,10 +57,10 @@ class Repairer:
 
     preset or blend (adapter file -> weight 0..1.5) choose the adapters; `quality` (draft, standard, best) or `steps`
     the steps of the sampler; `wet` 0..1 the share of the change that is added; `separated`: a separator's mask left
-    this of the mixture, so that something is wrong everywhere, and the change is had from the rest of it as well
-    (BOTH_SIDES), in twice the time; `jobs` the cores that a file may use; `gated`: nothing is changed where the
-    detectors hear nothing wrong; `linked`: more than two channels are one sound, and keep their phases and levels
-    against each other (else they are repaired two by two).
+    this of the mixture, so that something is wrong everywhere, a Wiener filter tells more of the two apart (wiener.py),
+    and with `both_sides` the change is had from the rest of the mixture as well, in twice the time; `jobs` the cores
+    that a file may use; `gated`: nothing is changed where the detectors hear nothing wrong; `linked`: more than two
+    channels are one sound, and keep their phases and levels against each other (else they are repaired two by two).
     Raises OptionError for values out of range and ModelError for a missing or damaged bundle.
     """
 
@@ -71,6 +72,7 @@ class Repairer:
         blend: Mapping[Path, float] | None = None,
         wet: float | None = None,
         separated: bool | None = None,
+        both_sides: bool = True,
         steps: int | None = None,
         quality: str = "standard",
         device: str = "auto",
@@ -98,9 +100,9 @@ class Repairer:
         self.linked = linked
         self.runtime = Runtime(loaded, adapters, device)
         self.gate = self.runtime.gate if gated else None
-        self.shares: tuple[float, float] | None = None
+        self.shares: Shares | None = None
         if separated if separated is not None else preset is not None and preset.separated:
-            self.shares = BOTH_SIDES
+            self.shares = BOTH_SIDES if both_sides else ONE_SIDE
             self.gate = self.gate.for_separated() if self.gate else None
 
     @property

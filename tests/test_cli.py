@@ -250,7 +250,8 @@ def test_a_preset_for_a_separators_stems_says_so(run_cli, make_audio, tmp_path):
     folder.mkdir()
     text = 'name = "own"\ntitle = "Own"\ndescription = "Mine."\nfor = "stems"\nseparated = true\n'
     (folder / "preset.toml").write_text(text)
-    assert "separated: yes, the rest of the song is repaired too (--mix)" in run_cli("presets", "show", "own").out
+    shown = run_cli("presets", "show", "own").out
+    assert "separated: yes, a Wiener filter and the rest of the song help (--mix)" in shown
     stem = make_audio("stem.wav")
     said = "is for what a separator left of a song, and hears no song: give it with --mix"
     found = run_cli("repair", stem, "-o", tmp_path / "a.wav", "--preset", "own", repairer=FakeRepairer())

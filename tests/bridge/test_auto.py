@@ -75,7 +75,7 @@ def test_a_separators_stem_is_repaired_by_way_of_the_rest_too_where_there_is_tim
     options: dict[str, object] = {}
     hub = Namespace(config=BridgeConfig(make_repairer=lambda preset, **given: options.update(given)))
     Hub._make(hub, made[0], "standard")  # type: ignore[arg-type]
-    assert options["separated"] is False, "a live stream has no time for it"
+    assert options["both_sides"] is False, "a live stream has no time for it"
 
 
 def test_auto_without_the_song_leaves_alone_what_it_is_not_sure_of(files: Path, run_cli: Callable) -> None:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import sound
 from stemprover.engine.errors import MixMismatchError, OptionError
-from stemprover.engine.repair import BOTH_SIDES, Repairer
+from stemprover.engine.repair import BOTH_SIDES, ONE_SIDE, Repairer
 from stemprover.engine.segment import SegmentConfig, best_cut, hop_levels_db
-from stemprover.engine.stream import change_limit
+from stemprover.engine.stream import Shares, change_limit
 
 TOLERANCE = 1e-5
 DEMO = Path(__file__).parents[2] / "presets" / "demo"
@@ -260,23 +260,48 @@ def test_what_repairs_the_rest_is_taken_from_the_stem() -> None:
     )
     alone = Repairer(jobs=1, gated=False)
     change, other = alone.process(stem, 44100, song) - stem, alone.process(song - stem, 44100, song) - (song - stem)
-    found = Repairer(jobs=1, gated=False, separated=True).process(stem, 44100, song) - stem
-    wanted = BOTH_SIDES[0] * change - BOTH_SIDES[1] * other
+    separated = Repairer(jobs=1, gated=False, separated=True)
+    separated.shares = replace(BOTH_SIDES, wiener=0.0)
+    found = separated.process(stem, 44100, song) - stem
+    wanted = BOTH_SIDES.stem * change - BOTH_SIDES.rest * other
     assert np.sum(other**2) > 1e-2 * np.sum(change**2), "it must do something for this to say anything"
     assert np.sum((found - wanted) ** 2) < 1e-3 * np.sum(wanted**2), "all but what the song's limit takes"
+
+
+def masked(seconds: float, channels: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """A stem in phase with the rest of its song, as a separator's mask leaves it, and the song."""
+    stem = sound(seconds, channels=channels)
+    song = stem + np.linspace(0.4, 0.8, channels, dtype=np.float32)[:, None] * stem
+    return stem, song + np.float32(0.3) * sound(seconds, seed=2, channels=channels)
+
+
+def test_the_wiener_filter_is_for_what_a_mask_left(lively_bundle: Path) -> None:
+    alone = Repairer(bundle=lively_bundle, steps=1, jobs=1, separated=True)
+    alone.shares = Shares(0.0, 0.0, 0.5)
+    stem, song = masked(2.0)
+    assert np.abs(alone.process(stem, 44100, song) - stem).max() > 0.01
+    true, rest = (0.1 * np.random.default_rng(seed).standard_normal(stem.shape).astype(np.float32) for seed in (1, 2))
+    change = (alone.process(true, 44100, true + rest) - true)[:, 44100:]
+    assert np.sum(change**2) < 1e-6 * np.sum(true[:, 44100:] ** 2), "a true stem is left alone"
+
+
+def test_one_side_is_repaired_where_time_is_short(lively_bundle: Path) -> None:
+    delta = Repairer(bundle=lively_bundle, separated=True, both_sides=False).delta_stream()
+    assert delta.shares == ONE_SIDE
+    assert len(delta.start().sides) == 1
 
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(1, 40), st.integers(100, 20000))
 def test_from_both_sides_streamed_equals_whole(from_both: Repairer, frames: int, block: int) -> None:
-    stem, mix = sound(0.9), sound(0.9, seed=2)
+    stem, mix = masked(0.9)
     stem[:, 9000:30000] = 0.0
     whole = from_both.process(stem, 44100, mix)
     assert np.abs(streamed(from_both, stem, mix, 44100, block, frames) - whole).max() <= TOLERANCE
 
 
 def test_from_both_sides_segments_equal_the_single_run_and_silence_stays_silent(lively_bundle: Path) -> None:
-    stem, mix = sound(9.0, channels=4), sound(9.0, seed=1, channels=4)
+    stem, mix = masked(9.0, channels=4)
     stem[:, 150000:220000] = 0.0
     single, several = (
         Repairer(bundle=lively_bundle, steps=1, separated=True, jobs=jobs, segments=segments)
@@ -289,8 +314,9 @@ def test_from_both_sides_segments_equal_the_single_run_and_silence_stays_silent(
 
 
 def test_from_both_sides_no_bin_exceeds_what_it_may(from_both: Repairer) -> None:
-    stem, mix = sound(1.0), 0.2 * sound(1.0, seed=2)
-    delta = replace(from_both.delta_stream(), shares=(0.5, 0.5), gate=None)
+    stem, mix = masked(1.0)
+    mix = np.float32(0.2) * mix
+    delta = replace(from_both.delta_stream(), shares=Shares(0.5, 0.5, 0.5), gate=None)
     length = stem.shape[1] // delta.hop * delta.hop
     change, before, _ = delta._spectra(stem[None, :, :length], mix[None, :, :length], delta.start(), False)
     spectra = delta.stft.analysis(mix[:, :length], delta.stft.start_analysis(2))[0]

@@ -1,0 +1,93 @@
+"""What a separator's stem lacks or has too much because its mask knew nothing of places: a multichannel Wiener filter.
+
+A mask gives each channel's bin of the song to stem and rest by how loud they are, and both the song's phase. Where the
+two come from other places of the stereo picture they can be told apart better: with their powers v and their spatial
+covariances R, the stem's share of the song's channels m is v1 R1 (v1 R1 + v2 R2)^-1 m (N. Q. K. Duong, E. Vincent and
+R. Gribonval, "Under-determined reverberant audio source separation using a full-rank spatial covariance model", IEEE
+TASLP 2010). Here v and R are taken from the stem and its rest as the separator left them. In place of the power stands
+a lower one of the magnitude (A. Liutkus and R. Badeau, "Generalized Wiener filtering with fractional power
+spectrograms", ICASSP 2015), which gives more of a bin back to the weaker of the two: an estimated mask is surer of
+itself than it is right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .latent import BandLayout
+from .moving_sums import moving_sums, no_sums
+
+MEMORY = 512  # frames of the covariances, six seconds
+EXPONENT = 0.6  # of the magnitude (docs/training.md)
+PRIOR = 10.0  # frames of a sound from everywhere that are added, so that the first ones decide little
+_SUMS = 4
+_ROWS = [np.arange(0)] * (MEMORY.bit_length() - 1) + [np.arange(_SUMS)]
+_FLOOR = np.float32(1e-12)
+_LOADING = np.float32(1e-3)
+
+
+@dataclass(frozen=True)
+class WienerState:
+    """The sums over the last frames."""
+
+    sums: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class WienerFilter:
+    """Packed spectra of left and right of stem, rest and song (B, 2, F, N), frame by frame, with MEMORY frames of
+    memory. Covariances are real: a place is a level in each channel, and a sign."""
+
+    layout: BandLayout = field(default_factory=BandLayout)
+
+    def start(self, batch: int) -> WienerState:
+        """State before the first frame: silence."""
+        return WienerState(no_sums((2 * batch, _SUMS, self.layout.bands), MEMORY))
+
+    def measure(self, stem: np.ndarray, rest: np.ndarray, state: WienerState) -> tuple[np.ndarray, WienerState]:
+        """Spatial covariances (2, B, 3, K, N) of stem and rest over the last frames in each band: left, right and what
+        they share, with a trace of 1; and the state after these frames."""
+        batch, _, _, frames = stem.shape
+        values = np.stack([self._products(stem), self._products(rest)])
+        found, after = moving_sums(values.reshape(2 * batch, _SUMS, self.layout.bands, frames), _ROWS, state.sums)
+        left, right, shared, count = np.moveaxis(found.reshape(2, batch, _SUMS, self.layout.bands, frames), 2, 0)
+        known = count / (np.float32(PRIOR) + count)
+        scale = known / np.maximum(left + right, _FLOOR)
+        even = np.float32(0.5) * (1 - known)
+        return np.stack([scale * left + even, scale * right + even, scale * shared], axis=2), WienerState(after)
+
+    def change(self, stem: np.ndarray, mix: np.ndarray, covariances: np.ndarray) -> np.ndarray:
+        """What the filter takes for the stem, less the stem: (B, 2, F, N)."""
+        weights = [self._weights(sound) for sound in (stem, mix - stem)]
+        (a, b, shared), other = (
+            (v * np.repeat(r, self.layout.widths, axis=2)).transpose(1, 0, 2, 3)
+            for v, r in zip(weights, covariances, strict=True)
+        )
+        whole_a, whole_b, whole_shared = a + other[0], b + other[1], shared + other[2]
+        # A little of a sound from everywhere is added, half to the stem, so that there is an inverse.
+        loading = _LOADING * (whole_a + whole_b)
+        a, b, whole_a, whole_b = a + loading / 2, b + loading / 2, whole_a + loading, whole_b + loading
+        scale = 1 / (whole_a * whole_b - whole_shared * whole_shared)
+        left, right = mix[:, 0] * scale, mix[:, 1] * scale
+        out = np.empty_like(stem)
+        out[:, 0] = (a * whole_b - shared * whole_shared) * left + (shared * whole_a - a * whole_shared) * right
+        out[:, 1] = (shared * whole_b - b * whole_shared) * left + (b * whole_a - shared * whole_shared) * right
+        out -= stem
+        return out
+
+    def _products(self, sound: np.ndarray) -> np.ndarray:
+        """(B, 2, F, N) to powers of left and right, what they share, and whether anything is there, by bands (B, 4, K,
+        N)."""
+        power = np.square(sound.real) + np.square(sound.imag)
+        shared = sound[:, 0].real * sound[:, 1].real + sound[:, 0].imag * sound[:, 1].imag
+        starts = np.concatenate([[0], np.cumsum(self.layout.widths)[:-1]])
+        sums = np.add.reduceat(np.stack([power[:, 0], power[:, 1], shared], axis=1), starts, axis=2)
+        return np.concatenate([sums, sums[:, :2].sum(axis=1, keepdims=True) > _FLOOR], axis=1, dtype=np.float32)
+
+    def _weights(self, sound: np.ndarray) -> np.ndarray:
+        """(B, 2, F, N) to what stands for its power in each bin (B, 1, F, N)."""
+        power = np.square(sound.real) + np.square(sound.imag)
+        found: np.ndarray = (np.float32(0.5) * power.sum(axis=1, keepdims=True) + _FLOOR) ** np.float32(EXPONENT / 2)
+        return found
