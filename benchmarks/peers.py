@@ -142,15 +142,23 @@ def general_repairer() -> Repairer:
 
 
 def ours(kind: str, general: Repairer) -> dict[str, Method]:
-    """StemProver with the general preset, with the song and without it, and with the preset for this kind of fault
-    (general where there is none)."""
+    """StemProver with the general preset, with the song and without it, with the preset for this kind of fault (general
+    where there is none), and with what auto hears, its listening included."""
+    from ..bridge.auto import preset_for
     from ..bridge.presets import find_presets, load_preset
+    from ..engine.detect.analysis import Analyser
     from ..engine.repair import Repairer
+
+    def auto(stem: np.ndarray, mix: np.ndarray, rate: int) -> np.ndarray:
+        listener = Analyser(rate, len(stem), has_mix=True)
+        listener.process(stem, mix)
+        return Repairer(preset_for(listener.finish()), jobs=1).process(stem, rate, mix)
 
     own = Repairer(load_preset(kind), jobs=1) if kind in find_presets() else general
     return {
         "StemProver": lambda stem, mix, rate: general.process(stem, rate, mix),
         "StemProver, the fault's preset": lambda stem, mix, rate: own.process(stem, rate, mix),
+        "StemProver, auto": auto,
         "StemProver without the song": lambda stem, mix, rate: general.process(stem, rate),
     }
 

@@ -5,6 +5,7 @@ presets/demo holds a song, a stem that a real separator made of it, and the true
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,17 +26,20 @@ FILES = ("before.wav", "after.wav", "truth.wav", "spectrograms.png", "listen.htm
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo wrote, and how far the stem is from the true one before and after."""
+    """What the demo wrote, what was chosen and why, and how far the stem is from the true one before and after."""
 
     folder: Path
+    chosen: str
     repair: RenderReport
     si_sdr_db: tuple[float, float]
     log_spectral_distance_db: tuple[float, float]
 
 
-def run_demo(folder: Path, repairer: ChunkRepairer, preset: Preset, *, progress: Progress | None = None) -> DemoReport:
+def run_demo(
+    folder: Path, choose: Callable[[Path, Path], tuple[ChunkRepairer, Preset]], *, progress: Progress | None = None
+) -> DemoReport:
     """Write before.wav, after.wav, truth.wav, spectrograms.png and listen.html into `folder` (made if need be, replaced
-    if there).
+    if there). `choose`: stem and song to repairer and preset, as `auto.AutoChoice` does.
 
     Raises StemProverError where the excerpt is missing, or the folder cannot be written.
     """
@@ -47,6 +51,7 @@ def run_demo(folder: Path, repairer: ChunkRepairer, preset: Preset, *, progress:
     before_path, after_path, truth_path, picture_path, page_path = (folder / name for name in FILES)
     _copy_as_wav(sources["separated"], before_path)
     _copy_as_wav(sources["truth"], truth_path)
+    repairer, preset = choose(before_path, sources["song"])
     report = render_file(
         before_path, after_path, repairer, mix=sources["song"], preset=preset, overwrite=True, progress=progress
     )
@@ -60,7 +65,7 @@ def run_demo(folder: Path, repairer: ChunkRepairer, preset: Preset, *, progress:
     rows = Row("SI-SDR", "dB", "higher", *ratios), Row("Log-spectral distance", "dB", "lower", *distances)
     with atomic_output(page_path, (), overwrite=True) as part:
         part.write_text(make_page("StemProver's demo", comparison_body(sounds, sample_rate, rows)), encoding="utf-8")
-    return DemoReport(folder, report, ratios, distances)
+    return DemoReport(folder, preset.note, report, ratios, distances)
 
 
 def _copy_as_wav(source: Path, target: Path) -> None:

@@ -162,6 +162,7 @@ def print_demo(report: DemoReport) -> None:
     for name, (before, after), better in rows:
         table.add_row(name, f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}", better)
     _OUT.print(table, soft_wrap=False)
+    _OUT.print(Text(f"Preset auto: {report.chosen}"))
     _OUT.print(Text(report.repair.render()))
     _OUT.print(
         Text(f"Open {report.folder / 'listen.html'} to hear and see it; the sounds and the picture are beside it")

@@ -102,13 +102,12 @@ def demo(
     jobs: JobsOption = None,
 ) -> None:
     """Repair an excerpt that comes with StemProver, and compare it with the true stem."""
+    from ..bridge.auto import AutoChoice
     from ..bridge.demo import run_demo
-    from ..bridge.presets import load_preset
     from ..bridge.terminal import file_progress, print_demo
 
     check_range("--jobs", jobs, 1, 1024)
-    preset = load_preset("general")
-    repairer = options.make_repairer(preset, device=device.value, jobs=jobs)
+    choose = AutoChoice(lambda preset: options.make_repairer(preset, device=device.value, jobs=jobs))
     with file_progress("before.wav") as progress:
-        report = run_demo(output, repairer, preset, progress=progress)
+        report = run_demo(output, choose, progress=progress)
     print_demo(report)

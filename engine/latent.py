@@ -45,10 +45,18 @@ class BandLayout:
         return np.concatenate([np.full(count, width) for count, width in self.runs])
 
     @cached_property
+    def starts(self) -> np.ndarray:
+        """The first bin of each band (K,)."""
+        return np.concatenate([[0], np.cumsum(self.widths)[:-1]])
+
+    @cached_property
     def slot_bins(self) -> np.ndarray:
         """The bin that each slot shows (K, 16)."""
-        starts = np.concatenate([[0], np.cumsum(self.widths)[:-1]])
-        return starts[:, None] + np.arange(SLOTS)[None, :] * self.widths[:, None] // SLOTS
+        return self.starts[:, None] + np.arange(SLOTS)[None, :] * self.widths[:, None] // SLOTS
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Of bins by bands, (B, C, F, N) to (B, C, K, N)."""
+        return np.add.reduceat(values, self.starts, axis=2)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class LeakCanceller:
         batch, sides, _, frames = stem.shape
         shared = stem.real * rest.real + stem.imag * rest.imag
         power = [np.square(x.real) + np.square(x.imag) for x in (rest, stem)]
-        sums = [self._band_sum(x) for x in (shared, *power, np.sqrt(power[0] * power[1]))]
+        sums = [self.layout.sums(x) for x in (shared, *power, np.sqrt(power[0] * power[1]))]
         values = np.stack([*sums, np.ones_like(sums[0])], axis=2).reshape(batch * sides, _SUMS, -1, frames)
         found, after = moving_sums(values, _ROWS, state.sums)
         cross, of_rest, of_stem, sizes, count = np.moveaxis(found.reshape(batch, sides, _SUMS, -1, frames), 2, 0)
@@ -87,11 +87,6 @@ class LeakCanceller:
     def cancel(self, stem: np.ndarray, rest: np.ndarray, gain: np.ndarray) -> np.ndarray:
         """The stem (B, 2, F, N) less the rest at the bands' gains (B, 2, K, N)."""
         return stem - np.repeat(gain, self.layout.widths, axis=2) * rest
-
-    def _band_sum(self, values: np.ndarray) -> np.ndarray:
-        """(B, 2, F, N) to (B, 2, K, N)."""
-        starts = np.concatenate([[0], np.cumsum(self.layout.widths)[:-1]])
-        return np.add.reduceat(values, starts, axis=2)
 
 
 def mid_side(spectrum: np.ndarray) -> np.ndarray:

@@ -25,10 +25,10 @@ from .stream import MODEL_RATE, DeltaStream, Shares
 
 # One step until more steps prove themselves (README): two cost more and gain next to nothing with this base.
 QUALITY_STEPS = {"draft": 1, "standard": 1, "best": 2}
-#: For a separator's stem, with what is found on the rest of its song, and without, which takes half of the time. Each
-#: of the two sides is as bold as it may be alone; their mean errs less and may be a tenth bolder (docs/training.md).
-BOTH_SIDES = Shares(stem=0.77, rest=0.33, wiener=0.5)
-ONE_SIDE = Shares(stem=1.0, rest=0.0, wiener=0.5)
+#: For a separator's stem, with what is found on the rest of its song, and without, which takes half of the time: bold
+#: enough for nearly all of the gain, with the worst cases far better than at the boldest (docs/training.md).
+BOTH_SIDES = Shares(stem=0.62, rest=0.26, wiener=0.4)
+ONE_SIDE = Shares(stem=0.8, rest=0.0, wiener=0.4)
 OFFLINE_FRAMES = 32
 BLOCK_SAMPLES = 1 << 16
 
@@ -59,8 +59,8 @@ class Repairer:
     the steps of the sampler; `wet` 0..1 the share of the change that is added; `separated`: a separator's mask left
     this of the mixture, so that something is wrong everywhere, a Wiener filter tells more of the two apart (wiener.py),
     and with `both_sides` the change is had from the rest of the mixture as well, in twice the time; `jobs` the cores
-    that a file may use; `gated`: nothing is changed where the detectors hear nothing wrong; `linked`: more than two
-    channels are one sound, and keep their phases and levels against each other (else they are repaired two by two).
+    that a file may use; `gated`: the model changes nothing where the detectors hear nothing wrong; `linked`: more than
+    two channels are one sound, and keep their phases and levels against each other (else they are repaired two by two).
     Raises OptionError for values out of range and ModelError for a missing or damaged bundle.
     """
 
@@ -242,7 +242,7 @@ class _Segmenter:
 
     def __iter__(self) -> Iterator[Segment]:
         hop, after = self.delta.hop, self.delta.delay_samples
-        warmup = self.delta.memory_samples + self.delta.warmup_samples
+        warmup = self.delta.history_samples
         buffer = np.zeros((self.sources, 0), np.float32)
         config, before, ended = self.config, 0, False
         while True:
@@ -280,7 +280,7 @@ def _segment_change(delta: DeltaStream, segment: Segment, channels: int, has_mix
     needed = segment.before + segment.length + delay
     states = [delta.start() for _ in range(pair_count(channels))]
     wanted = np.zeros((channels, segment.length), np.float32)
-    # The features remember longer than the model sees: what is out of its sight is only listened to.
+    # Features and filter remember longer than the model sees: what is out of its sight is only listened to.
     listened = max(0, segment.before - delta.warmup_samples) // hop * hop
     if listened:
         heard = segment.audio[:, :listened]

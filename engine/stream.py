@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .channels import from_pairs, to_pairs
+from .errors import OptionError
 from .features import FeatureMaker, Features, FeatureState
 from .gate import Gate, over_bins
 from .linked import link
@@ -20,7 +21,7 @@ from .wiener import MEMORY, WienerFilter, WienerState
 
 MODEL_RATE = 44100
 #: How far a stem is masked (`leak.Leak.masked`) to the part of the Wiener filter's change that counts: none up to the
-#: first, all from the second on. A true stem has -0.25 to 0.04, Spleeter's 0.65 to 0.91.
+#: first, all from the second on.
 _MASKED = (0.2, 0.5)
 
 
@@ -31,12 +32,18 @@ class Shares:
 
     Mixture less stem is repaired as a stem is, and what changes there is turned round: what a mask gave to one of the
     two it has taken from the other. Each errs in its own way, so together they err less, in twice the time, unless
-    `rest` is 0.
+    `rest` is 0. The filter's part hangs on how far the stem is masked, and not on the gate. Raises OptionError for
+    numbers that are not 0 to 1.
     """
 
     stem: float
     rest: float
     wiener: float
+
+    def __post_init__(self) -> None:
+        for name, share in vars(self).items():
+            if not 0.0 <= share <= 1.0:
+                raise OptionError(f"{name}={share:g} is out of range; give a share of 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class DeltaStream:
 
     The model sleeps when nothing but digital silence is within its look-ahead, and starts afresh with the first
     sound: by a rule that looks at single hops, so that it does not depend on how the stream was cut into blocks. Where
-    `gate` is None, all of the change is let through. `linked`: more than two channels belong together.
+    `gate` is None, all of the model's change is let through. `linked`: more than two channels belong together.
 
     shares: with the mixture, of what the change is made (`Shares`); None: what is found on the stem, and all of it. The
     rest sleeps with the stem.
@@ -121,8 +128,24 @@ class DeltaStream:
 
     @property
     def memory_samples(self) -> int:
-        """Sound before that, which the model's features or the Wiener filter remember, whole hops."""
-        return max(self.maker.memory_frames, 0 if self.shares is None else MEMORY) * self.hop
+        """Sound before that, which the model's features remember, whole hops: heard, too, it makes the model what it
+        would be."""
+        return self.maker.memory_frames * self.hop
+
+    @property
+    def history_samples(self) -> int:
+        """Sound before a place that has any influence there, whole hops. The Wiener filter's memory is the longest, and
+        may as well begin anew."""
+        remembered = max(self.memory_samples, MEMORY * self.hop if self._filters else 0)
+        return remembered + self.warmup_samples
+
+    @property
+    def _filters(self) -> bool:
+        return self.shares is not None and self.shares.wiener > 0.0
+
+    @property
+    def _hears_rest(self) -> bool:
+        return self.shares is not None and self.shares.rest > 0.0
 
     def start(self, batch: int = 1) -> DeltaState:
         """State before the first sample of a stream of `batch` channel pairs that sound and pause together."""
@@ -131,7 +154,7 @@ class DeltaStream:
             mix=self.stft.start_analysis(2 * batch),
             synthesis=self.stft.start_synthesis(2 * batch),
             sides=self._start_sides(batch),
-            wiener=None if self.shares is None else self.wiener.start(batch),
+            wiener=self.wiener.start(batch) if self._filters else None,
             quiet=self._sleep_after,
             running=False,
         )
@@ -139,8 +162,8 @@ class DeltaStream:
     def process(
         self, stem: np.ndarray, mix: np.ndarray | None, state: DeltaState, *, listen_only: bool = False
     ) -> tuple[np.ndarray, DeltaState]:
-        """Stem and mixture (B, 2, n * hop) to the change (B, 2, n * hop), and the state after it. `listen_only`: the
-        features remember this sound, the model does not run, and the change is zero."""
+        """Stem and mixture (B, 2, n * hop) to the change (B, 2, n * hop), and the state after it. `listen_only`: this
+        sound is remembered, the model does not run, and the change is zero."""
         change, _, after = self._spectra(stem, mix, state, listen_only)
         return self._synthesised(change, after)
 
@@ -178,8 +201,8 @@ class DeltaStream:
                 kept = tuple(replace(s, features=self.maker.listen(x, song, s.features)) for x, s in listened)
                 sides = kept + sides[len(kept) :]
                 continue
-            where = None if places is None else places[..., part]
-            change[..., part], before[..., part], sides = self._from_sides(heard, song, sides, where)
+            here = None if places is None else places[..., part]
+            change[..., part], before[..., part], sides = self._from_sides(heard, song, sides, here)
         return change, before, DeltaState(stem_state, mix_state, state.synthesis, sides, wiener, quiet, running)
 
     def _last(self, spectrum: np.ndarray) -> np.ndarray:
@@ -188,25 +211,26 @@ class DeltaStream:
 
     def _sounds(self, heard: np.ndarray, song: np.ndarray | None) -> tuple[np.ndarray, ...]:
         """The stem, and the rest of the song where that is heard too."""
-        return (heard,) if song is None or self.shares is None or self.shares.rest == 0 else (heard, song - heard)
+        return (heard,) if song is None or not self._hears_rest else (heard, song - heard)
 
     def _from_sides(
         self, heard: np.ndarray, song: np.ndarray | None, sides: tuple[SideState, ...], places: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, tuple[SideState, ...]]:
         """Spectra (B, 2, F, n) of what a chunk's change is, and of the stem that it belongs to; and the states after
-        it. `places`: the Wiener filter's covariances."""
+        it. `places`: the Wiener filter's, of the chunk's own frames, which are a look-ahead later."""
         found = [self._side(x, song, side) for x, side in zip(self._sounds(heard, song), sides, strict=False)]
         change, late, masked, _ = found[0]
         after = tuple(side for *_, side in found) + sides[len(found) :]
-        if self.shares is None or places is None:
+        if self.shares is None or song is None:
             return change, late.stem, after
         ready = slice(change.shape[-1] - late.limit.shape[-1], None)
         before = late.stem[..., ready]
-        share = self.shares.wiener * np.interp(masked[..., ready], _MASKED, (0.0, 1.0)).astype(np.float32)
         wanted = before + self.shares.stem * change[..., ready]
         if len(found) > 1:
             wanted -= self.shares.rest * found[1][0][..., ready]
-        wanted += share[:, None, None] * self.wiener.change(before, late.mix, places[..., ready])
+        if places is not None:
+            share = self.shares.wiener * np.interp(masked[..., ready], _MASKED, (0.0, 1.0)).astype(np.float32)
+            wanted += share[:, None, None] * self.wiener.change(before, late.mix, places[..., ready])
         change[..., ready] = _limited(before, wanted, late.limit)
         return change, late.stem, after
 
@@ -250,7 +274,7 @@ class DeltaStream:
         gate = (self.gate or Gate()).start(batch, bundle.latent.layout, bundle.lookahead)
         side = SideState(self.maker.start(batch), self.runtime.start(batch, self.steps), gate)
         # No state is ever written into.
-        return (side,) if self.shares is None or self.shares.rest == 0 else (side, side)
+        return (side, side) if self._hears_rest else (side,)
 
     @property
     def _sleep_after(self) -> int:

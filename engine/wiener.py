@@ -4,8 +4,8 @@ A mask gives each channel's bin of the song to stem and rest by how loud they ar
 two come from other places of the stereo picture they can be told apart better: with their powers v and their spatial
 covariances R, the stem's share of the song's channels m is v1 R1 (v1 R1 + v2 R2)^-1 m (N. Q. K. Duong, E. Vincent and
 R. Gribonval, "Under-determined reverberant audio source separation using a full-rank spatial covariance model", IEEE
-TASLP 2010). Here v and R are taken from the stem and its rest as the separator left them. In place of the power stands
-a lower one of the magnitude (A. Liutkus and R. Badeau, "Generalized Wiener filtering with fractional power
+TASLP 2010). Here v and R are taken from the stem and its rest as the separator left them. v is the magnitude to a
+lower exponent than the power's 2 (A. Liutkus and R. Badeau, "Generalized Wiener filtering with fractional power
 spectrograms", ICASSP 2015), which gives more of a bin back to the weaker of the two: an estimated mask is surer of
 itself than it is right.
 """
@@ -38,7 +38,7 @@ class WienerState:
 @dataclass(frozen=True)
 class WienerFilter:
     """Packed spectra of left and right of stem, rest and song (B, 2, F, N), frame by frame, with MEMORY frames of
-    memory. Covariances are real: a place is a level in each channel, and a sign."""
+    memory. Covariances ("places") are real: a place is a level in each channel, and a sign."""
 
     layout: BandLayout = field(default_factory=BandLayout)
 
@@ -47,8 +47,8 @@ class WienerFilter:
         return WienerState(no_sums((2 * batch, _SUMS, self.layout.bands), MEMORY))
 
     def measure(self, stem: np.ndarray, rest: np.ndarray, state: WienerState) -> tuple[np.ndarray, WienerState]:
-        """Spatial covariances (2, B, 3, K, N) of stem and rest over the last frames in each band: left, right and what
-        they share, with a trace of 1; and the state after these frames."""
+        """Places (2, B, 3, K, N) of stem and rest over the last frames in each band: left, right and what they share,
+        with a trace of 1; and the state after these frames. What is no number counts as silence."""
         batch, _, _, frames = stem.shape
         values = np.stack([self._products(stem), self._products(rest)])
         found, after = moving_sums(values.reshape(2 * batch, _SUMS, self.layout.bands, frames), _ROWS, state.sums)
@@ -58,12 +58,12 @@ class WienerFilter:
         even = np.float32(0.5) * (1 - known)
         return np.stack([scale * left + even, scale * right + even, scale * shared], axis=2), WienerState(after)
 
-    def change(self, stem: np.ndarray, mix: np.ndarray, covariances: np.ndarray) -> np.ndarray:
-        """What the filter takes for the stem, less the stem: (B, 2, F, N)."""
+    def change(self, stem: np.ndarray, mix: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """What the filter takes for the stem, less the stem: (B, 2, F, N); only numbers."""
         weights = [self._weights(sound) for sound in (stem, mix - stem)]
         (a, b, shared), other = (
             (v * np.repeat(r, self.layout.widths, axis=2)).transpose(1, 0, 2, 3)
-            for v, r in zip(weights, covariances, strict=True)
+            for v, r in zip(weights, places, strict=True)
         )
         whole_a, whole_b, whole_shared = a + other[0], b + other[1], shared + other[2]
         # A little of a sound from everywhere is added, half to the stem, so that there is an inverse.
@@ -75,6 +75,7 @@ class WienerFilter:
         out[:, 0] = (a * whole_b - shared * whole_shared) * left + (shared * whole_a - a * whole_shared) * right
         out[:, 1] = (shared * whole_b - b * whole_shared) * left + (b * whole_a - shared * whole_shared) * right
         out -= stem
+        out[~np.isfinite(out)] = 0.0
         return out
 
     def _products(self, sound: np.ndarray) -> np.ndarray:
@@ -82,8 +83,8 @@ class WienerFilter:
         N)."""
         power = np.square(sound.real) + np.square(sound.imag)
         shared = sound[:, 0].real * sound[:, 1].real + sound[:, 0].imag * sound[:, 1].imag
-        starts = np.concatenate([[0], np.cumsum(self.layout.widths)[:-1]])
-        sums = np.add.reduceat(np.stack([power[:, 0], power[:, 1], shared], axis=1), starts, axis=2)
+        sums = self.layout.sums(np.stack([power[:, 0], power[:, 1], shared], axis=1))
+        sums.transpose(0, 2, 3, 1)[~np.isfinite(sums).all(axis=1)] = 0.0
         return np.concatenate([sums, sums[:, :2].sum(axis=1, keepdims=True) > _FLOOR], axis=1, dtype=np.float32)
 
     def _weights(self, sound: np.ndarray) -> np.ndarray:

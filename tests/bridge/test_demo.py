@@ -1,5 +1,7 @@
 """The demo: its excerpt ships, its files are what they say, and its figures are those of the files."""
 
+from dataclasses import replace
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -15,6 +17,11 @@ def read(path):
     return soundfile.read(path, dtype="float32")[0].T
 
 
+def always(repairer):
+    """A choice that takes this and general, whatever it hears."""
+    return lambda stem, song: (repairer, replace(load_preset("general"), note="always general"))
+
+
 def test_the_excerpt_fits_together():
     infos = [soundfile.info(demo.DEMO / f"{name}.flac") for name in ("song", "separated", "truth")]
     assert len({(i.frames, i.samplerate, i.channels) for i in infos}) == 1
@@ -24,12 +31,13 @@ def test_the_excerpt_fits_together():
 def test_the_demo_writes_sounds_a_picture_and_figures(tmp_path):
     fake = FakeRepairer(gain=0.5, mix_gain=0.25)
     steps = []
-    report = demo.run_demo(tmp_path / "out", fake, load_preset("general"), progress=lambda *now: steps.append(now))
+    report = demo.run_demo(tmp_path / "out", always(fake), progress=lambda *now: steps.append(now))
     before, after, truth = (read(tmp_path / "out" / f"{name}.wav") for name in ("before", "after", "truth"))
     np.testing.assert_array_equal(before, read(demo.DEMO / "separated.flac"))
     np.testing.assert_array_equal(truth, read(demo.DEMO / "truth.flac"))
     np.testing.assert_allclose(after, 0.5 * before + 0.25 * read(demo.DEMO / "song.flac"), atol=2**-15)
     assert fake.had_mix
+    assert report.chosen == "always general"
     assert steps
 
     from stemprover.engine.metrics import log_spectral_distance, si_sdr
@@ -42,7 +50,7 @@ def test_the_demo_writes_sounds_a_picture_and_figures(tmp_path):
     picture = matplotlib.image.imread(tmp_path / "out" / "spectrograms.png")
     assert picture.shape[0] > 800
     assert picture.shape[1] > 1000
-    demo.run_demo(tmp_path / "out", fake, load_preset("general"))  # once more, over its own files
+    demo.run_demo(tmp_path / "out", always(fake))  # once more, over its own files
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(demo.FILES)
 
 
@@ -67,7 +75,14 @@ def test_very_short_sounds_can_be_drawn(tmp_path):
 def test_a_missing_excerpt_and_a_bad_folder_are_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        demo.run_demo(tmp_path / "file" / "out", FakeRepairer(), load_preset("general"))
+        demo.run_demo(tmp_path / "file" / "out", always(FakeRepairer()))
     monkeypatch.setattr(demo, "DEMO", tmp_path)
     with pytest.raises(StemProverError, match=r"song.flac: the demo's excerpt is missing; install StemProver again"):
-        demo.run_demo(tmp_path / "out", FakeRepairer(), load_preset("general"))
+        demo.run_demo(tmp_path / "out", always(FakeRepairer()))
+
+
+def test_the_command_takes_what_auto_hears(tmp_path, run_cli):
+    result = run_cli("demo", "-o", tmp_path / "out", repairer=FakeRepairer())
+    assert result.code == 0, result.err
+    assert "Preset auto: a separator's mask left this of the song" in result.out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(demo.FILES)

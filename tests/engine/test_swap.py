@@ -58,6 +58,23 @@ def test_to_no_change_and_back_without_a_click(repairer: Repairer, sounds: tuple
     assert np.abs(np.diff(change)).max() <= np.abs(np.diff(full)).max() + rise
 
 
+def test_a_filter_that_joins_late_is_in_step_as_soon_as_the_model_and_whole_when_its_memory_is_full(
+    repairer: Repairer, lively_bundle: Path
+) -> None:
+    stem = sound(9.0)
+    mix = np.float32(1.5) * stem + np.float32(0.3) * sound(9.0, seed=5)
+    separated = Repairer(bundle=lively_bundle, separated=True, both_sides=False)
+    delta = separated.delta_stream()
+    alone = run(separated, {}, stem, mix, 1024)
+    swapped = run(repairer, {20: delta}, stem, mix, 1024)
+    heard = 20 * 1024 + delta.memory_samples + delta.warmup_samples + RATE // 2
+    change, error = ((x - y)[:, heard:] for x, y in ((alone, stem), (swapped, alone)))
+    assert np.square(error).sum() < 0.05 * np.square(change).sum()
+    whole = 20 * 1024 + delta.history_samples + RATE // 2
+    assert whole < 8 * RATE
+    assert swapped[:, whole:] == pytest.approx(alone[:, whole:], abs=1e-4)
+
+
 def test_a_model_that_does_not_fit(repairer: Repairer) -> None:
     class Other:
         hop, delay_samples = 256, 999

@@ -103,13 +103,14 @@ def test_what_it_gives_to_stem_and_rest_is_the_song(seed: int) -> None:
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.lists(st.integers(1, 150), min_size=1, max_size=6))
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=6))
 def test_any_split_gives_the_same(lengths: list[int]) -> None:
-    stem, rest = masked(placed(1, (1.0, 0.2)), everywhere(2)), everywhere(3)
+    frames = MEMORY + 150
+    stem, rest = masked(placed(1, (1.0, 0.2), frames), everywhere(2, frames)), everywhere(3, frames)
     wiener = WienerFilter()
     whole, _ = wiener.measure(stem, rest, wiener.start(1))
     state, parts = wiener.start(1), []
-    for start, stop in pairwise([0, *np.minimum(np.cumsum(lengths), FRAMES), FRAMES]):
+    for start, stop in pairwise([0, *np.minimum(np.cumsum(lengths), frames), frames]):
         part, state = wiener.measure(stem[..., start:stop], rest[..., start:stop], state)
         parts.append(part)
     assert np.array_equal(np.concatenate(parts, axis=-1), whole)
@@ -132,6 +133,21 @@ def test_silence_is_no_trouble(silent: tuple[int, ...]) -> None:
     assert np.isfinite(found).all()
     most = 1e-2 * max(1.0, float(np.abs(stem + rest).max()))
     assert np.abs(found - stem).max() < most, "there is nothing to be told apart"
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e30])
+def test_what_is_no_number_is_forgotten_at_once(wrong: float) -> None:
+    stem, rest = masked(placed(1, (1.0, 0.2), 60), everywhere(2, 60)), everywhere(3, 60)
+    broken = stem.copy()
+    broken[..., 20] = wrong
+    wiener = WienerFilter()
+    with np.errstate(all="ignore"):
+        places, _ = wiener.measure(broken, rest, wiener.start(1))
+        change = wiener.change(broken, broken + rest, places)
+    assert np.isfinite(places).all()
+    assert np.isfinite(change).all()
+    without, _ = wiener.measure(np.where(np.arange(60) == 20, 0, stem), rest, wiener.start(1))
+    np.testing.assert_allclose(places[:, :, :, :, 21:], without[:, :, :, :, 21:], rtol=1e-5)
 
 
 def test_left_and_right_are_treated_alike() -> None:
