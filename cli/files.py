@@ -10,7 +10,7 @@ import typer
 
 from ..engine.errors import OptionError
 from . import options
-from .options import Device, DeviceOption, JobsOption, OverwriteOption, PresetOption, Quality, check_range
+from .options import Device, DeviceOption, JobsOption, OverwriteOption, Quality, check_range, preset_option
 
 if TYPE_CHECKING:
     from ..bridge.terminal import Choice
@@ -28,7 +28,7 @@ def repair(
         Path | None,
         typer.Option(metavar="SONG", help="The song the stems were separated from. Gives a much better repair."),
     ] = None,
-    preset: PresetOption = None,
+    preset: Annotated[str | None, preset_option("auto with --mix, else general")] = None,
     blend: Annotated[
         str | None,
         typer.Option(metavar="NAME=WEIGHT,...", help="Several presets at once, as in bleed=0.6,musical-noise=0.4."),
@@ -63,13 +63,14 @@ def repair(
     stemprover repair vocals.wav -o repaired.wav --mix song.wav
     stemprover repair vocals.wav drums.wav bass.wav other.wav -o repaired/ --mix song.wav
     stemprover repair stems/ -o repaired/ --mix song.wav --preset bleed
-    stemprover repair stems/ -o repaired/ --mix song.wav --preset auto
     """
     from ..bridge.plan import plan_renders
     from ..bridge.terminal import run_plan
 
     if quality is not None and steps is not None:
         raise OptionError("--quality and --steps exclude each other; give one of them")
+    if preset is None and blend is None and mix is not None:
+        preset = "auto"
     chosen = None if preset == "auto" and blend is None else options.choose_preset(preset, blend)
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)

@@ -49,14 +49,18 @@ JobsOption = Annotated[
     int | None, typer.Option(metavar="N", help="Processor cores to use.  \\[default: all there are]")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist (never an input).")]
-PresetOption = Annotated[
-    str | None,
-    typer.Option(
+
+
+def preset_option(default: str) -> Any:
+    """--preset, with what is taken where it is not given."""
+    return typer.Option(
         metavar="NAME",
-        help="What to repair, see 'presets list'; auto: what is found.  \\[default: general]",
+        help=f"What to repair, see 'presets list'; auto: what is found.  \\[default: {default}]",
         autocompletion=preset_choices,
-    ),
-]
+    )
+
+
+PresetOption = Annotated[str | None, preset_option("general")]
 
 AlsoOption = Annotated[
     str | None,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from fakes import FakeRepairer
 from scipy.signal import butter, sosfiltfilt
 from stemprover.bridge.auto import AutoChoice, AutoStream
 from stemprover.bridge.hub import BridgeConfig, Hub
@@ -76,6 +77,13 @@ def test_a_separators_stem_is_repaired_by_way_of_the_rest_too_where_there_is_tim
     hub = Namespace(config=BridgeConfig(make_repairer=lambda preset, **given: options.update(given)))
     Hub._make(hub, made[0], "standard")  # type: ignore[arg-type]
     assert options["both_sides"] is False, "a live stream has no time for it"
+
+
+def test_auto_is_what_is_taken_with_the_song_and_general_without(files: Path, run_cli: Callable) -> None:
+    given = "repair", files / "stems" / "separated.wav", "-o", files / "default.wav", "--overwrite"
+    said = [run_cli(*given, *more, repairer=FakeRepairer()).err for more in ((), ("--mix", files / "song.wav"))]
+    assert ["chose" in text for text in said] == [False, True]
+    assert "separated.wav: a separator's mask left this of the song" in said[1]
 
 
 def test_auto_without_the_song_leaves_alone_what_it_is_not_sure_of(files: Path, run_cli: Callable) -> None:

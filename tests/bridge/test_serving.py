@@ -75,7 +75,7 @@ def test_a_file_is_sent_and_comes_back_as_repair_has_it(
         shown = run_cli("status", "--json", "--http-port", http_port)
         assert json.loads(shown.out)["streams"] == []
         assert "0 of" in run_cli("status", "--once", "--http-port", http_port).out
-    run_cli("repair", stem, "-o", tmp_path / "repaired.wav", "--mix", mix, "--device", "cpu")
+    run_cli("repair", stem, "-o", tmp_path / "repaired.wav", "--mix", mix, "--preset", "general", "--device", "cpu")
     found, wanted = (soundfile.read(tmp_path / name)[0] for name in ("sent.wav", "repaired.wav"))
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).max() <= 2e-4

@@ -232,7 +232,8 @@ def test_the_real_model_gives_what_repair_gives(load: Load, tmp_path: Path, run_
     pause = np.zeros((8192, 2), np.float32)
     for name, sound in (("stem", stem), ("song", song)):
         soundfile.write(tmp_path / f"{name}.wav", np.concatenate([sound, pause]), rate, subtype="FLOAT")
-    shown = run_cli("repair", tmp_path / "stem.wav", "--mix", tmp_path / "song.wav", "-o", tmp_path / "out.wav")
+    given = tmp_path / "stem.wav", "--mix", tmp_path / "song.wav", "-o", tmp_path / "out.wav", "--preset", "general"
+    shown = run_cli("repair", *given)
     assert shown.code == 0, shown.err
     wanted = soundfile.read(tmp_path / "out.wav", dtype="float32")[0].T
     four = np.concatenate([np.concatenate([stem, song], axis=1), np.concatenate([pause, pause], axis=1)]).T
