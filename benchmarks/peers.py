@@ -146,13 +146,11 @@ def ours(kind: str, general: Repairer) -> dict[str, Method]:
     where there is none), and with what auto hears, its listening included."""
     from ..bridge.auto import preset_for
     from ..bridge.presets import find_presets, load_preset
-    from ..engine.detect.analysis import Analyser
+    from ..engine.detect.analysis import analyse
     from ..engine.repair import Repairer
 
     def auto(stem: np.ndarray, mix: np.ndarray, rate: int) -> np.ndarray:
-        listener = Analyser(rate, len(stem), has_mix=True)
-        listener.process(stem, mix)
-        return Repairer(preset_for(listener.finish()), jobs=1).process(stem, rate, mix)
+        return Repairer(preset_for(analyse(stem, rate, mix)), jobs=1).process(stem, rate, mix)
 
     own = Repairer(load_preset(kind), jobs=1) if kind in find_presets() else general
     return {

@@ -76,7 +76,7 @@ class FeatureMaker:
     def _perceptual(self) -> np.ndarray:
         """The perceptual band around the middle of each band of the latent (K,)."""
         layout = self.latent.layout
-        middle = np.cumsum(layout.widths) - layout.widths / 2
+        middle = layout.starts + layout.widths / 2
         return np.searchsorted(self.detectors.bands.starts, middle, side="right") - 1
 
     @cached_property

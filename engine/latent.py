@@ -54,9 +54,9 @@ class BandLayout:
         """The bin that each slot shows (K, 16)."""
         return self.starts[:, None] + np.arange(SLOTS)[None, :] * self.widths[:, None] // SLOTS
 
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Of bins by bands, (B, C, F, N) to (B, C, K, N)."""
-        return np.add.reduceat(values, self.starts, axis=2)
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Sum over the bins of each band: (..., F, N) to (..., K, N)."""
+        return np.add.reduceat(values, self.starts, axis=-2)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .latent import BandLayout
-from .moving_sums import LONGEST, WIDTHS, moving_sums, no_sums
+from .moving_sums import longest_sums, no_sums
 
 HIGHEST_GAIN = 1.5
 _SUMS = 5
-_ROWS = [np.arange(_SUMS) if width == LONGEST else np.arange(0) for width in WIDTHS]
 _FLOOR = np.float32(1e-9)
 
 
@@ -71,9 +70,9 @@ class LeakCanceller:
         batch, sides, _, frames = stem.shape
         shared = stem.real * rest.real + stem.imag * rest.imag
         power = [np.square(x.real) + np.square(x.imag) for x in (rest, stem)]
-        sums = [self.layout.sums(x) for x in (shared, *power, np.sqrt(power[0] * power[1]))]
+        sums = [self.layout.sum(x) for x in (shared, *power, np.sqrt(power[0] * power[1]))]
         values = np.stack([*sums, np.ones_like(sums[0])], axis=2).reshape(batch * sides, _SUMS, -1, frames)
-        found, after = moving_sums(values, _ROWS, state.sums)
+        found, after = longest_sums(values, state.sums)
         cross, of_rest, of_stem, sizes, count = np.moveaxis(found.reshape(batch, sides, _SUMS, -1, frames), 2, 0)
         coherence = np.square(cross) / (of_rest * of_stem + _FLOOR * _FLOOR)
         # At an overlap of 75% two Hann frames count as one; of the error the real part alone counts, half of it.

@@ -33,3 +33,8 @@ def moving_sums(
             after.append(joined[..., count:])
             total = total + joined[..., :count]
     return out, tuple(after)
+
+
+def longest_sums(values: np.ndarray, before: tuple[np.ndarray, ...]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """`moving_sums` of all rows over as many frames as the state was made for (`no_sums`)."""
+    return moving_sums(values, [np.arange(0)] * len(before) + [np.arange(values.shape[1])], before)

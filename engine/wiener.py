@@ -17,22 +17,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .latent import BandLayout
-from .moving_sums import moving_sums, no_sums
+from .moving_sums import longest_sums, no_sums
 
 MEMORY = 512  # frames of the covariances, six seconds
 EXPONENT = 0.6  # of the magnitude (docs/training.md)
 PRIOR = 10.0  # frames of a sound from everywhere that are added, so that the first ones decide little
 _SUMS = 4
-_ROWS = [np.arange(0)] * (MEMORY.bit_length() - 1) + [np.arange(_SUMS)]
 _FLOOR = np.float32(1e-12)
 _LOADING = np.float32(1e-3)
 
-
-@dataclass(frozen=True)
-class WienerState:
-    """The sums over the last frames."""
-
-    sums: tuple[np.ndarray, ...]
+WienerState = tuple[np.ndarray, ...]  # the sums over the last frames
 
 
 @dataclass(frozen=True)
@@ -44,19 +38,19 @@ class WienerFilter:
 
     def start(self, batch: int) -> WienerState:
         """State before the first frame: silence."""
-        return WienerState(no_sums((2 * batch, _SUMS, self.layout.bands), MEMORY))
+        return no_sums((2 * batch, _SUMS, self.layout.bands), MEMORY)
 
     def measure(self, stem: np.ndarray, rest: np.ndarray, state: WienerState) -> tuple[np.ndarray, WienerState]:
         """Places (2, B, 3, K, N) of stem and rest over the last frames in each band: left, right and what they share,
         with a trace of 1; and the state after these frames. What is no number counts as silence."""
         batch, _, _, frames = stem.shape
         values = np.stack([self._products(stem), self._products(rest)])
-        found, after = moving_sums(values.reshape(2 * batch, _SUMS, self.layout.bands, frames), _ROWS, state.sums)
+        found, after = longest_sums(values.reshape(2 * batch, _SUMS, self.layout.bands, frames), state)
         left, right, shared, count = np.moveaxis(found.reshape(2, batch, _SUMS, self.layout.bands, frames), 2, 0)
         known = count / (np.float32(PRIOR) + count)
         scale = known / np.maximum(left + right, _FLOOR)
         even = np.float32(0.5) * (1 - known)
-        return np.stack([scale * left + even, scale * right + even, scale * shared], axis=2), WienerState(after)
+        return np.stack([scale * left + even, scale * right + even, scale * shared], axis=2), after
 
     def change(self, stem: np.ndarray, mix: np.ndarray, places: np.ndarray) -> np.ndarray:
         """What the filter takes for the stem, less the stem: (B, 2, F, N); only numbers."""
@@ -83,7 +77,7 @@ class WienerFilter:
         N)."""
         power = np.square(sound.real) + np.square(sound.imag)
         shared = sound[:, 0].real * sound[:, 1].real + sound[:, 0].imag * sound[:, 1].imag
-        sums = self.layout.sums(np.stack([power[:, 0], power[:, 1], shared], axis=1))
+        sums = self.layout.sum(np.stack([power[:, 0], power[:, 1], shared], axis=1))
         sums.transpose(0, 2, 3, 1)[~np.isfinite(sums).all(axis=1)] = 0.0
         return np.concatenate([sums, sums[:, :2].sum(axis=1, keepdims=True) > _FLOOR], axis=1, dtype=np.float32)
 

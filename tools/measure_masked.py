@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from stemprover.engine.detect.analysis import Analyser, Analysis
+from stemprover.engine.detect.analysis import Analysis, analyse
 from stemprover.engine.features import FeatureMaker
 from stemprover.engine.repair import MODEL_RATE
 from stemprover.engine.stft import Stft, StftConfig, whole_stft
@@ -29,13 +29,6 @@ def masked(stem: np.ndarray, mix: np.ndarray) -> float:
     return float(np.median(found[power > 10 ** (ACTIVE_DB / 10) * power.max()]))
 
 
-def analysed(stem: np.ndarray, mix: np.ndarray) -> Analysis:
-    """What the detectors make of a stem and its song."""
-    analyser = Analyser(MODEL_RATE, len(stem), has_mix=True)
-    analyser.process(stem, mix)
-    return analyser.finish()
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
@@ -48,7 +41,7 @@ def main() -> None:
             sounds = read_case(path)
             named = {kind: sounds["degraded"]} | ({"true": sounds["truth"]} if kind.startswith("separated-") else {})
             for name, stem in named.items():
-                found = masked(stem, sounds["mix"]), analysed(stem, sounds["mix"])
+                found = masked(stem, sounds["mix"]), analyse(stem, MODEL_RATE, sounds["mix"])
                 values.setdefault(name, []).append(found)
     for kind, several in values.items():
         shares, told = [share for share, _ in several], [analysis.mark for _, analysis in several]

@@ -268,6 +268,13 @@ class Analyser:
         return tuple(findings)
 
 
+def analyse(stem: np.ndarray, sample_rate: float, mix: np.ndarray | None = None) -> Analysis:
+    """A whole sound (C, T), and its song of the same shape where there is one."""
+    analyser = Analyser(sample_rate, len(stem), mix is not None)
+    analyser.process(stem, mix)
+    return analyser.finish()
+
+
 def _columns(values: np.ndarray) -> np.ndarray:
     """Means over columns of frames: (..., N) to (..., N / FRAMES_A_COLUMN)."""
     return values.reshape(*values.shape[:-1], -1, FRAMES_A_COLUMN).mean(axis=-1)

@@ -87,9 +87,7 @@ def measure(
     seen = evidence(made_of.control, made_of.masked)[0]
     padded = np.concatenate([seen, np.repeat(seen[..., -1:], bundle.lookahead, axis=-1)], axis=-1)
     heard = most_within(padded, bundle.lookahead)
-    starts = np.concatenate([[0], np.cumsum(layout.widths)[:-1]])
-    right = np.add.reduceat((wrong * change.conj()).real.sum(axis=0), starts, axis=0)
-    size = np.add.reduceat((np.abs(change) ** 2).sum(axis=0), starts, axis=0)
+    right, size = (layout.sum(x.sum(axis=0)) for x in ((wrong * change.conj()).real, np.abs(change) ** 2))
     return Measured(kind, heard, right, size, error)
 
 
