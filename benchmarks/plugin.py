@@ -32,7 +32,8 @@ from ..bridge.client import Client
 from ..bridge.plugin_folders import BUILT
 from ..bridge.protocol import encode
 from .ardour import Session
-from .bridge import BRIDGE, RATE, bridge, process
+from .bridge import bridge
+from .echo import BRIDGE, RATE, process
 from .jack import jack
 from .speed import MODEL_RATE, excerpt
 

@@ -75,7 +75,7 @@ def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | N
     missing_db = coverage(sources, mix, alignment, HIGHEST_HZ).missing_db
     if missing_db > MISSING_DB:
         return SetReport(len(jobs), missing_db, None)
-    severities = [_severity(source, mix, alignment) for source in sources]
+    severities = [analyse_file(source, mix, alignment=alignment).strength for source in sources]
     with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".stemprover-set-") as folder:
         made, notes = [], list[str]()
         for number, target in enumerate(targets):
@@ -106,12 +106,6 @@ def coverage(
         for sounds, song in blocks:
             found.add(sounds, song)
     return found
-
-
-def _severity(source: Path, mix: Path, alignment: Alignment) -> float:
-    """Of the strongest fault that the detectors find."""
-    found = analyse_file(source, mix, alignment=alignment).found
-    return max((finding.strength for finding in found), default=0.0)
 
 
 class _Share:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from stemprover.engine.model.config import ModelConfig
 from stemprover.engine.model.network import RepairNet
+from stemprover.engine.repair import Repairer
 
 SMALL = ModelConfig(control=(16, 16, 32), denoiser=(16, 16, 16), tokens=16, fine=8)
 
@@ -35,3 +36,17 @@ def sound(seconds: float, rate: int = 44100, channels: int = 2, seed: int = 0) -
     partials = sum(np.sin(2 * np.pi * f * t + p) / f for f, p in ((110, 0.1), (331, 0.7), (1250, 1.9), (2900, 2.0)))
     noise = rng.standard_normal((channels, len(t)))
     return (0.2 * envelope * (noise * 0.3 + 60.0 * partials * rng.uniform(0.5, 1.0, (channels, 1)))).astype(np.float32)
+
+
+def streamed(
+    repairer: Repairer, stem: np.ndarray, mix: np.ndarray | None, rate: int, block: int, frames: int = 4
+) -> np.ndarray:
+    """A stem (C, T) through a live stream, block after block, without its latency."""
+    stream = repairer.stream(rate, len(stem), has_mix=mix is not None, chunk_frames=frames)
+    out = []
+    for at in range(0, stem.shape[1], block):
+        part = stem[:, at : at + block]
+        out.append(stream.process(part, None if mix is None else mix[:, at : at + block]))
+        assert out[-1].shape == part.shape
+    joined = np.concatenate([*out, stream.flush()], axis=1)
+    return joined[:, stream.latency_samples :]

@@ -1,4 +1,5 @@
-"""A picture for each preset of one artefact: a held-out case of it before and after the repair, and as it should be.
+"""A picture for each preset: a held-out case of its artefact, of Spleeter's vocals for general, before and after the
+repair, and as it should be.
 
 python tools/preset_pictures.py cases/test docs/presets
 """
@@ -15,6 +16,7 @@ from stemprover.bridge.picture import draw_spectrograms
 from stemprover.bridge.validate import find_cases
 
 START_S, SECONDS, WIDTH = 3.0, 3.0, 760
+SHOWN = {"general": "separated-vocals"}  # where it is not the case of the preset's own name
 
 
 def main() -> None:
@@ -22,7 +24,7 @@ def main() -> None:
     cases, out = find_cases(Path(sys.argv[1])), Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
     for preset in list_presets():
-        case = next((case for case in cases if case.kind == preset.name), None)
+        case = next((case for case in cases if case.kind == SHOWN.get(preset.name, preset.name)), None)
         if case is None or not preset.is_shipped or not preset.trained:
             continue
         paths = {"before": case.degraded, "truth": case.truth, "mix": case.mix}

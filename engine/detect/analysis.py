@@ -98,6 +98,11 @@ class Analysis:
         """What was found, the strongest first."""
         return tuple(sorted((f for f in self.findings if f.found), key=lambda f: -f.strength))
 
+    @property
+    def strength(self) -> float:
+        """Of the strongest that was found, 0 where nothing was."""
+        return max((f.strength for f in self.found), default=0.0)
+
     def blend(self) -> Mapping[str, float]:
         """Presets and weights that this sound asks for: 0.4 at the threshold, 1 for a clearly audible case."""
         return {f.kind: weight_of(f.score, f.threshold, f.typical) for f in self.found}

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from bridges import Wire, running
 from fakes import FakeModel, FakeModelRepairer
-from stemprover.benchmarks.bridge import fuzz
+from stemprover.benchmarks.mutations import fuzz
 from stemprover.bridge import server
 from stemprover.bridge.client import AsyncClient, BridgeError, BridgeLostError, Client
 from stemprover.bridge.hub import BridgeConfig
