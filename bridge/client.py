@@ -88,6 +88,7 @@ class AsyncClient:
         self._sequence = itertools.count()
         self._position = 0
         self._dry = Fifo()
+        self._sends = False  # blocks go by `send`, so that _dry has none of them
         self._torn = False  # a block was refused: the next one begins anew
         self._fresh = 0  # samples that have to go out before what comes from the bridge is all of this stream
         self._link: Link | None = None
@@ -109,6 +110,7 @@ class AsyncClient:
 
     async def send(self, block: np.ndarray, mix: np.ndarray | None = None, flags: int = 0) -> Reply:
         """The next block (C, n) and its mixture (M, n); returns what comes back for it."""
+        self._sends = True
         return await self._post(block, mix, flags)
 
     async def process(self, block: np.ndarray, mix: np.ndarray | None = None, *, offline: bool = False) -> np.ndarray:
@@ -138,16 +140,20 @@ class AsyncClient:
         return np.concatenate([dry[:, :old], reply.sound[:, old:]], axis=1)
 
     async def flush(self) -> np.ndarray:
-        """The last `latency_samples` samples; the stream is as new afterwards."""
+        """The last `latency_samples` samples; the stream is as new afterwards. Where the bridge is gone they come as
+        they went in; after `send`, which keeps none, BridgeLostError is raised."""
         rest = self._dry.pop(self.latency_samples) if self.latency_samples else np.zeros((self.channels, 0))
         self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
         self._tail = []
-        if not self.connected:
-            return rest
         try:
+            if not self.connected:
+                raise BridgeLostError(f"no bridge at {self.host}:{self.port}")
             await self._ask("/flush", "i", self.stream)
         except BridgeLostError:
+            if self._sends:
+                raise
             return rest
+        self._sends = False
         self._position, self._sequence = 0, itertools.count()
         found = np.concatenate(self._tail, axis=1)
         self._fresh, old = 0, self._fresh

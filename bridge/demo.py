@@ -5,16 +5,17 @@ presets/demo holds a song, a stem that a real separator made of it, and the true
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import html
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engine.errors import StemProverError
+from ..engine.errors import OutputExistsError, StemProverError
 from ..engine.metrics import log_spectral_distance, si_sdr
 from .audiofile import AudioInfo, AudioReader, AudioWriter, probe, read_start
 from .compare import Row, comparison_body
 from .outfile import atomic_output
-from .page import make_page
+from .page import make_page, paragraph
 from .picture import draw_spectrograms
 from .plan import make_folder
 from .presets import SHIPPED, Preset
@@ -22,6 +23,7 @@ from .render import ChunkRepairer, Progress, RenderReport, render_file
 
 DEMO = SHIPPED / "demo"
 FILES = ("before.wav", "after.wav", "truth.wav", "spectrograms.png", "listen.html")
+TITLE = "StemProver's demo"
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,20 @@ class DemoReport:
 def run_demo(
     folder: Path, choose: Callable[[Path, Path], tuple[ChunkRepairer, Preset]], *, progress: Progress | None = None
 ) -> DemoReport:
-    """Write before.wav, after.wav, truth.wav, spectrograms.png and listen.html into `folder` (made if need be, replaced
-    if there). `choose`: stem and song to repairer and preset, as `auto.AutoChoice` does.
+    """Write before.wav, after.wav, truth.wav, spectrograms.png and listen.html into `folder` (made if need be; those of
+    an earlier demo are replaced). `choose`: stem and song to repairer and preset, as `auto.AutoChoice` does.
 
-    Raises StemProverError where the excerpt is missing, or the folder cannot be written.
+    Raises StemProverError where the excerpt is missing, the folder cannot be written, or holds files of these names
+    that are not a demo's.
     """
     sources = {name: DEMO / f"{name}.flac" for name in ("song", "separated", "truth")}
     for path in sources.values():
         if not path.is_file():
             raise StemProverError(f"{path}: the demo's excerpt is missing; install StemProver again")
+    _check_own(folder)
     make_folder(folder)
     before_path, after_path, truth_path, picture_path, page_path = (folder / name for name in FILES)
+    _write_page(page_path, [paragraph("This demo was stopped before its end; run it again.")])
     _copy_as_wav(sources["separated"], before_path)
     _copy_as_wav(sources["truth"], truth_path)
     repairer, preset = choose(before_path, sources["song"])
@@ -63,9 +68,21 @@ def run_demo(
     ratios = si_sdr(before, truth), si_sdr(after, truth)
     distances = log_spectral_distance(before, truth), log_spectral_distance(after, truth)
     rows = Row("SI-SDR", "dB", "higher", *ratios), Row("Log-spectral distance", "dB", "lower", *distances)
-    with atomic_output(page_path, (), overwrite=True) as part:
-        part.write_text(make_page("StemProver's demo", comparison_body(sounds, sample_rate, rows)), encoding="utf-8")
+    _write_page(page_path, comparison_body(sounds, sample_rate, rows))
     return DemoReport(folder, preset.note, report, ratios, distances)
+
+
+def _check_own(folder: Path) -> None:
+    """Raises OutputExistsError where what would be replaced is no demo's, which has its page."""
+    there = [folder / name for name in FILES if (folder / name).exists()]
+    page = folder / FILES[-1]
+    if there and not (page.is_file() and html.escape(TITLE) in page.read_text("utf-8", "replace")):
+        raise OutputExistsError(f"{there[0]}: is there already, and not from a demo; name another folder with -o")
+
+
+def _write_page(path: Path, body: Sequence[str]) -> None:
+    with atomic_output(path, (), overwrite=True) as part:
+        part.write_text(make_page(TITLE, body), encoding="utf-8")
 
 
 def _copy_as_wav(source: Path, target: Path) -> None:

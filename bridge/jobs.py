@@ -192,7 +192,7 @@ class Jobs:
         if keep:
             ended = [number for number, other in self._jobs.items() if other.ended]
             for number in ended[: max(0, len(ended) - KEPT)]:
-                del self._jobs[number]
+                self._jobs.pop(number, None)
                 await self._on_disk(self.store.forget, number)
 
     async def _work(self) -> None:
@@ -226,7 +226,10 @@ class Jobs:
         assert process.stderr is not None
         order = {**job.as_dict(), "roots": [str(r) for r in self.roots], "device": self.device, "threads": self.threads}
         process.stdin.write(json.dumps(order).encode() + b"\n")
-        complaints = asyncio.get_running_loop().create_task(process.stderr.read(1 << 16))
+        if self._jobs[job.number].state != "running":  # cancelled while the process began
+            await self._end_process()
+            return
+        complaints = asyncio.get_running_loop().create_task(process.stderr.read())
         while line := await process.stdout.readline():
             news = json.loads(line)
             current = self._jobs[job.number]

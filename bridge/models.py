@@ -47,8 +47,9 @@ class Models:
             future = self._found[key] = self._loader.submit(self._load, preset, quality)
             future.add_done_callback(self._tell)
         self._found.move_to_end(key)
-        while len(self._found) > KEPT:
-            self._found.popitem(last=False)[1].cancel()  # if it has not begun, nobody waits for it any more
+        done = [old for old, found in self._found.items() if found.done()]
+        for old in done[: max(0, len(self._found) - KEPT)]:  # what still loads, somebody waits for
+            del self._found[old]
         return future
 
     def when_loaded(self, future: Future[DeltaStream], then: Callable[[], object]) -> None:

@@ -113,6 +113,7 @@ class Peer:
             self._ping(arguments, arrived)
         elif path in _REQUESTS:
             request, *rest = _checked(arguments, _REQUESTS[path])
+            self._check_tasks()
             self._start(request, address, getattr(self, "_on" + path.replace("/", "_"))(request, *rest))
         elif path.startswith("/stream/"):
             self._parameter(path, address, arguments)
@@ -143,6 +144,7 @@ class Peer:
             if self._opening:
                 raise ProtocolError(Code.QUEUE, "a /hello is under way; wait for its /ready")
             self._check_room()
+            self._check_tasks()
             self._start(request, ROOT + "/hello", self._open(request, name[:80], form))
             self._opening = True
 
@@ -309,11 +311,17 @@ class Peer:
             raise ProtocolError(Code.NO_STREAM, f"stream {number} is not one of this session's")
         return stream
 
-    def _start(self, request: int, address: str, work: Coroutine[Any, Any, None]) -> None:
+    def _check_tasks(self) -> None:
+        """Before anything of a request begins. Raises ProtocolError."""
         if len(self._tasks) >= MOST_TASKS:
-            work.close()
             raise ProtocolError(Code.QUEUE, f"{len(self._tasks)} requests are under way; wait for their answers")
 
+    def _start(self, request: int, address: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            self._check_tasks()
+        except ProtocolError:
+            work.close()
+            raise
         async def run() -> None:
             with self._answering(request, address):
                 await work

@@ -35,10 +35,13 @@ class RenderPlan:
     makes_folders: bool = False
 
 
-def plan_renders(inputs: Sequence[Path], output: Path, *, is_folder: bool = False) -> RenderPlan:
-    """Jobs for files and folders (searched through all sub-folders; hidden files and the output folder left out).
+def plan_renders(
+    inputs: Sequence[Path], output: Path, *, is_folder: bool = False, mix: Path | None = None
+) -> RenderPlan:
+    """Jobs for files and folders (searched through all sub-folders; hidden files, the output folder and the song left
+    out).
 
-    is_folder: the output was written with a slash at its end.
+    is_folder: the output was written with a slash at its end. mix: the song, which is no stem where a folder holds it.
     Raises OptionError or OutputExistsError where the output name does not fit the inputs; an input that is wrong by
     itself is among the plan's failures, so that the others can go on.
     """
@@ -54,7 +57,7 @@ def plan_renders(inputs: Sequence[Path], output: Path, *, is_folder: bool = Fals
     seen: set[Path] = set()
     for item in inputs:
         try:
-            found = _audio_below(item, output) if item.is_dir() else [(item, Path(item.name))]
+            found = _audio_below(item, output, mix) if item.is_dir() else [(item, Path(item.name))]
         except AudioFileError as error:
             failures.append((item, error))
             continue
@@ -75,15 +78,15 @@ def make_folder(folder: Path) -> None:
         raise output_error(folder, error) from error
 
 
-def _audio_below(folder: Path, output: Path) -> list[tuple[Path, Path]]:
+def _audio_below(folder: Path, output: Path, mix: Path | None) -> list[tuple[Path, Path]]:
     """Audio files and their places relative to `folder`, in the order of their names."""
-    skipped = output.resolve()
+    skipped, song = output.resolve(), None if mix is None else mix.resolve()
     found = []
     for root, names, files in os.walk(folder):
         names[:] = sorted(n for n in names if not n.startswith(".") and (Path(root) / n).resolve() != skipped)
         for name in sorted(files):
             path = Path(root) / name
-            if not name.startswith(".") and path.suffix.lower() in AUDIO_EXTENSIONS:
+            if not name.startswith(".") and path.suffix.lower() in AUDIO_EXTENSIONS and path.resolve() != song:
                 found.append((path, path.relative_to(folder)))
     if not found:
         raise AudioFileError(

@@ -114,7 +114,7 @@ class Selection:
     async def follow(self, choice: Choice) -> None:
         """What a live choice asks for, where auto is still what is wanted."""
         preset = await self._read(preset_for_choice, choice, self._player.format.mix_channels > 0)
-        if self.name != AUTO or self._player.closed:
+        if self._wanted[1] != AUTO or self._player.closed:
             return
 
         def then(found: int | BaseException) -> None:

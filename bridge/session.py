@@ -101,7 +101,7 @@ class Stream:
     @property
     def crowded(self) -> bool:
         """Whether no more should be read for now."""
-        return self._waiting_frames > OFFLINE_S * self.format.sample_rate
+        return self._waiting_frames > OFFLINE_S * self.format.sample_rate or len(self._waiting) > MOST_WAITING // 2
 
     def _first_loaded(self, found: int | BaseException) -> None:
         if isinstance(found, BaseException) and not isinstance(found, SupersededError) and not self.closed:
@@ -237,7 +237,8 @@ class Stream:
             try:
                 await done
             finally:
-                self._flush_done = None
+                if self._flush_done is done:
+                    self._flush_done = None
             await self.reset()
 
         return ended()
@@ -247,6 +248,7 @@ class Stream:
         done = self.future()
         if self._flush_done is not None:
             settle(self._flush_done, None)
+            self._flush_done = None
         self._waiting.clear()
         self._waiting_frames = 0
         self._position, self._sequence, self._pushed = None, -1, 0

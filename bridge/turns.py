@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..engine.channels import finite
 from ..engine.detect.choice import Choice, LiveChoice
 from ..engine.errors import StemProverError
 from ..engine.fifo import Fifo
@@ -24,7 +25,6 @@ _LOG = logging.getLogger("stemprover.bridge")
 BACKLOG_S = 1.0  # live sound that may wait for the model before it is given up
 AHEAD_S = 0.25  # live sound that may come before its time: what comes faster cannot be played, so is not urgent
 MOST_BACKLOG_S = 6.0  # sound that is kept for the model; of what comes beyond it only the length counts
-LOUDEST = 1e4
 
 
 @dataclass
@@ -251,8 +251,8 @@ class Turns:
             song = stem if form.mix_channels else None
             given_up = piece.live
         else:
-            stem = _finite(piece.stem)
-            song = None if piece.mix is None else form.mix_for_stem(_finite(piece.mix))
+            stem = finite(piece.stem)
+            song = None if piece.mix is None else form.mix_for_stem(finite(piece.mix))
             if (choice := self._choice) is not None and not given_up:
                 self._listen(choice, stem, song)
         if piece.after_end:
@@ -291,9 +291,3 @@ class Turns:
 
 def _nothing(*_: Any) -> None:
     """For what nobody waits for."""
-
-
-def _finite(sound: np.ndarray) -> np.ndarray:
-    """What the model hears, channel by channel in memory: samples that are no numbers, or absurdly large, would stay in
-    its memory."""
-    return np.nan_to_num(np.clip(sound, -LOUDEST, LOUDEST, order="C"), nan=0.0, copy=False)

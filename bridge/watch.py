@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -23,13 +24,17 @@ def fetch_status(http_port: int, token: str = "") -> dict[str, Any]:
     request = urllib.request.Request(f"http://127.0.0.1:{http_port}/status.json")
     if token:
         request.add_header("Authorization", f"Bearer {token}")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on this machine
     try:
-        with urllib.request.urlopen(request, timeout=5.0) as answer:
+        with direct.open(request, timeout=5.0) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
     except urllib.error.HTTPError as error:
-        raise StemProverError(f"the bridge asks for its token; give --token-file ({error.reason})") from error
-    except (OSError, ValueError) as error:
+        if error.code in (401, 403):
+            raise StemProverError(f"the bridge asks for its token; give --token-file ({error.reason})") from error
+        what = f"{error.code} {error.reason}"
+        raise BridgeLostError(f"what answers at 127.0.0.1:{http_port} is no bridge ({what})") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise BridgeLostError(
             f"no bridge answers at 127.0.0.1:{http_port} ({reason}); start one with: stemprover serve"

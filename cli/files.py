@@ -75,7 +75,7 @@ def repair(
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)
     check_range("--jobs", jobs, 1, 1024)
-    plan = plan_renders(inputs, Path(output), is_folder=output.endswith(("/", os.sep)))
+    plan = plan_renders(inputs, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix)
     if mix is not None:
         from ..bridge.audiofile import probe
 
@@ -92,7 +92,7 @@ def repair(
         choice = AutoChoice(lambda found: options.make_repairer(found, wet=wet if found.wet else None, **settings))
     else:
         choice = (options.make_repairer(chosen, wet=wet, **settings), chosen)
-    raise typer.Exit(run_plan(plan, choice, mix=mix, overwrite=overwrite, in_sum=in_sum))
+    raise typer.Exit(run_plan(plan, choice, mix=mix, overwrite=overwrite, in_sum=in_sum and wet != 0.0))
 
 
 def demo(

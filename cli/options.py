@@ -99,7 +99,8 @@ def needs_extra(extra: str) -> Iterator[None]:
         if (error.name or "").startswith("stemprover"):
             raise
         raise StemProverError(
-            f"this command needs {error.name}, which is not installed; run: pip install 'stemprover[{extra}]'"
+            f"this command needs {error.name}, which is not installed; run: pip install '.[{extra}]' "
+            "in the folder that StemProver was installed from"
         ) from error
 
 

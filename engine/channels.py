@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
+LOUDEST = 1e4  # times full scale
+
 
 def pair_count(channels: int) -> int:
     """B, the number of pairs."""
@@ -32,3 +34,9 @@ def add_change(dry: np.ndarray, change: np.ndarray, wet: float) -> np.ndarray:
     """dry + wet * change; where the change is zero the dry sample itself, bit for bit (a negative zero too)."""
     added = change if wet == 1.0 else np.float32(wet) * change
     return np.where(change == 0.0, dry, dry + added)
+
+
+def finite(sound: np.ndarray) -> np.ndarray:
+    """What a model may hear, in memory of its own, channel by channel: samples that are no numbers, or absurdly large,
+    would stay in its memory."""
+    return np.nan_to_num(np.clip(sound, -LOUDEST, LOUDEST, order="C"), nan=0.0, copy=False)

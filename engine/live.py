@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .channels import add_change, pair_count
+from .channels import add_change, finite, pair_count
 from .errors import MixMismatchError, OptionError
 from .fifo import Fifo
 from .resample import Resampler, round_trip_latency
@@ -224,6 +224,8 @@ class RepairStream:
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
         """Host block (C, n), and the mixture's where the stream has one, to (C, n) float32. Raises OptionError,
         MixMismatchError for blocks that do not fit; the stream is unharmed by them."""
+        if np.asarray(block).dtype.kind != "f":
+            raise OptionError(f"block of type {np.asarray(block).dtype}: give floats with a full scale of 1.0")
         stem = np.asarray(block, np.float32)
         if stem.ndim != 2 or stem.shape[0] != self.channels:
             raise OptionError(f"block of shape {np.shape(block)}: give ({self.channels}, samples)")
@@ -234,8 +236,9 @@ class RepairStream:
         if mix is not None and np.shape(mix) != stem.shape:
             raise MixMismatchError(f"mix of shape {np.shape(mix)} and block of shape {stem.shape} must be equal")
         self._dry.push(stem.copy())
-        self._gains.push(self._gate.process(stem))
-        self._take(self._changes.process(stem, None if mix is None else np.asarray(mix, np.float32)))
+        heard = finite(stem)
+        self._gains.push(self._gate.process(heard))
+        self._take(self._changes.process(heard, None if mix is None else finite(np.asarray(mix, np.float32))))
         return self._give(stem.shape[1])
 
     def flush(self) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from .bundle import Bundle, base_bundle
-from .channels import add_change, pair_count
+from .channels import add_change, finite, pair_count
 from .errors import MixMismatchError, OptionError
 from .fifo import Fifo
 from .live import RepairStream
@@ -144,9 +144,10 @@ class Repairer:
                 _check_block(stem, mix, channels, has_mix)
                 stem = np.array(stem, np.float32)
                 dry.push(stem)
-                gains.push(gate.process(stem))
+                heard = finite(stem)
+                gains.push(gate.process(heard))
                 total += stem.shape[1]
-                yield there.process(stem if mix is None else np.concatenate([stem, np.asarray(mix, np.float32)]))
+                yield there.process(heard if mix is None else np.concatenate([heard, finite(mix).astype(np.float32)]))
             gains.push(gate.process(np.zeros((channels, 0), np.float32), last=True))
             if rate != MODEL_RATE:
                 # As in a live stream, silence follows the end, until the resamplers have let go of it.

@@ -283,10 +283,10 @@ def test_a_missing_extra_says_how_to_install_it(run_cli, monkeypatch, tmp_path):
         monkeypatch.delitem(sys.modules, name)
     result = run_cli("export", tmp_path / "a.ckpt", "-o", tmp_path / "bundle")
     assert result.code == 1
-    assert "this command needs torch, which is not installed; run: pip install 'stemprover[export]'" in result.err
+    assert "this command needs torch, which is not installed; run: pip install '.[export]'" in result.err
     result = run_cli("train")
     assert result.code == 1
-    assert "pip install 'stemprover[train]'" in result.err
+    assert "pip install '.[train]'" in result.err
 
 
 def test_shell_completion_is_there():

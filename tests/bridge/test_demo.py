@@ -10,7 +10,7 @@ from fakes import FakeRepairer
 from stemprover.bridge import demo
 from stemprover.bridge.picture import draw_spectrograms
 from stemprover.bridge.presets import load_preset
-from stemprover.engine.errors import OutputError, StemProverError
+from stemprover.engine.errors import OutputError, OutputExistsError, StemProverError
 
 
 def read(path):
@@ -52,6 +52,23 @@ def test_the_demo_writes_sounds_a_picture_and_figures(tmp_path):
     assert picture.shape[1] > 1000
     demo.run_demo(tmp_path / "out", always(fake))  # once more, over its own files
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(demo.FILES)
+
+
+def test_the_demo_replaces_nothing_but_a_demos_files(tmp_path):
+    (tmp_path / "before.wav").write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match=r"before\.wav: is there already, and not from a demo"):
+        demo.run_demo(tmp_path, always(FakeRepairer()))
+    assert [path.name for path in tmp_path.iterdir()] == ["before.wav"]
+    assert (tmp_path / "before.wav").read_bytes() == b"mine"
+
+
+def test_a_demo_that_was_stopped_is_run_again(tmp_path):
+    def stopped(stem, song):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        demo.run_demo(tmp_path, stopped)
+    assert demo.run_demo(tmp_path, always(FakeRepairer())).folder == tmp_path
 
 
 def test_spectrograms_show_a_tone_at_its_place(tmp_path):

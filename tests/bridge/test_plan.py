@@ -51,6 +51,14 @@ def test_an_output_folder_inside_the_input_is_not_an_input(tree: Path) -> None:
     assert len(plan.jobs) == 3
 
 
+def test_the_song_in_the_stems_folder_is_no_stem(tree: Path) -> None:
+    (tree / "stems/song.wav").symlink_to(tree / "song.wav")
+    plan = plan_renders([tree / "stems"], tree / "out", mix=tree / "song.wav")
+    assert [job.source.name for job in plan.jobs] == ["vocals.wav", "drums.flac", "bass.AIFF"]
+    named = plan_renders([tree / "song.wav"], tree / "out", mix=tree / "song.wav")
+    assert [job.source.name for job in named.jobs] == ["song.wav"], "what is asked for by its name is repaired"
+
+
 def test_files_and_folders_together_and_twice(tree: Path) -> None:
     plan = plan_renders([tree / "song.wav", tree / "stems", tree / "stems" / ".." / "song.wav"], tree / "out")
     assert [job.target.name for job in plan.jobs] == ["song.wav", "vocals.wav", "drums.flac", "bass.AIFF"]

@@ -82,9 +82,29 @@ def test_a_missing_stem_is_told_and_the_rest_is_repaired_one_by_one(run_cli, ste
     out = tmp_path / "out"
     found = run_cli("repair", *paths[:2], "-o", out, "--mix", song, repairer=FakeRepairer(0.9))
     assert found.code == 0
-    assert "lack a part of the song" in found.out
+    assert "do not add up to the song" in found.out
     wanted = 0.9 * soundfile.read(paths[0])[0]
     assert soundfile.read(out / "vocals.wav")[0] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_wet_zero_leaves_a_set_as_it_is(run_cli, stems, tmp_path: Path) -> None:
+    paths, song = stems
+    found = run_cli("repair", *paths, "-o", tmp_path / "out", "--mix", song, "--wet", "0")
+    assert found.code == 0, found.err
+    for path in paths:
+        assert np.array_equal(soundfile.read(tmp_path / "out" / path.name)[0], soundfile.read(path)[0])
+
+
+def test_stems_that_have_too_much_until_they_are_repaired_are_a_set(run_cli, stems, tmp_path: Path) -> None:
+    """As where everything bleeds into everything."""
+    paths, song = stems
+    for path in paths:
+        sound_too_loud = 1.5 * soundfile.read(path)[0]
+        soundfile.write(path, sound_too_loud, 44100, "PCM_24")
+    out = tmp_path / "out"
+    found = run_cli("repair", *paths, "-o", out, "--mix", song, repairer=FakeRepairer(1 / 1.5))
+    assert "3 stems sum to the song" in found.out
+    assert rest_db(song, [out / path.name for path in paths]) < -60
 
 
 def test_files_of_other_lengths_are_no_set(run_cli, stems, make_audio, tmp_path: Path) -> None:

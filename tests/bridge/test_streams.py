@@ -14,7 +14,7 @@ from fakes import FakeModelRepairer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import sound
-from stemprover.bridge.client import BridgeError, Client
+from stemprover.bridge.client import BridgeError, BridgeLostError, Client
 from stemprover.bridge.output import Output
 from stemprover.bridge.protocol import Code, Flag, Message, Status, from_blob, to_blob
 from stemprover.bridge.remote import RemoteRepairer
@@ -320,6 +320,27 @@ def test_flush_reset_and_the_last_block(doubling: Bridge) -> None:
             parts.append(from_blob(reply.arguments[8], 2, reply.arguments[3]))
         assert np.array_equal(np.concatenate(parts, axis=1)[:, latency:], 2 * stem[:, :8000])
         assert reply.arguments[4] & Flag.LAST
+
+
+def test_where_the_bridge_goes_before_the_end_a_file_that_is_sent_is_no_silence() -> None:
+    with running(FakeModelRepairer({"general": 1.0})) as bridge:
+        client = Client(RATE, 2, port=bridge.port)
+        client.submit(noise(512), offline=False).result()
+    with pytest.raises(BridgeLostError):
+        client.flush()
+    client.close()
+
+
+def test_a_flush_too_many_begins_nothing(doubling: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    stem = noise(4000)
+    with Wire(doubling.port) as wire:
+        stream = wire.hello(block=8192).arguments[2]
+        monkeypatch.setattr("stemprover.bridge.peer.MOST_TASKS", 0)
+        wire.send("/flush", "ii", 7, stream)
+        assert wire.receive().address == "/error"
+        monkeypatch.undo()
+        wire.send("/block", "iihiib", stream, 0, 0, 4000, Flag.OFFLINE, to_blob(stem))
+        assert wire.receive().address == "/block"
 
 
 def test_samples_that_are_no_numbers_pass_and_leave_no_trace(lively_bundle: Path) -> None:

@@ -163,6 +163,36 @@ def test_the_callers_arrays_are_not_changed(repairer: Repairer) -> None:
     assert not np.shares_memory(out, stem)
 
 
+@pytest.mark.parametrize("with_mix", [False, True])
+def test_a_host_may_use_its_buffer_again(repairer: Repairer, with_mix: bool) -> None:
+    stem, mix = sound(0.6), sound(0.6, seed=1) if with_mix else None
+    wanted = streamed(repairer, stem, mix, 44100, 512)
+    stream, out = repairer.stream(44100, 2, has_mix=with_mix), []
+    block, song = np.zeros((2, 512), np.float32), np.zeros((2, 512), np.float32)
+    for at in range(0, stem.shape[1] - 511, 512):
+        block[:] = stem[:, at : at + 512]
+        if mix is not None:
+            song[:] = mix[:, at : at + 512]
+        out.append(stream.process(block, song if with_mix else None))
+    found = np.concatenate(out, axis=1)[:, stream.latency_samples :]
+    assert np.array_equal(found, wanted[:, : found.shape[1]])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_spoils_no_other_sample(repairer: Repairer, wrong: float) -> None:
+    stem, mix = sound(0.8), sound(0.8, seed=1)
+    broken, silent = stem.copy(), stem.copy()
+    broken[0, 20000], silent[0, 20000] = wrong, 0.0
+    found, wanted = (repairer.process(x, 44100, mix) for x in (broken, silent))
+    if np.isnan(wrong):
+        assert np.array_equal(np.delete(found, 20000, 1), np.delete(wanted, 20000, 1))
+    assert np.isfinite(np.delete(found, 20000, 1)).all()
+    assert np.isfinite(np.delete(streamed(repairer, broken, mix, 44100, 512), 20000, 1)).all()
+    broken = mix.copy()
+    broken[1, 20000] = wrong
+    assert np.isfinite(repairer.process(stem, 44100, broken)).all()
+
+
 def test_the_same_input_gives_the_same_bits(repairer: Repairer) -> None:
     stem, mix = sound(0.8), sound(0.8, seed=1)
     assert repairer.process(stem, 44100, mix).tobytes() == repairer.process(stem, 44100, mix).tobytes()
@@ -263,3 +293,5 @@ def test_wrong_arrays_are_named(repairer: Repairer) -> None:
         stream.process(stem)
     with pytest.raises(OptionError, match="block of shape"):
         stream.process(stem[0], stem[0])
+    with pytest.raises(OptionError, match="of type int16"):
+        stream.process((stem * 32767).astype(np.int16), stem)
