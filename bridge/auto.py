@@ -18,7 +18,7 @@ from .analyze import analyse_file
 from .presets import AUTO, Preset, blend_presets, load_preset
 from .render import ChunkRepairer, Progress
 
-_UNSURE = "nothing was found for sure; chose general, which changes little where nothing is wrong"
+_UNSURE = "nothing was found for sure; chose general until something is"
 _SEPARATED = "a separator's mask left this of the song; chose general and a Wiener filter for what masks get wrong"
 _NOTHING = Preset(
     name=AUTO,
@@ -31,7 +31,10 @@ _NOTHING = Preset(
 
 
 def preset_for(analysis: Analysis) -> Preset:
-    """As `preset_for_choice`, for what was found in a whole sound."""
+    """As `preset_for_choice`, for what was found in a whole sound; where that is nothing it stays as it is, since there
+    general does true stems harm, and nothing else much good (docs/training.md)."""
+    if not analysis.found and not analysis.is_separated:
+        return _NOTHING
     preset = preset_for_choice(Choice(analysis.blend(), analysis.is_separated), analysis.has_mix)
     if preset.separated:
         return replace(preset, note=f"{preset.note}; repairs the rest of the song beside it")
