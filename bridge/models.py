@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -17,6 +20,7 @@ from ..engine.stream import MODEL_RATE, DeltaStream
 from .presets import Preset
 
 KEPT = 6  # models in memory that no stream may be using
+NICE = 10  # of the thread that loads, above what sounds
 RESERVE = 0.6  # of the processors' time, what streams may take: the rest is the DAW's, and what keeps blocks in time
 
 Key = tuple[tuple[tuple[Path, float], ...], str]
@@ -33,7 +37,7 @@ class Models:
 
     def __init__(self, make: Callable[[Preset, str], Repairer], processors: int = 1) -> None:
         self._make, self._processors = make, processors
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="stemprover-loader")
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="stemprover-loader", initializer=_give_way)
         self._found: OrderedDict[Key, Future[DeltaStream]] = OrderedDict()
         self._lock = threading.Lock()
         self._asked: dict[Future[DeltaStream], list[Callable[[], object]]] = {}
@@ -76,6 +80,13 @@ class Models:
         if self.cost_per_step is None:
             self.cost_per_step = measure_cost(delta, self._processors) / delta.steps
         return delta
+
+
+def _give_way() -> None:
+    """Loading is for later, what sounds is for now. On Linux alone a thread has a priority of its own."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def measure_cost(delta: DeltaStream, processors: int, chunk_frames: int = 4, seconds: float = 0.4) -> float:
