@@ -29,11 +29,10 @@ from rich.table import Table
 
 from ..bridge.client import AsyncClient, Client
 from ..bridge.protocol import Status
+from ..engine.detect.bank import TYPES
 from .echo import FRAMES, RATE, round_trips
 from .mutations import fuzz
 from .speed import excerpt
-
-ADAPTERS = ("musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients")
 
 
 @contextlib.contextmanager
@@ -130,7 +129,7 @@ def blends(seconds: float, every_s: float) -> tuple[Played, list[float]]:
 
     async def change(client: AsyncClient) -> None:
         while True:
-            chosen = rng.sample(ADAPTERS, rng.randint(1, len(ADAPTERS)))
+            chosen = rng.sample(TYPES, rng.randint(1, len(TYPES)))
             asked = time.monotonic()
             await client.blend({name: round(rng.uniform(0.1, 1.5), 2) for name in chosen})
             taken.append(time.monotonic() - asked)

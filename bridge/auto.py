@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..engine.channels import finite
 from ..engine.detect.analysis import Analysis
 from ..engine.detect.choice import Choice, ChoiceConfig, LiveChoice
 from ..engine.errors import OptionError
@@ -42,10 +43,10 @@ def preset_for(analysis: Analysis) -> Preset:
 
 
 def preset_for_choice(choice: Choice, has_mix: bool) -> Preset:
-    """The blend of these weights by type of artefact. For none: with the song, general, which finds what is missing in
-    it where the detectors are not sure, and changes next to nothing where nothing is wrong; without the song, one that
-    leaves the sound as it is. For what a separator's mask left of the song, general, `separated`, with a Wiener filter
-    beside the model: the adapters have learnt single faults, the base has heard such stems most."""
+    """The blend of these weights by type of artefact. For none, in a running stream: with the song, general, until more
+    is heard; without the song, one that leaves the sound as it is. For what a separator's mask left of the song,
+    general, `separated`, with a Wiener filter beside the model: the adapters have learnt single faults, the base has
+    heard such stems most."""
     if choice.is_separated:
         return replace(load_preset("general"), separated=True, note=_SEPARATED)
     if not choice.weights:
@@ -118,7 +119,7 @@ class AutoStream:
         if self._closed:
             raise OptionError("this stream was closed; open a new one")
         out = self._stream.process(block, mix)
-        wanted = self._choice.process(block, mix)
+        wanted = self._choice.process(finite(block), None if mix is None else finite(mix))
         if self._choice.made and wanted != self._asked and self._coming is None:
             self._asked = wanted
             self._coming = self._worker.submit(self._prepare, preset_for_choice(wanted, self._has_mix))

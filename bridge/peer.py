@@ -144,7 +144,6 @@ class Peer:
             if self._opening:
                 raise ProtocolError(Code.QUEUE, "a /hello is under way; wait for its /ready")
             self._check_room()
-            self._check_tasks()
             self._start(request, ROOT + "/hello", self._open(request, name[:80], form))
             self._opening = True
 

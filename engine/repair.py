@@ -147,7 +147,8 @@ class Repairer:
                 heard = finite(stem)
                 gains.push(gate.process(heard))
                 total += stem.shape[1]
-                yield there.process(heard if mix is None else np.concatenate([heard, finite(mix).astype(np.float32)]))
+                song = None if mix is None else finite(np.asarray(mix, np.float32))
+                yield there.process(heard if song is None else np.concatenate([heard, song]))
             gains.push(gate.process(np.zeros((channels, 0), np.float32), last=True))
             if rate != MODEL_RATE:
                 # As in a live stream, silence follows the end, until the resamplers have let go of it.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..channels import finite, pair_count, to_pairs
+from ..channels import pair_count, to_pairs
 from ..errors import MixMismatchError, OptionError
 from ..latent import BandLayout
 from ..leak import LeakCanceller, mid_side
@@ -156,7 +156,7 @@ class Listener:
             raise MixMismatchError(f"has_mix={self.has_mix}: give as much of the song as of the stem, {sound.shape}")
         if mix is not None:
             sound = np.concatenate([sound, np.asarray(mix, np.float32)])
-        return self._advance(self._resampler.process(finite(sound)), last=False)
+        return self._advance(self._resampler.process(sound), last=False)
 
     def finish(self) -> Heard:
         """What is still inside; the last column is filled up with silence."""
