@@ -1,11 +1,12 @@
-"""The time offset and the polarity between a song and a stem of it, and whether it is in that song at all: an encoder's
-delay or a plug-in's latency is found and allowed for, since a song that is a sample off harms a repair."""
+"""The time offset, the polarity and the gain between a song and a stem of it, and whether it is in that song at all: an
+encoder's delay, a plug-in's latency or a fader is found and allowed for, since a song that is a sample or a decibel off
+harms a repair."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from ..engine.fifo import Fifo
 from .audiofile import AudioInfo, AudioReader
 from .chain import ChainLink
+from .level import estimate_gain
 from .mixsource import MixSource
 
 MAX_OFFSET_S = 0.5
@@ -43,15 +45,26 @@ class Source(Protocol):
 @dataclass(frozen=True)
 class Alignment:
     """offset_samples: sample n + offset_samples of the song is heard at sample n of the stem. heard: whether the stem
-    is in the song at all, or too quiet to tell. polarity: -1 where one of the two is the other way up, else 1."""
+    is in the song at all, or too quiet to tell. gain: with which it stands in the song, below 0 where one of the two is
+    the other way up."""
 
     offset_samples: int
     heard: bool
-    polarity: int = 1
+    gain: float = 1.0
+
+    @property
+    def at_own_level(self) -> Alignment:
+        """The same, but for the song's level."""
+        return replace(self, gain=-1.0 if self.gain < 0 else 1.0)
+
+    @property
+    def difference_db(self) -> float:
+        """How much louder the stem is in the song than by itself."""
+        return 20 * float(np.log10(abs(self.gain)))
 
     def open(self, song: AudioInfo, links: Sequence[ChainLink] = ()) -> MixSource:
-        """The song's samples from where the stem begins, the stem's way up, through a chain."""
-        return MixSource(song, links, self.offset_samples, self.polarity)
+        """The song's samples from where the stem begins, the stem's way up and at its level, through a chain."""
+        return MixSource(song, links, self.offset_samples, 1 / self.gain)
 
     def note(self, sample_rate: int) -> str:
         """What people should know of it, in words; empty where nothing is unusual."""
@@ -66,9 +79,12 @@ class Alignment:
             when = "before" if self.offset_samples > 0 else "after"
             samples = "1 sample" if count == 1 else f"{count} samples"
             parts.append(f"starts {1000 * count / sample_rate:.3g} ms ({samples}) {when} the stem")
-        if self.polarity < 0:
+        if self.gain < 0:
             parts.append("has the other polarity")
-        return f"the song {' and '.join(parts)}: allowed for" if parts else ""
+        if abs(self.gain) != 1:
+            how = "louder" if abs(self.gain) > 1 else "softer"
+            parts.append(f"has the stem {abs(self.difference_db):.1f} dB {how}")
+        return f"the song {', '.join([*parts[:-2], ' and '.join(parts[-2:])])}: allowed for" if parts else ""
 
 
 def align_files(stem: AudioInfo, song: AudioInfo) -> Alignment:
@@ -98,7 +114,7 @@ def early_source(song: AudioInfo) -> MixSource:
 
 def estimate_alignment(stem: Iterable[np.ndarray], song: Source, sample_rate: int) -> Alignment:
     """The offset by the highest cross-correlation within MAX_OFFSET_S; 0 where that does not stand out, as of low
-    sounds that are off by less than a millisecond.
+    sounds that are off by less than a millisecond. The gain by level.py.
 
     stem: blocks (C, n). song: the same channels, begun MAX_OFFSET_S (rounded to samples) before the stem's first sample
     (`early_source`). The cross-correlation is generalised (Knapp and Carter, The generalized correlation method for
@@ -143,7 +159,9 @@ def estimate_alignment(stem: Iterable[np.ndarray], song: Source, sample_rate: in
     if abs(place - reach) <= width:
         rivals, ratio = [reach, place - SHARP, place + SHARP], MIN_NEAR_RATIO
     offset = place - reach if correlation[place] > ratio * correlation[rivals].max() else 0
-    return Alignment(offset, True, -1 if signed[reach + offset] < 0 else 1)
+    sign, in_step = -1.0 if signed[reach + offset] < 0 else 1.0, slice(reach + offset, reach + offset + size)
+    places = ((part, np.float32(sign) * around[:, in_step]) for _, _, part, around in loudest)
+    return Alignment(offset, True, sign * estimate_gain(places, sample_rate))
 
 
 def _reach(sample_rate: int) -> int:

@@ -163,7 +163,7 @@ def write_page(
     count = round(LISTEN_S * info.sample_rate)
     sounds = {"Stem": read_start(path, count)}
     if mix is not None and alignment is not None and alignment.heard:
-        sounds["Song"] = alignment.open(probe(mix)).take(sounds["Stem"].shape[1])
+        sounds["Song"] = alignment.at_own_level.open(probe(mix)).take(sounds["Stem"].shape[1])
     columns = max(1, round(min(analysis.duration_s, LISTEN_S) / analysis.column_s))
     lanes = [
         Lane(

@@ -13,13 +13,13 @@ from .chain import Chain, ChainLink
 
 class MixSource:
     """The mixture's samples as float32, through a chain of its own, with silence after its end. The first
-    `offset_samples` are left out; below 0, silence comes before them. polarity: -1 turns it round."""
+    `offset_samples` are left out; below 0, silence comes before them. gain: of all samples."""
 
     def __init__(
-        self, info: AudioInfo, links: Sequence[ChainLink] = (), offset_samples: int = 0, polarity: int = 1
+        self, info: AudioInfo, links: Sequence[ChainLink] = (), offset_samples: int = 0, gain: float = 1.0
     ) -> None:
         self._known = range(max(-offset_samples, 0), info.samples - offset_samples)
-        self._polarity, self._given = np.float32(polarity), 0
+        self._gain, self._given = np.float32(gain), 0
         self._fifo = Fifo()
         self._ready = 0
         self._blocks = self._read(info, Chain(links, info.sample_rate, info.channels), offset_samples)
@@ -33,7 +33,7 @@ class MixSource:
         self._ready -= samples
         self._given += samples
         taken = self._fifo.pop(samples)
-        return taken if self._polarity > 0 else self._polarity * taken
+        return taken if self._gain == 1 else self._gain * taken
 
     def beside(self, stem: np.ndarray) -> np.ndarray:
         """As many of the next samples as the stem has (C, n); where the song has none, the stem itself, as if nothing

@@ -14,7 +14,7 @@ import numpy as np
 from ..engine.consistency import Coverage, MixConsistency
 from ..engine.errors import OutputError
 from ..engine.fifo import Fifo
-from .align import MAX_OFFSET_S, Alignment, early_source, estimate_alignment
+from .align import MAX_OFFSET_S, Alignment, align_files, early_source, estimate_alignment
 from .analyze import analyse_file
 from .audiofile import AudioReader, probe
 from .mixsource import MixSource
@@ -30,12 +30,13 @@ HIGHEST_HZ = 10000.0  # above, separators leave out what they have no model for
 class SetReport:
     """How a set was made to sum to its song. missing_db: by how much the stems missed the song before any repair, or
     after it where that is less, relative to the song, None where they cannot be heard in it; rest_db: afterwards, None
-    where the set was left as it is."""
+    where the set was left as it is. at_other_level: which stems are, and how much louder the song has each."""
 
     stems: int
     missing_db: float | None
     rest_db: float | None
     notes: tuple[str, ...] = ()
+    at_other_level: tuple[tuple[str, float], ...] = ()
 
     def render(self) -> str:
         """One line for people."""
@@ -43,6 +44,13 @@ class SetReport:
             return (
                 f"{self.stems} stems cannot be heard in this song: they were repaired one by one, and not made to sum "
                 "to it"
+            )
+        if self.at_other_level:
+            each = ((name, abs(db), "softer" if db > 0 else "louder") for name, db in self.at_other_level)
+            levels = " and ".join(f"{name} is {db:.1f} dB {how}" for name, db, how in each)
+            return (
+                f"{levels} than in the song: {self.stems} stems were repaired one by one, and not made to sum to it; "
+                "give all stems at their own level"
             )
         if self.rest_db is None:
             return (
@@ -76,6 +84,9 @@ def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | N
     missing_db = coverage(sources, mix, alignment, HIGHEST_HZ).missing_db
     if missing_db > MISSING_DB:  # of what bleeds into several stems there is too much, until it is repaired
         missing_db = min(missing_db, coverage(targets, mix, alignment, HIGHEST_HZ).missing_db)
+    levels = [(source.name, align_files(probe(source), probe(mix)).difference_db) for source in sources]
+    if others := tuple((name, db) for name, db in levels if db):
+        return SetReport(len(jobs), missing_db, None, at_other_level=others)
     if missing_db > MISSING_DB:
         return SetReport(len(jobs), missing_db, None)
     severities = [analyse_file(source, mix, alignment=alignment).strength for source in sources]
@@ -140,7 +151,7 @@ def _alignment(stems: Sequence[Path], mix: Path) -> Alignment:
     """Where the song lies beside the stems, by what they are together."""
     with contextlib.closing(_stems(stems)) as blocks:
         sums = (sounds.sum(axis=0) for sounds in blocks)
-        return estimate_alignment(sums, early_source(probe(mix)), probe(mix).sample_rate)
+        return estimate_alignment(sums, early_source(probe(mix)), probe(mix).sample_rate).at_own_level
 
 
 def _together(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 from fakes import FakeRepairer
 from hypothesis import given, settings
@@ -22,6 +23,12 @@ from stemprover.bridge.render import render_file
 from stemprover.engine.train.artefacts import SIMULATORS
 
 RATE = 44100
+TIMES = np.arange(4 * RATE) / RATE
+#: Two voices that sound at other times and pitches, so that each is alone here and there.
+ALONE, BESIDE = (
+    0.1 * np.array([[1.0], [0.7]]) * np.sin(2 * np.pi * pitch * TIMES) * (np.sin(2 * np.pi * often * TIMES) > 0)
+    for pitch, often in ((330.0, 1.3), (1870.0, 0.9))
+)
 STEM, REST = 0.3 * sound(4.0, RATE, seed=1), 0.3 * sound(4.0, RATE, seed=2)[:, ::-1]
 
 
@@ -150,6 +157,44 @@ def test_a_stem_the_other_way_up_comes_back_so(make_audio: Callable[..., Path], 
     report = render_file(stem, tmp_path / "out.wav", fake, mix=song)
     np.testing.assert_array_equal(soundfile.read(tmp_path / "out.wav", dtype="float32")[0].T, -(STEM + REST))
     assert report.notes == ("the song has the other polarity: allowed for",)
+
+
+@settings(max_examples=15, deadline=None)
+@given(level_db=st.floats(-20.0, 11.0).filter(lambda db: abs(db) > 0.3), bleed=st.sampled_from([0.0, 0.2]))
+def test_a_level_is_found_to_a_tenth_of_a_decibel(level_db: float, bleed: float) -> None:
+    gain = 10 ** (level_db / 20)
+    alignment = estimate((ALONE + bleed * BESIDE) / gain, ALONE + BESIDE)
+    assert alignment.difference_db == pytest.approx(level_db, abs=0.1)
+    assert (alignment.offset_samples, alignment.heard) == (0, True)
+
+
+@pytest.mark.parametrize("bleed", [0.03, 0.3, 0.9])
+def test_bleed_and_a_separators_mask_are_no_other_level(bleed: float) -> None:
+    assert estimate(ALONE + bleed * BESIDE, ALONE + BESIDE).gain == 1.0
+    stft = scipy.signal.ShortTimeFFT(scipy.signal.windows.hann(4096), 1024, 1)
+    own, rest = (np.abs(stft.stft(sound)) ** 2 for sound in (ALONE, BESIDE))
+    masked = stft.istft(stft.stft(ALONE + BESIDE) * own / (own + rest + 1e-12), k1=ALONE.shape[1])
+    assert estimate(masked, ALONE + BESIDE).gain == 1.0
+
+
+@pytest.mark.parametrize(("level_db", "said"), [(6.0, "6.0 dB louder"), (-3.0, "3.0 dB softer")])
+def test_a_stem_at_another_level_hears_the_song_at_its_own(
+    make_audio: Callable[..., Path], run_cli: Callable, tmp_path: Path, level_db: float, said: str
+) -> None:
+    gain = 10 ** (level_db / 20)
+    stem = make_audio("stem.wav", levels=ALONE / gain, subtype="FLOAT")
+    song = make_audio("song.wav", levels=-shifted(ALONE + BESIDE, 441), subtype="FLOAT")
+    fake = FakeRepairer(gain=0.0, mix_gain=1.0)
+    report = render_file(stem, tmp_path / "out.wav", fake, mix=song)
+    made = soundfile.read(tmp_path / "out.wav", dtype="float32")[0].T
+    np.testing.assert_allclose(made, (ALONE + BESIDE) / gain, atol=0.01 / gain)
+    wanted = f"the song starts 10 ms (441 samples) before the stem, has the other polarity and has the stem {said}: "
+    assert report.notes == (f"{wanted}allowed for",)
+    other = make_audio("other.wav", levels=BESIDE, subtype="FLOAT")
+    ran = run_cli("repair", stem, other, "-o", tmp_path / "set", "--mix", song, repairer=FakeRepairer())
+    assert ran.code == 0, ran.err
+    how = {"6.0 dB louder": "6.0 dB softer", "3.0 dB softer": "3.0 dB louder"}[said]
+    assert f"stem.wav is {how} than in the song: 2 stems were repaired one by one" in ran.out
 
 
 def test_a_song_that_the_stem_is_not_in_is_left_out(
