@@ -9,26 +9,14 @@ import numpy as np
 
 from ..channels import pair_count, to_pairs
 from ..errors import MixMismatchError, OptionError
-from ..latent import BandLayout
-from ..leak import LeakCanceller, mid_side
 from ..resample import Resampler, check_rate
 from ..stft import Stft
 from ..stream import MODEL_RATE
 from .bank import NEEDS_SONG, TYPES, Detectors
 from .score import raised
+from .separation import GAINS, SEPARATED, SeparationDetector, separation, separators_mark
 
 FRAMES_A_COLUMN = 8
-#: What `separators_mark` is above for a stem that a separator's mask left of its song: all of Spleeter's 80 stems of
-#: validation (0.57 and more), none of 72 simulated faults (up to 0.46), and true stems at up to 0.10.
-SEPARATED = 0.48
-CUT_OFF = 0.1
-
-
-def separators_mark(separation: float, dull_highs: float) -> float:
-    """How far a stem bears the mark of a separator's mask: the mean of `Leak.separated`, and up to CUT_OFF more by the
-    detector's score of highs that are cut off. Many separators know nothing of what is above 11 to 16 kHz; and where
-    highs are missing for another reason, they stand in the rest, against the stem, so that the mean is low."""
-    return separation + min(dull_highs, CUT_OFF)
 
 
 def _strength(score: float, threshold: float, typical: float) -> float:
@@ -71,8 +59,8 @@ class Finding:
 @dataclass(frozen=True)
 class Analysis:
     """severities (5, K, M) in the order of TYPES, M columns of `column_s` seconds, K bands with `edges_hz` (K + 1,);
-    levels_db (K, M): level of the stem in each, relative to its loudest; separation: the mean of `Leak.separated`, 0
-    without the song."""
+    levels_db (K, M): level of the stem in each, relative to its loudest; separation: see separation.py, 0 without the
+    song."""
 
     duration_s: float
     has_mix: bool
@@ -90,7 +78,7 @@ class Analysis:
 
     @property
     def is_separated(self) -> bool:
-        """Whether the stem is what a separator's mask left of the song, with no leak at one gain beside it."""
+        """Whether the stem is what a separator's mask left of the song."""
         return self.mark > SEPARATED
 
     @property
@@ -110,12 +98,13 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Heard:
-    """Some frames of a sound: severities (5, K, N), mean power in each bin (K, N), `Leak.separated` (N,), which is 0
-    without the song."""
+    """Some frames of a sound: severities (5, K, N), mean power in each bin (K, N), and what tells a separator's stem
+    (separation.py), unexplained (N,) and gains (GAINS, N), which are 0 without the song."""
 
     severity: np.ndarray
     power: np.ndarray
-    separated: np.ndarray
+    unexplained: np.ndarray
+    gains: np.ndarray
 
     @property
     def sounding(self) -> np.ndarray:
@@ -125,8 +114,8 @@ class Heard:
 
 @dataclass
 class Listener:
-    """Blocks of a sound, and of its song if there is one, to severities: resampler, STFT, detectors and leak canceller
-    in one stream, FRAMES_A_COLUMN frames at a time."""
+    """Blocks of a sound, and of its song if there is one, to severities: resampler, STFT and detectors in one stream,
+    FRAMES_A_COLUMN frames at a time."""
 
     sample_rate: float
     channels: int
@@ -144,8 +133,8 @@ class Listener:
         pairs = pair_count(self.channels)
         self._spectra = [self._stft.start_analysis(4 if self.has_mix else 2) for _ in range(pairs)]
         self._states = [self.detectors.start() for _ in range(pairs)]
-        self._leak = LeakCanceller(BandLayout())
-        self._leaks = [self._leak.start(1) for _ in range(pairs if self.has_mix else 0)]
+        self._separation = SeparationDetector(MODEL_RATE, stft=self.detectors.stft)
+        self._leaks = [self._separation.start() for _ in range(pairs if self.has_mix else 0)]
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> Heard:
         """The next samples (C, n), and as many of the song; of several pairs of channels the worse one counts."""
@@ -173,9 +162,10 @@ class Listener:
         ready, self._waiting = waiting[:, :count], waiting[:, count:]
         shape = (len(self.detectors.bands), count // self.detectors.stft.hop)
         severity, power = np.zeros((len(TYPES), *shape), np.float32), np.zeros(shape, np.float32)
-        separated = np.full(shape[1:], -np.inf if self.has_mix else 0.0, np.float32)
+        unexplained = np.full(shape[1:], -np.inf if self.has_mix else 0.0, np.float32)
+        gains = np.zeros((GAINS, *shape[1:]), np.float32)
         if not count:
-            return Heard(severity, power, separated)
+            return Heard(severity, power, unexplained, gains)
         stems = to_pairs(ready[: self.channels])
         songs = to_pairs(ready[self.channels :]) if self.has_mix else None
         for i, stem in enumerate(stems):
@@ -187,10 +177,10 @@ class Listener:
             power += self.detectors.bands.sum(energy) / self.detectors.bands.widths[:, None]
             severity = np.maximum(severity, found)
             if song is not None:
-                own = mid_side(spectrum[None, :2])
-                leak, self._leaks[i] = self._leak.measure(own, mid_side(song[None]) - own, self._leaks[i])
-                separated = np.maximum(separated, leak.separated[0])
-        return Heard(severity, power, separated)
+                told, self._leaks[i] = self._separation(spectrum[:2], song, self._leaks[i])
+                unexplained = np.maximum(unexplained, told.unexplained)
+                gains += told.gains
+        return Heard(severity, power, unexplained, gains)
 
 
 @dataclass
@@ -209,7 +199,7 @@ class Analyser:
         self._sounding = 0
         self._totals = np.zeros((len(TYPES), len(self.detectors.bands)))
         self._raised = np.zeros(len(TYPES))
-        self._separated = 0.0
+        self._unexplained, self._gains = 0.0, np.zeros(GAINS)
         self._samples = 0
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> None:
@@ -236,13 +226,14 @@ class Analyser:
             severities=severities,
             levels_db=levels - levels.max(initial=-120.0),
             findings=self._findings(severities, column_s),
-            separation=self._separated / max(1, self._sounding),
+            separation=separation(self._unexplained / max(1, self._sounding), self._gains),
         )
 
     def _add(self, heard: Heard) -> None:
         severity, sounding = heard.severity, heard.sounding
         self._sounding += int(sounding.sum())
-        self._separated += float(heard.separated[sounding].sum(dtype=np.float64))
+        self._unexplained += float(heard.unexplained[sounding].sum(dtype=np.float64))
+        self._gains += heard.gains[:, sounding].sum(axis=1, dtype=np.float64)
         self._totals += severity.sum(axis=-1, dtype=np.float64)
         self._raised += raised(severity).sum(axis=(1, 2), dtype=np.float64) / len(self.detectors.bands)
         self._columns += list(np.moveaxis(_columns(severity), -1, 0))

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..errors import OptionError
 from ..stream import MODEL_RATE
-from .analysis import FRAMES_A_COLUMN, SEPARATED, Heard, Listener, separators_mark, weight_of
+from .analysis import FRAMES_A_COLUMN, Heard, Listener, weight_of
 from .bank import NEEDS_SONG, TYPES, Detectors
 from .score import raised
+from .separation import GAINS, SEPARATED, separation, separators_mark
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class LiveChoice:
         self._listener = Listener(self.sample_rate, self.channels, self.has_mix, self.detectors)
         self._frame_s = self.detectors.stft.hop / MODEL_RATE
         self._scores = np.zeros(len(TYPES))
-        self._separation = 0.0
+        self._unexplained, self._gains = 0.0, np.zeros(GAINS)
         self._heard_s = 0.0
         self._stands_s = self.config.hold_s  # the first choice need not wait for another
         self.present = Choice()
@@ -80,9 +81,9 @@ class LiveChoice:
         """The next samples (C, n), and as many of the song where there is one. Raises as `Listener.process`. The choice
         depends on the sound alone, not on how it was cut into blocks."""
         heard = self._listener.process(block, mix)
-        for start in range(0, len(heard.separated), FRAMES_A_COLUMN):
-            frames = slice(start, start + FRAMES_A_COLUMN)
-            self._column(Heard(heard.severity[..., frames], heard.power[..., frames], heard.separated[frames]))
+        for start in range(0, len(heard.unexplained), FRAMES_A_COLUMN):
+            parts = (heard.severity, heard.power, heard.unexplained, heard.gains)
+            self._column(Heard(*(part[..., start : start + FRAMES_A_COLUMN] for part in parts)))
         return self.present
 
     def _column(self, heard: Heard) -> None:
@@ -92,18 +93,20 @@ class LiveChoice:
             return  # pauses are not listened to, and do not count as time
         keep = np.exp(-seconds / self.config.memory_s)
         mean = raised(heard.severity[..., sounding]).mean(axis=(1, 2), dtype=np.float64)
-        separated = float(heard.separated[sounding].mean(dtype=np.float64))
-        if not np.isfinite([*mean, separated]).all():
+        unexplained = float(heard.unexplained[sounding].mean(dtype=np.float64))
+        gains = heard.gains[:, sounding].sum(axis=1, dtype=np.float64)
+        if not np.isfinite([*mean, unexplained, *gains]).all():
             return  # a sample that is no number tells nothing, and must not be remembered
         self._scores = keep * self._scores + (1.0 - keep) * mean
-        self._separation = keep * self._separation + (1.0 - keep) * separated
+        self._unexplained = keep * self._unexplained + (1.0 - keep) * unexplained
+        self._gains = keep * self._gains + gains
         self._heard_s += seconds
         self._stands_s += seconds
         if self._heard_s < self.config.first_s or self._stands_s < self.config.hold_s:
             return
         limit = SEPARATED * (self.config.release if self.present.is_separated else 1.0)
         dull = float(self.scores[TYPES.index("dull-highs")])
-        is_separated = separators_mark(float(self._separation / self._known), dull) > limit
+        is_separated = separators_mark(separation(float(self._unexplained / self._known), self._gains), dull) > limit
         wanted = {} if is_separated else self._wanted()
         if is_separated != self.present.is_separated or self._differs(wanted):
             self.present, self._stands_s = Choice(wanted, is_separated), 0.0
