@@ -161,8 +161,8 @@ def check_finite(info: AudioInfo) -> None:
             position += block.shape[1]
 
 
-def _is_pedalboard_exact(container: str, subtype: str, channels: int) -> bool:
-    return container == "WAV" and subtype == "FLOAT" and channels <= 2
+def _is_pedalboard_exact(container: str, subtype: str, channels: int, endian: str) -> bool:
+    return container == "WAV" and subtype == "FLOAT" and channels <= 2 and endian != "BIG"
 
 
 class AudioReader:
@@ -171,7 +171,7 @@ class AudioReader:
     def __init__(self, info: AudioInfo) -> None:
         self.info = info
         self.codec = SampleCodec(info.subtype)
-        self._by_pedalboard = _is_pedalboard_exact(info.container, info.subtype, info.channels)
+        self._by_pedalboard = _is_pedalboard_exact(info.container, info.subtype, info.channels, info.endian)
         if self._by_pedalboard:
             from pedalboard.io import AudioFile
 
@@ -224,12 +224,14 @@ class AudioWriter:
     def __init__(
         self, path: Path, like: AudioInfo, container: str, subtype: str, *, strings_from: Path | None = None
     ) -> None:
-        """A file of `like`'s rate and channels. `strings_from`: a file whose title, artist and so on are taken over.
+        """A file of `like`'s rate and channels. `strings_from`: a file whose title, artist and so on are taken over;
+        `lost_tags` is set where this type of file holds none.
 
         Raises OptionError where the format cannot hold that.
         """
-        self.codec = SampleCodec(subtype)
-        self._by_pedalboard = _is_pedalboard_exact(container, subtype, like.channels) and strings_from is None
+        self.codec, self.lost_tags = SampleCodec(subtype), False
+        endian = like.endian if like.container == container else "FILE"
+        self._by_pedalboard = strings_from is None and _is_pedalboard_exact(container, subtype, like.channels, endian)
         if self._by_pedalboard:
             from pedalboard.io import AudioFile
 
@@ -242,7 +244,7 @@ class AudioWriter:
         try:
             self._file = soundfile.SoundFile(
                 _name(path), "w", like.sample_rate, like.channels, subtype, format=container,
-                endian=like.endian if like.container == container else None, **quality,
+                endian=endian, **quality,
             )  # fmt: skip
         except (soundfile.SoundFileError, ValueError) as error:
             raise OptionError(
@@ -253,7 +255,10 @@ class AudioWriter:
             with soundfile.SoundFile(_name(strings_from)) as old:
                 for name in _STRINGS:
                     if text := getattr(old, name):
-                        setattr(self._file, name, text)
+                        try:
+                            setattr(self._file, name, text)
+                        except soundfile.SoundFileError:  # this type holds none
+                            self.lost_tags = True
 
     def __enter__(self) -> AudioWriter:
         return self

@@ -51,6 +51,8 @@ def find_token(file: Path | None = None) -> str:
             return file.read_text().strip()
         except OSError as error:
             raise OptionError(f"--token-file {file} cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise OptionError(f"--token-file {file} is no text; name the bridge's own") from error
     return os.environ.get(TOKEN_VARIABLE, "")
 
 

@@ -43,7 +43,7 @@ CONTAINERS: dict[str, tuple[str, ...]] = {
 # Apple Lossless goes into other containers as plain integers. 32-bit ALAC is read only: libsndfile 1.2.2 writes loud
 # noise wrong (measured).
 _PLAIN = {"ALAC_16": "PCM_16", "ALAC_20": "PCM_24", "ALAC_24": "PCM_24", "ALAC_32": "PCM_32"}
-_READ_ONLY = {"ALAC_32"}
+_WRITABLE = (INTEGER_BITS.keys() | BYTES_PER_SAMPLE.keys()) - {"ALAC_32"}
 _LOSSY_OF = {".ogg": "VORBIS", ".oga": "VORBIS", ".opus": "OPUS", ".mp3": "MPEG_LAYER_III"}
 _FOUR_GB = (1 << 32) - (1 << 20)  # less a megabyte for tags
 _ENDS_AT_FOUR_GB = {"AIFF", "AU"}
@@ -84,8 +84,9 @@ def choose_format(source: AudioInfo, target: Path) -> OutputFormat:
             f"{target}: {extension or 'no extension'} is no file type to write; use {', '.join(CONTAINERS)}"
         )
     container = CONTAINERS[extension][0]
-    subtype = _LOSSY_OF.get(extension) or ("PCM_24" if source.subtype in LOSSY else source.subtype)
-    subtype = _PLAIN.get(subtype, subtype)
+    subtype = _LOSSY_OF.get(extension) or _PLAIN.get(source.subtype, source.subtype)
+    if extension not in _LOSSY_OF and subtype not in _WRITABLE:
+        subtype = "PCM_24"  # of MP3, ADPCM and the like
     if subtype in ("PCM_U8", "PCM_S8") and not soundfile.check_format(container, subtype):
         subtype = "PCM_S8" if subtype == "PCM_U8" else "PCM_U8"
     if not soundfile.check_format(container, subtype):
@@ -103,11 +104,10 @@ def choose_format(source: AudioInfo, target: Path) -> OutputFormat:
 def _kept_format(source: AudioInfo, target: Path) -> OutputFormat:
     if source.subtype in LOSSY:
         return OutputFormat(source.container, source.subtype, f"coded anew as {source.subtype}, which is lossy")
-    writable = (INTEGER_BITS.keys() | BYTES_PER_SAMPLE.keys()) - _READ_ONLY
-    if source.subtype not in writable or not soundfile.check_format(source.container, source.subtype):
+    if source.subtype not in _WRITABLE or not soundfile.check_format(source.container, source.subtype):
         raise OptionError(
             f"{source.path}: {source.container} {source.subtype} can be read but not written; name an output such as "
-            f"{target.with_suffix('.wav').name}, or convert the input first"
+            f"{target.with_suffix('.flac' if source.container == 'WAV' else '.wav').name}, or convert the input first"
         )
     _check_four_gb(source, source.container, source.subtype, target)
     return OutputFormat(source.container, source.subtype)

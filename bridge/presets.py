@@ -129,7 +129,7 @@ def load_preset(name_or_path: str | os.PathLike[str]) -> Preset:
 
 def check_preset(path: str | os.PathLike[str]) -> Preset:
     """Read and check one preset folder or preset.toml. Raises PresetError, which names the file and the key."""
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))  # unlike Path.expanduser leaves what it does not know
     if file.is_dir():
         file = file / "preset.toml"
     table = _read_toml(file)

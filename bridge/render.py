@@ -148,6 +148,8 @@ def render_file(
                 writer.write(encoded.native)
                 if progress is not None:
                     progress(tally.samples / info.sample_rate, info.duration_s)
+            if writer.lost_tags:
+                notes.append(f"{chosen.container} files hold no tags: title, artist and the like are left out")
         if keeps_tags:
             notes.append(copy_tags(info, part, chosen.subtype))
         _check_written(part, info, target)

@@ -72,8 +72,8 @@ def _walk(file: BinaryIO, file_size: int, order: str) -> Iterator[Chunk]:
     while position + 8 <= file_size:
         file.seek(position)
         name, size = struct.unpack(f"{order}4sI", file.read(8))
-        if name == b"ds64":
-            data_size_64 = struct.unpack("<8xQ", file.read(16))[0]
+        if name == b"ds64" and len(sizes := file.read(16)) == 16:
+            data_size_64 = struct.unpack("<8xQ", sizes)[0]
         if name == b"data" and size == 0xFFFF_FFFF and data_size_64 is not None:
             size = data_size_64
         yield Chunk(name, position + 8, size)

@@ -35,6 +35,8 @@ def read_token(file: Path | None) -> str | None:
         token = file.read_text().strip()
     except OSError as error:
         raise OptionError(f"--token-file {file}: {error.strerror}; name another file") from error
+    except UnicodeDecodeError as error:
+        raise OptionError(f"--token-file {file} is no text; name another file") from error
     if not token:
         raise OptionError(f"--token-file {file} is empty; delete it, and a token is made")
     return token

@@ -22,7 +22,7 @@ from .plan import RenderJob
 from .render import Block, Progress, render_file
 from .samples import LOSSY
 
-MISSING_DB = -14.0  # of the song's energy, what a full set may lack
+MISSING_DB = -20.0  # of the song's energy, what a full set may lack: more is a stem, be it a quiet one
 HIGHEST_HZ = 10000.0  # above, separators leave out what they have no model for
 
 
@@ -84,11 +84,9 @@ def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | N
     missing_db = coverage(sources, mix, alignment, HIGHEST_HZ).missing_db
     if missing_db > MISSING_DB:  # of what bleeds into several stems there is too much, until it is repaired
         missing_db = min(missing_db, coverage(targets, mix, alignment, HIGHEST_HZ).missing_db)
-    levels = [(source.name, align_files(probe(source), probe(mix)).difference_db) for source in sources]
-    if others := tuple((name, db) for name, db in levels if db):
-        return SetReport(len(jobs), missing_db, None, at_other_level=others)
     if missing_db > MISSING_DB:
-        return SetReport(len(jobs), missing_db, None)
+        levels = [(source.name, align_files(probe(source), probe(mix)).difference_db) for source in sources]
+        return SetReport(len(jobs), missing_db, None, at_other_level=tuple((name, db) for name, db in levels if db))
     severities = [analyse_file(source, mix, alignment=alignment).strength for source in sources]
     with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".stemprover-set-") as folder:
         made, notes = [], list[str]()

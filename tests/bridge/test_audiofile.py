@@ -9,6 +9,7 @@ import soundfile
 from fakes import FakeRepairer
 from stemprover.bridge.audiofile import AudioReader, check_finite, clock, probe
 from stemprover.bridge.render import render_file
+from stemprover.bridge.riff import read_chunks
 from stemprover.engine.errors import AudioFileError
 
 
@@ -86,6 +87,14 @@ def test_damage_in_the_middle_is_found_while_reading(make_audio):
     content[half : half + 4000] = bytes(4000)
     path.write_bytes(content)
     refused(path, r"(cannot be read on from|is cut off or damaged, it ends at) 0:0")
+
+
+def test_a_header_that_ends_within_its_sizes_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RF64" + b"\xff" * 4 + b"WAVE" + b"ds64" + struct.pack("<I", 4) + bytes(4))
+    assert read_chunks(path) is not None
+    with pytest.raises(AudioFileError, match="is not audio that can be read"):
+        probe(path)
 
 
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])

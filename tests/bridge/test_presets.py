@@ -82,6 +82,11 @@ def test_an_unknown_name_gets_the_nearest_one(asked: str, nearest: str) -> None:
         load_preset(asked)
 
 
+def test_a_home_that_there_is_not_is_told() -> None:
+    with pytest.raises(PresetError, match="~nosuchuser/mine: there is no such file"):
+        load_preset("~nosuchuser/mine")
+
+
 def test_auto_is_no_preset_and_says_what_it_is(write_preset) -> None:
     for ask in (lambda: load_preset("auto"), lambda: blend_presets({"auto": 1.0, "bleed": 0.5})):
         with pytest.raises(PresetError, match=r"auto is no preset .* repair --preset auto"):

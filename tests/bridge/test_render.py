@@ -129,6 +129,7 @@ def test_lossy_files_keep_their_length_and_place_and_say_that_they_are_lossy(
         ("a.wav", "DOUBLE", "b.caf", ("CAF", "DOUBLE")),
         ("a.caf", "ALAC_24", "b.wav", ("WAV", "PCM_24")),
         ("a.wav", "PCM_16", "b.mp3", ("MP3", "MPEG_LAYER_III")),
+        ("a.wav", "IMA_ADPCM", "b.flac", ("FLAC", "PCM_24")),
     ],
 )
 def test_another_extension_converts_without_loss_where_it_can(
@@ -144,6 +145,26 @@ def test_another_extension_converts_without_loss_where_it_can(
         np.testing.assert_array_equal(soundfile.read(tmp_path / target_name)[0], soundfile.read(source)[0])
 
 
+def test_big_endian_floats_stay_so(make_audio, tmp_path):
+    levels = soundfile.read(make_audio())[0]
+    source, target = tmp_path / "rifx.wav", tmp_path / "out.wav"
+    soundfile.write(source, levels, 44100, "FLOAT", endian="BIG")
+    render_file(source, target, FakeRepairer())
+    assert target.read_bytes()[:4] == b"RIFX"
+    np.testing.assert_array_equal(native(target), native(source))
+
+
+def test_tags_that_a_type_cannot_hold_are_told(make_audio, tmp_path):
+    source = tmp_path / "a.flac"
+    with soundfile.SoundFile(source, "w", 44100, 2) as file:
+        file.title = "One"
+        file.write(soundfile.read(make_audio())[0])
+    report = render_file(source, tmp_path / "out.w64", FakeRepairer())
+    assert report.notes[1:] == ("W64 files hold no tags: title, artist and the like are left out",)
+    assert render_file(source, tmp_path / "out.wav", FakeRepairer()).notes[1:] == ()
+    assert soundfile.SoundFile(tmp_path / "out.wav").title == "One"
+
+
 @pytest.mark.parametrize(
     ("kind", "target_name", "message"),
     [
@@ -151,7 +172,7 @@ def test_another_extension_converts_without_loss_where_it_can(
         ("FLOAT", "b.flac", r"\.flac cannot hold the samples of .*a.wav \(FLOAT\) without loss; use .wav"),
         ("PCM_16", "b.xyz", r"\.xyz is no file type to write; use \.wav"),
         ("PCM_16", "b.opus", r"OGG cannot hold 2 channels at 44100 Hz as OPUS; choose another file type"),
-        ("IMA_ADPCM", "b.wav", r"WAV IMA_ADPCM can be read but not written"),
+        ("IMA_ADPCM", "b.wav", r"WAV IMA_ADPCM can be read but not written; name an output such as b.flac"),
     ],
 )
 def test_formats_that_cannot_hold_it_are_refused(make_audio, tmp_path, kind, target_name, message):
@@ -179,12 +200,13 @@ def test_the_mixture_arrives_beside_the_stem(make_audio, tmp_path):
 def test_a_mixture_of_nearly_the_same_length_is_taken(make_audio, tmp_path, extra, says):
     stem = make_audio("stem.wav", seconds=2, subtype="FLOAT")
     sound = soundfile.read(stem, dtype="float32")[0].T
-    song = make_audio("song.wav", levels=np.pad(0.5 * sound, ((0, 0), (0, 100)))[:, : 88200 + extra], subtype="FLOAT")
+    whole = sound + np.float32(0.5) * sound[:, ::-1]
+    song = make_audio("song.wav", levels=np.pad(whole, ((0, 0), (0, 100)))[:, : 88200 + extra], subtype="FLOAT")
     fake = FakeRepairer()
     report = render_file(stem, tmp_path / "out.wav", fake, mix=song)
     assert says in report.notes[0]
     filled = min(88200, 88200 + extra)
-    np.testing.assert_array_equal(fake.mix[:, :filled], 0.5 * sound[:, :filled])
+    np.testing.assert_array_equal(fake.mix[:, :filled], whole[:, :filled])
     np.testing.assert_array_equal(fake.mix[:, filled:], sound[:, filled:])
 
 

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 import soundfile
 from bridges import Wire
-from stemprover.bridge.client import Client
+from stemprover.bridge.client import Client, find_token
 from stemprover.bridge.protocol import to_blob
+from stemprover.bridge.serving import read_token
+from stemprover.engine.errors import OptionError
 
 
 @contextlib.contextmanager
@@ -106,6 +108,15 @@ def test_killed_and_started_again() -> None:
     finally:
         process.kill()
         process.wait(10)
+
+
+def test_a_token_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(b"\xff\xfe\x00")
+    file.chmod(0o600)
+    for read in (read_token, find_token):
+        with pytest.raises(OptionError, match="token is no text; name"):
+            read(file)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ def rest_db(song: Path, stems: list[Path]) -> float:
 @pytest.fixture
 def stems(make_audio: Callable[..., Path]) -> tuple[list[Path], Path]:
     """Three stems whose sum is the song but for a little, and the song."""
-    sounds = [0.3 * sound(1.0, 44100, seed=seed) for seed in (1, 2, 3)]
+    pitched = ((1, 44100), (2, 38900), (3, 49300))  # as if played back at 44.1 kHz, so that no two have one pitch
+    sounds = [0.3 * sound(44100 / rate, rate, seed=seed) for seed, rate in pitched]
     paths = [
         make_audio(f"in/{name}.wav", levels=levels, subtype="PCM_24")
         for name, levels in zip(("vocals", "drums", "other"), sounds, strict=True)
@@ -77,8 +78,15 @@ def test_the_sum_is_the_song_where_it_belongs(
             assert np.abs(one[:, ends]).max() > 0.5 * np.abs(other[:, ends]).max(), "and no silence either"
 
 
-def test_a_missing_stem_is_told_and_the_rest_is_repaired_one_by_one(run_cli, stems, tmp_path: Path) -> None:
-    paths, song = stems
+@pytest.mark.parametrize("quiet_db", [0, -11])
+def test_a_missing_stem_is_told_and_the_rest_is_repaired_one_by_one(
+    run_cli, stems, make_audio, tmp_path: Path, quiet_db: int
+) -> None:
+    paths, _ = stems
+    sounds = [soundfile.read(path)[0].T for path in paths]
+    gain = 10 ** (quiet_db / 20)
+    song = make_audio("other-song.wav", levels=sounds[0] + sounds[1] + gain * sounds[2], subtype="FLOAT")
+    assert rest_db(song, paths[:2]) == pytest.approx(quiet_db - 5, abs=2)
     out = tmp_path / "out"
     found = run_cli("repair", *paths[:2], "-o", out, "--mix", song, repairer=FakeRepairer(0.9))
     assert found.code == 0
