@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +153,18 @@ class Adapter:
         a, b = (factor.astype(np.float32) for factor in self.factors[layer])
         product = b.reshape(b.shape[0], -1) @ a.reshape(a.shape[0], -1)
         return self.scale * product.reshape(b.shape[0], *a.shape[1:])
+
+
+def write_adapter(path: Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str, str]) -> None:
+    """Tensors and metadata as an adapter's file: beside its place first, and readable for whom a new file is."""
+    from safetensors.numpy import save_file
+
+    part = path.with_name(f".{path.name}.part")
+    part.touch()
+    mode = part.stat().st_mode
+    save_file(dict(tensors), part, metadata=dict(meta))
+    part.chmod(mode)  # safetensors keeps it to its owner
+    os.replace(part, path)
 
 
 def fingerprint(kernels: Mapping[str, np.ndarray]) -> str:

@@ -39,8 +39,8 @@ class Features:
     difference, phase coherence in time and over frequency of stem and mixture (mid and side), a flag for the mixture,
     gain and coherence of the leak (mid and side), log-magnitudes of the stem without it, the detectors' severities.
     stem, mix, cancelled (B, 64, K, N): the latents of stem, mixture, and stem without its leak (leak.py); without a
-    mixture all three are the stem's. masked (B, N): how far stem and rest are in phase (leak.py), for the gate alone; 0
-    without a mixture.
+    mixture all three are the stem's. For the gate alone masked (B, N), how far stem and rest are in phase, and balance
+    (B, K, N), the stem's part of the power of both (leak.py); without a mixture 0 and 1.
     """
 
     control: np.ndarray
@@ -48,6 +48,7 @@ class Features:
     mix: np.ndarray
     cancelled: np.ndarray
     masked: np.ndarray
+    balance: np.ndarray
 
     @property
     def references(self) -> np.ndarray:
@@ -99,7 +100,8 @@ class FeatureMaker:
         control[:, :64] = z_stem
         control[:, LOG_STEM : LOG_STEM + 2 * SLOTS] = log_magnitude(z_stem)
         z_mix = z_cancelled = z_stem
-        sides, leak, masked = _sides(stem, mix), state.leak, np.zeros((batch, frames), np.float32)
+        sides, leak = _sides(stem, mix), state.leak
+        masked, balance = np.zeros((batch, frames), np.float32), np.ones((batch, bands, frames), np.float32)
         if mix is not None:
             z_mix = self.latent.encode(mix)
             z_rest = self.latent.encode(mix - stem)
@@ -112,14 +114,15 @@ class FeatureMaker:
             z_cancelled = self.latent.encode(_left_right(self._leak.cancel(own, rest, found.gain)))
             control[:, LEAK_GAIN] = found.gain
             control[:, LEAK_COHERENCE] = found.coherence
-            masked = found.masked
+            masked, balance = found.masked, found.balance
         control[:, 237:269] = log_magnitude(z_cancelled)
         temporal, spectral, phase = phase_coherence(sides, self.latent.layout, state.phase)
         control[:, 224:228] = temporal
         control[:, 228:232] = spectral
         severity, detectors = self._detect(stem, mix, state.detectors)
         control[:, 269:] = severity[:, :, self._perceptual]
-        return Features(control, z_stem, z_mix, z_cancelled, masked), FeatureState(phase, leak, detectors)
+        made = Features(control, z_stem, z_mix, z_cancelled, masked, balance)
+        return made, FeatureState(phase, leak, detectors)
 
     def listen(self, stem: np.ndarray, mix: np.ndarray | None, state: FeatureState) -> FeatureState:
         """The state after the frames, without their features."""

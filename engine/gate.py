@@ -11,17 +11,20 @@ import numpy as np
 
 from .detect.bank import TYPES
 from .errors import OptionError
-from .features import FEATURES, LEAK_COHERENCE, MIX_FLAG
+from .features import FEATURES, LEAK_COHERENCE, MIX_FLAG, Features
 from .latent import BandLayout
 
 #: What the share hangs on: one, the severity of each type, how much of the stem a leak of the rest explains, and how
 #: far that is above CLEAR_LEAK, where it is hardly ever a separator's mask.
 EVIDENCE = ("always", *TYPES, "leak", "clear leak")
 CLEAR_LEAK = 0.6
-#: What the gate hears: severities, leak, and how far the stem is what a mask has made of its song
-#: (`leak.Leak.masked`), by which the share goes from one set of weights to the next.
-HEARD = len(TYPES) + 2
-LEAK, MASKED = HEARD - 2, HEARD - 1
+#: What the gate hears: severities, leak, how far the stem is what a mask has made of its song (`leak.Leak.masked`), by
+#: which the share goes from one set of weights to the next, and the stem's part of the power of stem and rest.
+HEARD = len(TYPES) + 3
+LEAK, MASKED, BALANCE = HEARD - 3, HEARD - 2, HEARD - 1
+#: The bands, of the lowest, where a bass drum and a bass share a few bins, and within how many dB stem and rest are
+#: about as loud there: up to the first, and up to the second in part.
+CONTESTED_BANDS, CONTESTED_DB = 1, (4.0, 7.0)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Ramp:
         return cls(closed, opened)
 
     def __call__(self, heard: np.ndarray) -> np.ndarray:
-        """What was heard (B, 7, K, N) to parts (B, K, N)."""
+        """What was heard (B, 8, K, N) to parts (B, K, N)."""
         worst = heard[:, : len(TYPES)].max(axis=1)
         return np.clip((worst - self.closed) / (self.opened - self.closed), 0.0, 1.0)
 
@@ -66,7 +69,8 @@ class Caution:
     starts: the first band of each group. knots: rising values of how far a stem is masked. with_mix: weights (knots,
     groups, 8), columns as in EVIDENCE, or (groups, 8) for all stems alike. without_mix: (groups, 8). Without the last
     column, as files of before have them, it is zero. ramps: what the detectors let through besides, with the mixture
-    and without; None where they know nothing of the fault, so that the share alone counts.
+    and without; None where they know nothing of the fault, so that the share alone counts. contested: factor of the
+    share, 0 to 1, where stem and rest are about as loud in the lowest band.
     """
 
     starts: tuple[int, ...]
@@ -74,8 +78,11 @@ class Caution:
     without_mix: np.ndarray
     ramps: tuple[Ramp | None, Ramp | None] = (Ramp(), Ramp())
     knots: tuple[float, ...] = (0.0,)
+    contested: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.contested <= 1.0:
+            raise OptionError(f"caution: contested = {self.contested:g} is not in 0 to 1")
         if not self.starts or self.starts[0] != 0 or list(self.starts) != sorted(set(self.starts)):
             raise OptionError(f"caution: starts {self.starts} are not rising bands from 0 on")
         if not self.knots or list(self.knots) != sorted(set(self.knots)) or not np.isfinite(self.knots).all():
@@ -93,7 +100,7 @@ class Caution:
             object.__setattr__(self, name, weights)
 
     def share(self, heard: np.ndarray, with_mix: bool) -> np.ndarray:
-        """What was heard (B, 7, K, N) to shares (B, K, N)."""
+        """What was heard (B, 8, K, N) to shares (B, K, N)."""
         bands = heard.shape[2]
         widths = np.diff([*self.starts, bands])
         known = np.moveaxis(terms(np.moveaxis(heard, 1, 0))[1:], 0, 1)
@@ -106,13 +113,18 @@ class Caution:
         if not with_mix:
             return np.clip(linear(self.without_mix), 0.0, 1.0)
         near = nearness(heard[:, MASKED, :1], self.knots)  # it is the same in all bands
-        return np.clip(sum(n * linear(w) for n, w in zip(near, self.with_mix, strict=True)), 0.0, 1.0)
+        share = np.clip(sum(n * linear(w) for n, w in zip(near, self.with_mix, strict=True)), 0.0, 1.0)
+        if self.contested < 1.0:
+            lowest = heard[:, BALANCE, :CONTESTED_BANDS]
+            share[:, :CONTESTED_BANDS] *= 1.0 - (1.0 - self.contested) * how_contested(lowest)
+        return share
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         rows = {name: np.round(getattr(self, name), 4).tolist() for name in ("with_mix", "without_mix")}
         ramps = [None if ramp is None else [ramp.closed, ramp.opened] for ramp in self.ramps]
-        return {"starts": list(self.starts), "knots": list(self.knots), **rows, "ramps": ramps}
+        limits = {"ramps": ramps, "contested": self.contested}
+        return {"starts": list(self.starts), "knots": list(self.knots), **rows, **limits}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Caution:
@@ -123,7 +135,8 @@ class Caution:
         knots = tuple(float(knot) for knot in values.get("knots", (0.0,)))
         usual = [[Ramp.closed, Ramp.opened] if values.get("gated", True) else None] * 2
         with_song, alone = (None if ramp is None else Ramp.of(ramp) for ramp in values.get("ramps", usual))
-        return cls(starts, with_mix, without_mix, (with_song, alone), knots)
+        contested = float(values.get("contested", 1.0))
+        return cls(starts, with_mix, without_mix, (with_song, alone), knots, contested)
 
 
 @dataclass(frozen=True)
@@ -152,16 +165,16 @@ class Gate:
         return replace(self, cautions=cautions, base=self.base and freed(self.base))
 
     def start(self, batch: int, layout: BandLayout, lookahead: int) -> np.ndarray:
-        """State before the first frame: the evidence (B, 7, K, L) of the frames that wait for their look-ahead."""
+        """State before the first frame: the evidence (B, 8, K, L) of the frames that wait for their look-ahead."""
         return np.zeros((batch, HEARD, layout.bands, lookahead), np.float32)
 
-    def __call__(self, control: np.ndarray, masked: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The control branch's input (B, 274, K, N) and how far the stem is masked (B, N) to shares (B, K, N) for the
-        frames that leave the look-ahead, which are L frames earlier, and the state after them."""
-        joined = np.concatenate([held, evidence(control, masked)], axis=-1)
-        count = control.shape[-1]
+    def __call__(self, made: Features, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features to shares (B, K, N) for the frames that leave the look-ahead, which are L frames earlier, and the
+        state after them."""
+        joined = np.concatenate([held, evidence(made)], axis=-1)
+        count = made.control.shape[-1]
         heard = most_within(joined, held.shape[-1])
-        has_mix = bool(control[:, MIX_FLAG].any())
+        has_mix = bool(made.control[:, MIX_FLAG].any())
 
         def share_by(caution: Caution | None) -> np.ndarray:
             if caution is None:
@@ -178,16 +191,22 @@ class Gate:
         return share.astype(np.float32), joined[..., count:]
 
 
-def evidence(control: np.ndarray, masked: np.ndarray) -> np.ndarray:
-    """The control branch's input (B, 274, K, N) and how far the stem is masked (B, N) to what the gate looks at (B, 7,
-    K, N)."""
-    coherence = control[:, LEAK_COHERENCE].max(axis=1, keepdims=True)
-    everywhere = np.broadcast_to(masked[:, None, None], coherence.shape)
-    return np.concatenate([control[:, FEATURES - len(TYPES) :], coherence, everywhere], axis=1)
+def evidence(made: Features) -> np.ndarray:
+    """Features to what the gate looks at (B, 8, K, N)."""
+    coherence = made.control[:, LEAK_COHERENCE].max(axis=1, keepdims=True)
+    everywhere = np.broadcast_to(made.masked[:, None, None], coherence.shape)
+    severities = made.control[:, FEATURES - len(TYPES) :]
+    return np.concatenate([severities, coherence, everywhere, made.balance[:, None]], axis=1)
+
+
+def how_contested(balance: np.ndarray) -> np.ndarray:
+    """The stem's part of the power of stem and rest to 1 where they are about as loud, 0 where they are not."""
+    apart = np.abs(10 * np.log10((balance + 1e-9) / (1.0 - balance + 1e-9)))
+    return np.interp(apart, CONTESTED_DB, (1.0, 0.0)).astype(np.float32)
 
 
 def terms(heard: np.ndarray) -> np.ndarray:
-    """What was heard (7, ...) to the terms of EVIDENCE (8, ...)."""
+    """What was heard (8, ...) to the terms of EVIDENCE (8, ...)."""
     clear = np.clip((heard[LEAK : LEAK + 1] - CLEAR_LEAK) / (1.0 - CLEAR_LEAK), 0.0, 1.0)
     return np.concatenate([np.ones_like(heard[:1]), heard[:MASKED], clear])
 

@@ -36,18 +36,13 @@ class Leak:
     much of the stem in the band that explains (squared coherence). masked (B, N), 0 to 1: how far stem and rest are in
     phase in all bins, Re<stem, rest> / <|stem|, |rest|>. A mask gives every bin of the mixture to both in one phase,
     so it is near 1 for a separator that masks (0.65 to 0.9 for Spleeter's stems), and near 0 for a true stem, whatever
-    was done to it by itself.
+    was done to it by itself. balance (B, K, N), 0 to 1: the stem's part of the power of both.
     """
 
     gain: np.ndarray
     coherence: np.ndarray
     masked: np.ndarray
-
-    @property
-    def separated(self) -> np.ndarray:
-        """How far the stem is what a separator's mask left of its song (B, N), below 1: `masked`, which a leak at one
-        gain raises too, less twice what such a leak explains. `detect.analysis.separators_mark` judges its mean."""
-        return self.masked - 2.0 * self.coherence.max(axis=1).mean(axis=1)
+    balance: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,9 @@ class LeakCanceller:
         gain = np.clip(known * cross / (of_rest + _FLOOR), 0.0, HIGHEST_GAIN)
         in_phase = _over_bands(cross) / (_over_bands(sizes) + _FLOOR)
         known_leak = np.clip(coherence, 0.0, 1.0) * (cross > 0.0)
-        return Leak(gain, known_leak, np.clip(in_phase, 0.0, 1.0)), LeakState(after)
+        stem_power, rest_power = of_stem.sum(axis=1), of_rest.sum(axis=1)
+        balance = stem_power / (stem_power + rest_power + _FLOOR)
+        return Leak(gain, known_leak, np.clip(in_phase, 0.0, 1.0), balance), LeakState(after)
 
     def cancel(self, stem: np.ndarray, rest: np.ndarray, gain: np.ndarray) -> np.ndarray:
         """The stem (B, 2, F, N) less the rest at the bands' gains (B, 2, K, N)."""

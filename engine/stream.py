@@ -242,7 +242,7 @@ class DeltaStream:
         found, late, model = self._repair(made, side.model, has_mix=song is not None)
         gate = side.gate
         if self.gate is not None:
-            share, gate = self.gate(made.control, made.masked, gate)
+            share, gate = self.gate(made, gate)
             found *= over_bins(share, self.runtime.bundle.latent.layout)
         return found, late, made.masked, SideState(features, model, gate)
 

@@ -14,8 +14,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
-from stemprover.engine.bundle import Adapter
+from stemprover.engine.bundle import Adapter, write_adapter
 from stemprover.engine.errors import ModelError
 from stemprover.engine.gate import Caution
 from stemprover.engine.limits import MAX_WEIGHT
@@ -53,7 +52,8 @@ def between(
         part * getattr(end.caution, name) + (1.0 - part) * getattr(start.caution, name)
         for name in ("with_mix", "without_mix")
     )
-    caution = Caution(end.caution.starts, with_mix, without_mix, end.caution.ramps, end.caution.knots)
+    known = end.caution
+    caution = Caution(known.starts, with_mix, without_mix, known.ramps, known.knots, known.contested)
     return tensors, caution
 
 
@@ -83,9 +83,8 @@ def main() -> None:
         parser.error(str(error))
     rank = max(len(value) for name, value in tensors.items() if name.endswith("lora_A"))
     meta = {"format": FORMAT, "rank": str(rank), "scale": str(given.gain * end.scale), "base": start.base}
-    save_file(
-        tensors, given.out, metadata=meta | ({} if caution is None else {"caution": json.dumps(caution.to_dict())})
-    )
+    about = {} if caution is None else {"caution": json.dumps(caution.to_dict())}
+    write_adapter(given.out, tensors, meta | about)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""At how many dB true stems of whole songs come back, which a repair should leave alone; how much of what was changed
-lies below 200 Hz.
+"""At how many dB true stems of whole songs come back, which a repair should leave alone; how much of what is wrong then
+lies below 200 Hz. With `--bleed`, of stems that so much of the rest of their song is in, which it should take out.
 
     python tools/measure_true_stems.py FOLDER_OF_SONGS --preset auto
+    python tools/measure_true_stems.py FOLDER_OF_SONGS --preset auto --bleed 0.1
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="songs: folders of files that are named by stem")
     parser.add_argument("--preset", default="auto")
     parser.add_argument("--start", type=float, nargs="+", default=[50.0, 100.0], help="seconds into each song")
+    parser.add_argument("--bleed", type=float, default=0.0, help="gain of the rest of the song in each stem")
     parser.add_argument("--seconds", type=float, default=12.0)
     given = parser.parse_args()
-    found = []
+    found, gained = [], []
     for song in find_songs(given.folder).songs:
         for start in given.start:
             sounds, rate = {}, 0
@@ -52,14 +54,23 @@ def main() -> None:
             for name, stem in sounds.items():
                 if db(stem, mix) < SILENT_DB:
                     continue
-                preset = preset_for(analyse(stem, rate, mix)) if given.preset == "auto" else load_preset(given.preset)
-                change = Repairer(preset).process(stem, rate, mix) - stem
-                found.append(db(stem, change))
-                what, low = f"{song.name} {start:g} s {name}", 100 * low_share(change, rate)
-                print(f"{what:28} {found[-1]:6.1f} dB  {low:3.0f}% below {LOW_HZ:g} Hz  {preset.name}", flush=True)
+                given_stem = stem + np.float32(given.bleed) * (mix - stem)
+                chosen = preset_for(analyse(given_stem, rate, mix)) if given.preset == "auto" else None
+                preset = chosen or load_preset(given.preset)
+                wrong = Repairer(preset).process(given_stem, rate, mix) - stem
+                found.append(db(stem, wrong))
+                gained.append(found[-1] - db(stem, given_stem - stem))
+                what, low = f"{song.name} {start:g} s {name}", 100 * low_share(wrong, rate)
+                before = f" ({gained[-1]:+5.1f})" if given.bleed else ""
+                print(
+                    f"{what:28} {found[-1]:6.1f} dB{before}  {low:3.0f}% below {LOW_HZ:g} Hz  {preset.name}", flush=True
+                )
     under = sum(value < WANTED_DB for value in found)
     middle, least = np.median(found), min(found)
     print(f"{len(found)} stems: median {middle:.1f} dB, worst {least:.1f} dB, {under} under {WANTED_DB:g} dB")
+    if given.bleed:
+        lost = sum(value < -0.05 for value in gained)
+        print(f"gained: median {np.median(gained):+.1f} dB, worst {min(gained):+.1f} dB, {lost} lost")
 
 
 if __name__ == "__main__":

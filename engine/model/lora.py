@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..bundle import fingerprint
+from ..bundle import fingerprint, write_adapter
 from ..errors import ModelError
 from .network import RepairNet
 
@@ -62,8 +60,7 @@ def save_adapter(model: PeftModel, path: Path, name: str = "default") -> None:
     tensors = {}
     for key, value in get_peft_model_state_dict(model, adapter_name=name).items():
         plain = key.removeprefix("base_model.model.").removesuffix(".weight")
-        tensors[plain] = value.detach().cpu().contiguous()
-    part = path.with_name(f".{path.name}.part")
+        tensors[plain] = value.detach().cpu().contiguous().numpy()
     kernels = {
         layer.removeprefix("base_model.model."): module.base_layer.weight.detach().cpu().numpy()
         for layer, module in model.named_modules()
@@ -75,8 +72,7 @@ def save_adapter(model: PeftModel, path: Path, name: str = "default") -> None:
         "scale": str(config.lora_alpha / config.r),
         "base": fingerprint(kernels),
     }
-    save_file(tensors, part, metadata=meta)
-    os.replace(part, path)
+    write_adapter(path, tensors, meta)
 
 
 def load_adapter(net: RepairNet | PeftModel, path: Path, name: str = "default") -> PeftModel:

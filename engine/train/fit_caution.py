@@ -23,9 +23,8 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
-from ..bundle import Adapter, Bundle, base_bundle
+from ..bundle import Adapter, Bundle, base_bundle, write_adapter
 from ..errors import StemProverError, TrainingError
 from ..features import FeatureMaker
 from ..gate import EVIDENCE, MASKED, Caution, Ramp, evidence, most_within, nearness, terms
@@ -46,7 +45,7 @@ REAL = ("separated-", "four-stems-")
 
 @dataclass(frozen=True)
 class Measured:
-    """One case: heard (7, K, N), <e, c> and |c|^2 (K, N), |e|^2 in all, or FAINT_DB of the true stem's power if that is
+    """One case: heard (8, K, N), <e, c> and |c|^2 (K, N), |e|^2 in all, or FAINT_DB of the true stem's power if that is
     more: a fault that nobody hears must not decide for those that are heard. Of a true stem, which has no error,
     CLEAN_DB of its power: what may be changed of it."""
 
@@ -83,8 +82,7 @@ def measure(
     if error == 0.0:
         return None
     song = None if mix is None else whole_stft(stft, mix)[None]
-    made_of = maker(stem[None], song, maker.start(1))[0]
-    seen = evidence(made_of.control, made_of.masked)[0]
+    seen = evidence(maker(stem[None], song, maker.start(1))[0])[0]
     padded = np.concatenate([seen, np.repeat(seen[..., -1:], bundle.lookahead, axis=-1)], axis=-1)
     heard = most_within(padded, bundle.lookahead)
     right, size = (layout.sum(x.sum(axis=0)) for x in ((wrong * change.conj()).real, np.abs(change) ** 2))
@@ -204,9 +202,7 @@ def write_adapter_caution(path: Path, caution: Caution) -> None:
     with safe_open(path, framework="np") as file:
         meta = file.metadata() or {}
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - a handle is no mapping
-    part = path.with_name(f".{path.name}.part")
-    save_file(tensors, part, metadata=meta | {"caution": json.dumps(caution.to_dict())})
-    os.replace(part, path)
+    write_adapter(path, tensors, meta | {"caution": json.dumps(caution.to_dict())})
 
 
 def render(cases: Sequence[Measured], caution: Caution) -> list[str]:
@@ -245,6 +241,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--real", type=Path, nargs="+", default=[], metavar="FOLDER", help="more cases, real separators' stems alone"
     )
+    parser.add_argument(
+        "--contested", type=float, default=None,
+        help="factor of the share where stem and rest are about as loud in the lowest band (as before, else 1)",
+    )  # fmt: skip
     parser.add_argument("--with-mix-only", action="store_true", help="leave what is without the mixture as it was")
     parser.add_argument("--keep", type=Path, default=None, help="folder for what was measured; read where it is there")
     given = parser.parse_args(arguments)
@@ -287,7 +287,8 @@ def main(arguments: list[str] | None = None) -> None:
         if given.with_mix_only and before is not None:
             rows.append(before.without_mix[None])
             ramps = (ramps[0], before.ramps[1])
-        caution = Caution(STARTS, rows[0], rows[1][0], ramps, KNOTS)
+        contested = given.contested if given.contested is not None else 1.0 if before is None else before.contested
+        caution = Caution(STARTS, rows[0], rows[1][0], ramps, KNOTS, contested)
         if given.adapter is not None:
             write_adapter_caution(given.adapter, caution)
         else:

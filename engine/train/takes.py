@@ -149,12 +149,14 @@ def takes_folder() -> Path:
     return cache_dir() / "takes" / f"v{VERSION}"
 
 
-def make_takes(voices: list[Source], say: Callable[[str], None] = print) -> None:
-    """Make the takes that are not there yet. Without fluidsynth there are none, and a line says so."""
+def make_takes(voices: list[Source], say: Callable[[str], None] = print, *, held_out_only: bool = False) -> None:
+    """Make the takes that are not there yet, or of the songs that are held out alone. Without fluidsynth there are
+    none, and a line says so."""
     if not can_play():
         say("fluidsynth is not installed, so no songs are played from MIDI (apt-get install fluidsynth)")
         return
-    wanted = [(score, name) for score in scores() for name in take_names(score)]
+    played = [score for score in scores() if score.held or not held_out_only]
+    wanted = [(score, name) for score in played for name in take_names(score)]
     missing = [(score, name) for score, name in wanted if not (takes_folder() / name / "take.json").exists()]
     if not missing:
         return

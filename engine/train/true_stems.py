@@ -1,4 +1,5 @@
-"""A pool of one instrument's true stems, each beside the rest of its song, for an adapter of that instrument alone.
+"""A pool of an instrument's true stems, or some, each beside the rest of its song, for an adapter of that instrument
+alone.
 
     python -m stemprover.engine.train.true_stems data/drums --stem drums --stems DIR --takes
 
@@ -10,6 +11,8 @@ and true stems for a caution:
 
     python -m stemprover.engine.train.cases data/drums cases/drums --split valid valid-other --separated 8 \\
         --simulated 8 --roles v
+
+With `--held-out` there are only the songs that no weight may see, for cases of several instruments.
 """
 
 from __future__ import annotations
@@ -84,9 +87,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("out", type=Path, help="folder of the pool")
     names = sorted(set(STEMS) - {MIX})
-    parser.add_argument("--stem", required=True, choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
+    parser.add_argument(
+        "--stem", required=True, nargs="+", choices=names, metavar="NAME", help=f"one or more of {', '.join(names)}"
+    )
     parser.add_argument("--stems", type=Path, default=default_stems_folder(), help="folder of <song>/<stem>.wav")
     parser.add_argument("--takes", action="store_true", help="songs that are played from MIDI as well")
+    parser.add_argument("--held-out", action="store_true", help="no songs for training")
     given = parser.parse_args()
     part = given.out.with_name(f"{given.out.name}.{os.getpid()}.part")
     try:
@@ -96,9 +102,11 @@ def main() -> None:
             raise CorpusError("nothing to build from: give a folder with --stems, or --takes")
         songs = [*find_songs(given.stems).songs] if given.stems is not None else []
         if given.takes:
-            make_takes([source for source in package_sources() if source.kind == "voice"])
+            voices = [source for source in package_sources() if source.kind == "voice"]
+            make_takes(voices, held_out_only=given.held_out)
             songs += take_songs()
-        items = build_pool(part, songs, [given.stem])
+        songs = [song for song in songs if not (given.held_out and song.split == "train")]
+        items = build_pool(part, songs, given.stem)
         part.rename(given.out)
     except StemProverError as error:
         raise SystemExit(f"Error: {error}") from None

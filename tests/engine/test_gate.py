@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stemprover.engine.errors import OptionError
-from stemprover.engine.features import FEATURES, LEAK_COHERENCE, MIX_FLAG
-from stemprover.engine.gate import EVIDENCE, NO_RAMPS, Caution, Gate, Ramp, over_bins
+from stemprover.engine.features import FEATURES, LEAK_COHERENCE, MIX_FLAG, Features
+from stemprover.engine.gate import CONTESTED_BANDS, EVIDENCE, NO_RAMPS, Caution, Gate, Ramp, over_bins
 from stemprover.engine.latent import BandLayout
 
 LAYOUT, LOOKAHEAD = BandLayout(), 16
 
 
-def not_masked(control: np.ndarray) -> np.ndarray:
-    """What stem and rest have in common where no mask has split them (B, N)."""
-    return np.zeros((len(control), control.shape[-1]), np.float32)
+def features(control: np.ndarray, masked: np.ndarray | None = None, balance: np.ndarray | None = None) -> Features:
+    """What the gate looks at of them: a control input, not masked and with no rest unless given."""
+    frames = np.zeros((len(control), control.shape[-1]), np.float32)
+    bands = np.ones((len(control), *control.shape[2:]), np.float32)
+    return Features(
+        control, control, control, control, frames if masked is None else masked, bands if balance is None else balance
+    )
 
 
 def control_of(severity: np.ndarray) -> np.ndarray:
@@ -31,7 +37,7 @@ def test_it_is_shut_for_clean_sound_and_open_for_faults() -> None:
     severity = np.zeros((5, LAYOUT.bands, 60), np.float32)
     severity[2, 10, 30] = 0.2
     severity[4, 11, 30] = 0.9
-    share, _ = gate(control_of(severity), not_masked(control_of(severity)), gate.start(1, LAYOUT, LOOKAHEAD))
+    share, _ = gate(features(control_of(severity)), gate.start(1, LAYOUT, LOOKAHEAD))
     # Frame n of the answer is frame n - 16 of the sound, and sees up to 16 frames ahead.
     assert not share[0, 12].any()
     assert share[0, 10, 30 : 30 + LOOKAHEAD + 1] == pytest.approx(0.5, abs=1e-6)
@@ -46,14 +52,18 @@ def test_it_is_shut_for_clean_sound_and_open_for_faults() -> None:
 def test_any_split_gives_the_same(cautious: bool, cuts: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     weights = rng.normal(0.2, 0.4, (2, 3, len(EVIDENCE)))
-    cautions = [Caution((0, 20, 50), np.stack([a, b]), a, knots=(0.2, 0.6)) for a, b in (weights, weights[::-1])]
+    cautions = [
+        Caution((0, 20, 50), np.stack([a, b]), a, knots=(0.2, 0.6), contested=0.3) for a, b in (weights, weights[::-1])
+    ]
     gate = Gate(cautions=((cautions[0], 0.6),), base=cautions[1]) if cautious else Gate()
     control = control_of(rng.random((5, LAYOUT.bands, sum(cuts))).astype(np.float32) ** 3)
     masked = rng.random((1, sum(cuts))).astype(np.float32)
-    whole, _ = gate(control, masked, gate.start(1, LAYOUT, LOOKAHEAD))
+    balance = rng.random((1, LAYOUT.bands, sum(cuts))).astype(np.float32)
+    whole, _ = gate(features(control, masked, balance), gate.start(1, LAYOUT, LOOKAHEAD))
     state, parts, at = gate.start(1, LAYOUT, LOOKAHEAD), [], 0
     for cut in cuts:
-        part, state = gate(control[..., at : at + cut], masked[..., at : at + cut], state)
+        cut_out = np.s_[..., at : at + cut]
+        part, state = gate(features(control[cut_out], masked[cut_out], balance[cut_out]), state)
         parts.append(part)
         at += cut
     assert np.array_equal(np.concatenate(parts, axis=-1), whole)
@@ -69,12 +79,35 @@ def test_caution_lets_a_part_through_by_what_is_heard_and_by_whether_there_is_a_
     severity = np.full((5, LAYOUT.bands, 40), 0.3, np.float32)
     control = control_of(severity)
     control[:, MIX_FLAG], control[:, LEAK_COHERENCE] = 1.0, 0.2
-    share, _ = gate(control, not_masked(control), gate.start(1, LAYOUT, LOOKAHEAD))
+    share, _ = gate(features(control), gate.start(1, LAYOUT, LOOKAHEAD))
     assert share[0, :40, LOOKAHEAD:] == pytest.approx(0.1 + 0.5 * 0.2)
     assert share[0, 40:, LOOKAHEAD:] == pytest.approx(0.1 + 0.3)
     control[:, MIX_FLAG] = 0.0
-    alone, _ = gate(control, not_masked(control), gate.start(1, LAYOUT, LOOKAHEAD))
+    alone, _ = gate(features(control), gate.start(1, LAYOUT, LOOKAHEAD))
     assert alone[..., LOOKAHEAD:] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("apart_db", "share"), [(0.0, 0.2), (3.9, 0.2), (-3.9, 0.2), (5.5, 0.5), (-7.1, 0.8), (7.1, 0.8), (60.0, 0.8)]
+)
+def test_less_is_let_through_where_stem_and_rest_are_about_as_loud_in_the_lowest_band(
+    apart_db: float, share: float
+) -> None:
+    one = np.zeros((1, len(EVIDENCE)))
+    one[0, 0] = 0.8
+    caution = Caution.from_dict(Caution((0,), one, one, NO_RAMPS, contested=0.25).to_dict())
+    control = control_of(np.full((5, LAYOUT.bands, 40), 0.5, np.float32))
+    power = 10 ** (apart_db / 10)
+    made = features(control, None, np.full((1, LAYOUT.bands, 40), power / (1 + power), np.float32))
+    for gate, wanted in ((Gate(base=caution), share), (Gate(base=replace(caution, contested=1.0)), 0.8)):
+        found = gate(made, gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
+        assert found[:, :CONTESTED_BANDS] == pytest.approx(wanted, abs=1e-3)
+        assert found[:, CONTESTED_BANDS:] == pytest.approx(0.8, abs=1e-6)
+    control[:, MIX_FLAG] = 0.0
+    found = Gate(base=caution)(made, Gate().start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
+    assert found == pytest.approx(0.8, abs=1e-6), "nobody knows the rest without the song"
+    with pytest.raises(OptionError, match="contested = 1.5"):
+        replace(caution, contested=1.5)
 
 
 def test_caution_goes_from_one_set_of_weights_to_the_next_by_how_far_the_stem_is_masked() -> None:
@@ -84,7 +117,7 @@ def test_caution_goes_from_one_set_of_weights_to_the_next_by_how_far_the_stem_is
     control = control_of(np.full((5, LAYOUT.bands, 40), 0.3, np.float32))
     control[:, MIX_FLAG] = 1.0
     for masked, share in ((0.0, 0.9), (0.1, 0.9), (0.25, 0.7), (0.4, 0.5), (0.55, 0.3), (0.7, 0.1), (1.0, 0.1)):
-        found, _ = gate(control, np.full((1, 40), masked, np.float32), gate.start(1, LAYOUT, LOOKAHEAD))
+        found, _ = gate(features(control, np.full((1, 40), masked, np.float32)), gate.start(1, LAYOUT, LOOKAHEAD))
         assert found[..., LOOKAHEAD:] == pytest.approx(share, abs=1e-6), masked
 
 
@@ -109,7 +142,7 @@ def test_each_caution_has_a_ramp_with_the_song_and_one_without() -> None:
     control = control_of(np.full((5, LAYOUT.bands, 40), 0.3, np.float32))
     for mix, share in ((1.0, 0.6), (0.0, 1 / 3)):
         control[:, MIX_FLAG] = mix
-        found, _ = gate(control, not_masked(control), gate.start(1, LAYOUT, LOOKAHEAD))
+        found, _ = gate(features(control), gate.start(1, LAYOUT, LOOKAHEAD))
         assert found[..., LOOKAHEAD:] == pytest.approx(share, abs=1e-6)
 
 
@@ -126,7 +159,7 @@ def test_several_cautions_go_together_as_chances_do_and_one_may_do_without_the_d
     ):  # fmt: skip
         gate = Gate(cautions=tuple((one, 1.0) for one in cautions))
         for control, share in ((heard, when_heard), (silent, when_not)):
-            found = gate(control, not_masked(control), gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
+            found = gate(features(control), gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
             assert found == pytest.approx(share, abs=1e-6)
 
 
@@ -146,7 +179,7 @@ def test_an_adapter_is_followed_by_its_weight_and_the_rest_is_the_bases(
     )
     gate = Gate(cautions=tuple(zip((bold, shy), weights, strict=True)), base=base)
     control = control_of(np.full((5, LAYOUT.bands, 40), 0.5, np.float32))
-    found = gate(control, not_masked(control), gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
+    found = gate(features(control), gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
     assert found == pytest.approx(expected, abs=1e-6)
 
 
@@ -159,7 +192,7 @@ def test_for_a_separators_stem_the_cautions_speak_alone_with_the_song() -> None:
     for has_song, share in ((1.0, 0.5 * 0.6 + 0.5 * 0.2), (0.0, 0.0)):
         silent[:, MIX_FLAG] = has_song
         for one, expected in ((gate, 0.0), (gate.for_separated(), share)):
-            found = one(silent, not_masked(silent), gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
+            found = one(features(silent), gate.start(1, LAYOUT, LOOKAHEAD))[0][..., LOOKAHEAD:]
             assert found == pytest.approx(expected, abs=1e-6)
     assert Gate().for_separated() == Gate(), "without a caution the detectors alone know"
 

@@ -40,6 +40,13 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [trained_adapter(folder / f"{name}.safetensors", seed) for seed, name in enumerate(("a", "b"))]
 
 
+def test_an_adapters_file_may_be_read_by_whom_any_new_file_may(tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    made = trained_adapter(tmp_path / "a.safetensors", seed=3)
+    assert made.stat().st_mode == (tmp_path / "any").stat().st_mode
+    assert {path.name for path in tmp_path.iterdir()} == {"any", "a.safetensors"}
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = lively_net()

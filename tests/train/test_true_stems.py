@@ -71,8 +71,13 @@ def test_the_command_makes_a_pool_that_cases_are_cut_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_song(tmp_path / "songs", "francium")  # a song that is held out by its name
+    make_song(tmp_path / "songs", "sodium")
     command = ["true_stems", str(tmp_path / "pool"), "--stem", "drums", "--stems", str(tmp_path / "songs")]
-    monkeypatch.setattr("sys.argv", command)
+    several = [*command[:1], str(tmp_path / "several"), "--stem", "vocals", "drums", *command[4:]]
+    monkeypatch.setattr("sys.argv", several)
+    true_stems.main()
+    assert "6 items of 11.8 s" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*command, "--held-out"])
     monkeypatch.setattr(true_stems, "default_stems_folder", lambda: None)
     true_stems.main()
     assert "1 items of 11.8 s" in capsys.readouterr().out
