@@ -219,7 +219,7 @@ class Hub:
             "carries_streams": self.carries(),
             "load": round(sum(s.counters.load for s in self.streams.values()) / self.processors, 4),
             "streams": [stream_status(stream) for stream in self.streams.values()],
-            "jobs": [] if self.jobs is None else [job.as_dict() for job in self.jobs.list()],
+            "jobs": [] if self.jobs is None else [job.as_dict() for job in self.jobs.recent()],
         }
 
     def status_json(self) -> str:

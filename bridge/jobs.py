@@ -22,6 +22,7 @@ from .presets import AUTO, load_preset
 from .protocol import Code, ProtocolError
 
 KEPT = 500  # finished jobs that are remembered
+TOLD = 50  # of them, in the bridge's status
 _COLUMNS = "number TEXT PRIMARY KEY, source TEXT, mix TEXT, output TEXT, preset TEXT, quality TEXT, state TEXT, \
 fraction REAL, stage TEXT, text TEXT, created REAL, attempts INTEGER, done TEXT"
 
@@ -139,6 +140,12 @@ class Jobs:
     def list(self) -> list[Job]:
         """All jobs, the oldest first."""
         return list(self._jobs.values())
+
+    def recent(self) -> list[Job]:
+        """Those that wait or run, and the TOLD that ended last, the oldest first: what `Hub.status` tells, often."""
+        ended = [number for number, job in self._jobs.items() if job.ended]
+        old = set(ended[: max(0, len(ended) - TOLD)])
+        return [job for number, job in self._jobs.items() if number not in old]
 
     async def add(self, source: str, mix: str, output: str, preset: str, quality: str) -> Job:
         """Raises ProtocolError, PresetError, OptionError for what cannot be."""

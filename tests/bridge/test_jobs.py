@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from bridges import Wire, running
-from stemprover.bridge.jobs import Job, Store
+from stemprover.bridge.jobs import TOLD, Job, Jobs, Store
 from stemprover.bridge.protocol import Code, Message
 from stemprover.bridge.server import Bridge
 from stemprover.engine.errors import StemProverError
@@ -184,6 +184,19 @@ def test_a_file_for_jobs_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database, but long enough to be taken for one" * 50)
     with pytest.raises(StemProverError, match="--jobs-file"):
         Store(tmp_path / "text")
+
+
+def test_the_status_tells_of_what_goes_on_and_of_what_ended_last(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite")
+    states = ["queued", *["done"] * TOLD, "running", *["failed"] * 20]
+    for number, state in enumerate(states):
+        store.save(Job(f"{number:03d}", "a", "", "b", "general", "draft", state=state, created=float(number)))
+    told = Jobs(store, (tmp_path,)).recent()
+    assert [job.number for job in told if not job.ended] == ["000", f"{TOLD + 1:03d}"]
+    assert [job.number for job in told if job.ended] == [
+        f"{number:03d}" for number, state in enumerate(states) if state in ("done", "failed")
+    ][-TOLD:]
+    store.close()
 
 
 def test_a_disk_that_is_full(root: Path) -> None:
