@@ -141,11 +141,11 @@ class Jobs:
         """All jobs, the oldest first."""
         return list(self._jobs.values())
 
-    def recent(self) -> list[Job]:
+    def recent(self) -> tuple[Job, ...]:
         """Those that wait or run, and the TOLD that ended last, the oldest first: what `Hub.status` tells, often."""
         ended = [number for number, job in self._jobs.items() if job.ended]
         old = set(ended[: max(0, len(ended) - TOLD)])
-        return [job for number, job in self._jobs.items() if number not in old]
+        return tuple(job for number, job in self._jobs.items() if number not in old)
 
     async def add(self, source: str, mix: str, output: str, preset: str, quality: str) -> Job:
         """Raises ProtocolError, PresetError, OptionError for what cannot be."""
