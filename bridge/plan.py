@@ -56,11 +56,15 @@ def plan_renders(
     failures: list[tuple[Path, StemProverError]] = []
     seen: set[Path] = set()
     for item in inputs:
+        refused: list[OSError] = []
         try:
-            found = _audio_below(item, output, mix) if item.is_dir() else [(item, Path(item.name))]
+            found = _audio_below(item, output, mix, refused) if item.is_dir() else [(item, Path(item.name))]
         except AudioFileError as error:
             failures.append((item, error))
             continue
+        for problem in refused:
+            place = Path(problem.filename)
+            failures.append((place, AudioFileError(f"{place}: cannot be read ({problem.strerror}); give leave to read it")))
         for source, relative in found:
             real = source.resolve()
             if real not in seen:
@@ -78,17 +82,18 @@ def make_folder(folder: Path) -> None:
         raise output_error(folder, error) from error
 
 
-def _audio_below(folder: Path, output: Path, mix: Path | None) -> list[tuple[Path, Path]]:
-    """Audio files and their places relative to `folder`, in the order of their names."""
+def _audio_below(folder: Path, output: Path, mix: Path | None, refused: list[OSError]) -> list[tuple[Path, Path]]:
+    """Audio files and their places relative to `folder`, in the order of their names; to `refused` goes what cannot be
+    looked into."""
     skipped, song = output.resolve(), None if mix is None else mix.resolve()
     found = []
-    for root, names, files in os.walk(folder):
+    for root, names, files in os.walk(folder, onerror=refused.append):
         names[:] = sorted(n for n in names if not n.startswith(".") and (Path(root) / n).resolve() != skipped)
         for name in sorted(files):
             path = Path(root) / name
             if not name.startswith(".") and path.suffix.lower() in AUDIO_EXTENSIONS and path.resolve() != song:
                 found.append((path, path.relative_to(folder)))
-    if not found:
+    if not found and not refused:
         raise AudioFileError(
             f"{folder}: there are no audio files in this folder; StemProver looks for WAV, FLAC, AIFF, MP3 ..."
         )

@@ -1,5 +1,6 @@
 """Where each file goes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,24 @@ def test_a_folder_without_audio_is_a_failure_beside_the_others(tree: Path) -> No
     assert path == tree / "empty"
     assert isinstance(error, AudioFileError)
     assert "no audio files" in str(error)
+
+
+def test_a_folder_that_may_not_be_read_is_a_failure_and_not_left_out_in_silence(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    plan = plan_renders([tree / "stems"], tree / "out")
+    assert pairs(tree, plan) == [("stems/vocals.wav", "out/vocals.wav")]
+    ((place, error),) = plan.failures
+    assert place == tree / "stems/sub"
+    assert str(error) == f"{place}: cannot be read (Permission denied); give leave to read it"
 
 
 def test_nothing_to_do_is_refused(tmp_path: Path) -> None:
