@@ -63,8 +63,8 @@ def plan_renders(
             failures.append((item, error))
             continue
         for problem in refused:
-            place = Path(problem.filename)
-            failures.append((place, AudioFileError(f"{place}: cannot be read ({problem.strerror}); give leave to read it")))
+            place, why = Path(problem.filename), f"cannot be read ({problem.strerror}); give leave to read it"
+            failures.append((place, AudioFileError(f"{place}: {why}")))
         for source, relative in found:
             real = source.resolve()
             if real not in seen:
