@@ -1,6 +1,6 @@
 """How often the level of a stem in its song is found, and how often one is found where there is no other.
 
-python tools/measure_levels.py cases/valid cases/valid-other --songs FOLDER_OF_SONGS
+    python tools/measure_levels.py cases/valid cases/valid-other --songs FOLDER_OF_SONGS
 """
 
 from __future__ import annotations
@@ -48,17 +48,13 @@ def pairs(
             stem, rate = read(case)
             yield case.parent.parent.name, stem, read(case.with_name("mix.flac"))[0], rate
     for song in find_songs(songs).songs if songs is not None else ():
-        sounds = {name: read(path) for name, path in song.stems}
         for start in starts:
-            cut = {
-                name: sound[:, round(start * rate) : round((start + SECONDS) * rate)]
-                for name, (sound, rate) in sounds.items()
-            }
-            mix = np.sum(list(cut.values()), axis=0)
-            for name, stem in cut.items():
+            sounds, rate = song.excerpt(start, SECONDS)
+            mix = np.sum(list(sounds.values()), axis=0)
+            for stem in sounds.values():
                 if np.mean(stem**2) > SILENT * np.mean(mix**2):
-                    yield "true", stem, mix, sounds[name][1]
-                    yield "true with bleed", stem + np.float32(0.15) * (mix - stem), mix, sounds[name][1]
+                    yield "true", stem, mix, rate
+                    yield "true with bleed", stem + np.float32(0.15) * (mix - stem), mix, rate
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from stemprover.benchmarks.consistency import EXTENSIONS, items
 from stemprover.engine.detect.analysis import Analysis, analyse
 from stemprover.engine.features import FeatureMaker
@@ -20,7 +19,7 @@ from stemprover.engine.repair import MODEL_RATE
 from stemprover.engine.stft import Stft, StftConfig, whole_stft
 from stemprover.engine.train.cases import read_case, written_cases
 from stemprover.engine.train.fit_caution import some_of
-from stemprover.engine.train.layouts import Song, find_songs
+from stemprover.engine.train.layouts import find_songs
 
 BLEED = (0.0, 0.03, 0.1, 0.3, 0.6)
 STARTS_S, SECONDS = (50.0, 100.0), 12.0
@@ -51,21 +50,15 @@ def pairs(given: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, np.ndarr
             for extension, places in EXTENSIONS.items():
                 for role, place in zip(("vocals", "accompaniment"), places, strict=True):
                     yield f"Spleeter {extension} {role}", item[place], song
-    for song_files in find_songs(given.songs).songs if given.songs is not None else ():
+    for whole in find_songs(given.songs).songs if given.songs is not None else ():
         for start in STARTS_S:
-            sounds = excerpts(song_files, start)
+            sounds, _ = whole.excerpt(start, SECONDS)
             song = np.sum(list(sounds.values()), axis=0)
             for stem in sounds.values():
                 if np.mean(stem**2) > SILENT * np.mean(song**2):
                     for gain in BLEED:
                         kind = f"with {gain:g} of the rest" if gain else "of whole songs"
                         yield f"true {kind}", stem + np.float32(gain) * (song - stem), song
-
-
-def excerpts(song: Song, start_s: float) -> dict[str, np.ndarray]:
-    """Its stems (C, T) by name."""
-    part = {"start": round(start_s * MODEL_RATE), "frames": round(SECONDS * MODEL_RATE)}
-    return {name: soundfile.read(path, dtype="float32", always_2d=True, **part)[0].T for name, path in song.stems}
 
 
 def main() -> None:

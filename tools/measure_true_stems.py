@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from stemprover import Repairer, load_preset
 from stemprover.bridge.auto import preset_for
 from stemprover.engine.detect.analysis import analyse
@@ -45,11 +44,7 @@ def main() -> None:
     found, gained = [], []
     for song in find_songs(given.folder).songs:
         for start in given.start:
-            sounds, rate = {}, 0
-            for name, path in song.stems:
-                rate = soundfile.info(path).samplerate
-                part = {"start": round(start * rate), "frames": round(given.seconds * rate)}
-                sounds[name] = soundfile.read(path, dtype="float32", always_2d=True, **part)[0].T
+            sounds, rate = song.excerpt(start, given.seconds)
             mix = np.sum(list(sounds.values()), axis=0)
             for name, stem in sounds.items():
                 if db(stem, mix) < SILENT_DB:

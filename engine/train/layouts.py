@@ -15,6 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
+
 from .corpus import ROLES, SAMPLE_RATE, CorpusError, Source, audio_length
 
 SUFFIXES = (".wav", ".flac", ".ogg")
@@ -67,6 +70,19 @@ class Song:
     split: str
     licence: str
     stems: tuple[tuple[str, Path], ...]
+
+    def excerpt(self, start_s: float, seconds: float) -> tuple[dict[str, np.ndarray], int]:
+        """Its stems there, as they are, (C, T) float32 by name; and their rate in Hz. Of a stem of several files the
+        sum; nothing at all where one is shorter than that."""
+        found: dict[str, np.ndarray] = {}
+        rate = soundfile.info(self.stems[0][1]).samplerate
+        start, frames = round(start_s * rate), round(seconds * rate)
+        for name, path in self.stems:
+            sound = soundfile.read(path, frames, start, dtype="float32", always_2d=True)[0].T
+            if sound.shape[1] < frames:
+                return {}, rate
+            found[name] = found[name] + sound if name in found else sound
+        return found, rate
 
     def sources(self) -> list[Source]:
         """The vocals, and the sum of the other stems; one of them may not be there."""

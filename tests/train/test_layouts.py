@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from stemprover.engine.train.corpus import SAMPLE_RATE, CorpusError, read_stereo
-from stemprover.engine.train.layouts import find_songs, song_sources, split_of, stem_of
+from stemprover.engine.train.layouts import Song, find_songs, song_sources, split_of, stem_of
 
 RNG = np.random.default_rng(0)
 NOISE = (0.1 * RNG.standard_normal((SAMPLE_RATE + 100, 2))).astype(np.float32)
@@ -77,6 +77,21 @@ def test_moisesdb_sums_the_files_of_a_stem(tmp_path: Path) -> None:
     assert band.stems == ("strings", "drums", "drums")
     level = np.abs(band.read(0, 1000)).max() / np.abs(NOISE[:1000]).max()
     assert level == pytest.approx(1 / 2 + 1 / 3 + 1 / 4, rel=0.01)
+
+
+def test_an_excerpt_has_each_stem_once_and_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    sounds = rng.uniform(-0.4, 0.4, (3, 40_000, 2)).astype(np.float32)
+    files = [tmp_path / f"{number}.wav" for number in range(3)]
+    for file, sound in zip(files, sounds, strict=True):
+        sf.write(file, sound, 32_000, subtype="FLOAT")
+    song = Song("one", "tests", "train", "CC0-1.0", tuple(zip(("drums", "vocals", "drums"), files, strict=True)))
+    found, rate = song.excerpt(0.5, 0.25)
+    assert rate == 32_000
+    there = slice(16_000, 24_000)
+    np.testing.assert_array_equal(found["drums"], (sounds[0] + sounds[2])[there].T)
+    np.testing.assert_array_equal(found["vocals"], sounds[1][there].T)
+    assert song.excerpt(1.0, 0.5) == ({}, 32_000)
 
 
 def test_any_folder_of_files_named_by_stem(tmp_path: Path) -> None:
