@@ -37,8 +37,9 @@ def estimate_gain(places: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: 
     edges = np.arange(-_SPAN_DB - _STEP_DB / 2, _SPAN_DB + _STEP_DB, _STEP_DB)
     weights, everything = np.zeros(len(edges) - 1), 0.0
     size = 1 << round(np.log2(WINDOW_S * sample_rate))
-    for stem, song in places:
-        if stem.shape[1] < size + (FRAMES - 1) * size // 4:
+    channels = (pair for place in places for pair in zip(*place, strict=True))  # one by one, for the memory
+    for stem, song in channels:
+        if len(stem) < size + (FRAMES - 1) * size // 4:
             continue
         own, whole = _spectra(stem, size), _spectra(song, size)
         cross = _around((own.conj() * whole).real)
@@ -66,14 +67,14 @@ def estimate_gain(places: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: 
 
 
 def _spectra(sound: np.ndarray, size: int) -> np.ndarray:
-    """(C, n) to (C, N, F)."""
-    frames = np.lib.stride_tricks.sliding_window_view(sound, size, axis=1)[:, :: size // 4]
+    """(n,) to (N, F)."""
+    frames = np.lib.stride_tricks.sliding_window_view(sound, size)[:: size // 4]
     found: np.ndarray = np.fft.rfft(frames * np.hanning(size).astype(np.float32), axis=-1)
     return found
 
 
 def _around(values: np.ndarray) -> np.ndarray:
-    """Sums over FRAMES and BINS: (C, N, F) to (C, N - FRAMES + 1, F - BINS + 1)."""
-    for axis, width in ((1, FRAMES), (2, BINS)):
+    """Sums over FRAMES and BINS: (N, F) to (N - FRAMES + 1, F - BINS + 1)."""
+    for axis, width in enumerate((FRAMES, BINS)):
         values = np.lib.stride_tricks.sliding_window_view(values, width, axis=axis).sum(axis=-1)
     return values
