@@ -15,7 +15,7 @@ from ..leak import Leak, LeakCanceller, LeakState, mid_side
 from ..stft import StftConfig
 
 #: What `separators_mark` is above for a stem that a separator's mask left of its song (docs/detectors.md).
-SEPARATED = 0.28
+SEPARATED = 0.25
 CUT_OFF = 0.1
 #: Above, separators go on with one gain, having learnt none.
 HIGHEST_HZ = 11000.0

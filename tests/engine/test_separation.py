@@ -64,7 +64,7 @@ def test_the_largest_share_within_six_decibels_is_taken_away() -> None:
 
 
 def test_highs_that_are_cut_off_count_a_little() -> None:
-    assert separators_mark(0.25, 0.3) > SEPARATED > separators_mark(0.25, 0.0)
+    assert separators_mark(0.2, 0.3) > SEPARATED > separators_mark(0.2, 0.0)
     assert separators_mark(0.1, 1.0) < SEPARATED, "they are not enough"
 
 
