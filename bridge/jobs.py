@@ -142,7 +142,7 @@ class Jobs:
         return list(self._jobs.values())
 
     def recent(self) -> tuple[Job, ...]:
-        """Those that wait or run, and the TOLD that ended last, the oldest first: what `Hub.status` tells, often."""
+        """Those that wait or run, and the TOLD newest that ended, the oldest first: what `Hub.status` tells, often."""
         ended = [number for number, job in self._jobs.items() if job.ended]
         old = set(ended[: max(0, len(ended) - TOLD)])
         return tuple(job for number, job in self._jobs.items() if number not in old)

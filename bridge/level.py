@@ -26,6 +26,9 @@ LEAST_PEAK = 0.05
 #: where the song is softer than the stem, which nothing else makes it, and where it is louder, as bleed does too.
 LEAST_SHARE, LEAST_RATIO_SOFTER, LEAST_RATIO_LOUDER = 0.02, 8.0, 100.0
 UNHEARD_DB = 0.1  # less is no other level
+#: Where the song holds the stem louder than it is, it is nowhere much softer than that, but for what cancels: of all
+#: that sounds so much may be BELOW_DB under it. Where bleed alone is at one gain, the stem's own sound is.
+BELOW_DB, MOST_BELOW = 3.0, 0.1
 
 
 def estimate_gain(places: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int) -> float:
@@ -35,7 +38,7 @@ def estimate_gain(places: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: 
     and frequency counts where its residue is small, by the amplitude there; the level is the mode of these.
     """
     edges = np.arange(-_SPAN_DB - _STEP_DB / 2, _SPAN_DB + _STEP_DB, _STEP_DB)
-    weights, everything = np.zeros(len(edges) - 1), 0.0
+    weights, sums, whole_weights = (np.zeros(len(edges) - 1) for _ in range(3))
     size = 1 << round(np.log2(WINDOW_S * sample_rate))
     channels = (pair for place in places for pair in zip(*place, strict=True))  # one by one, for the memory
     for stem, song in channels:
@@ -45,23 +48,28 @@ def estimate_gain(places: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: 
         cross = _around((own.conj() * whole).real)
         of_stem, of_song = (_around(np.square(x.real) + np.square(x.imag)) for x in (own, whole))
         sounding = of_stem > of_stem.max() * 10 ** (FAINTEST_DB / 10)
-        everything += float(np.sqrt(of_stem[sounding]).sum())
+        ratios = 10 * np.log10(of_song[sounding] / of_stem[sounding] + 1e-12).clip(-_SPAN_DB, _SPAN_DB)
+        whole_weights += np.histogram(ratios, edges, weights=np.sqrt(of_stem[sounding]))[0]
         alone = sounding & (cross > 0) & (cross**2 > (1.0 - REST) * of_stem * of_song)
         levels = 20 * np.log10(cross[alone] / of_stem[alone])
         weights += np.histogram(levels, edges, weights=np.sqrt(of_stem[alone]))[0]
+        sums += np.histogram(levels, edges, weights=levels * np.sqrt(of_stem[alone]))[0]
     kernel = np.hanning(2 * round(_WIDTH_DB / _STEP_DB) + 3)
     smooth = np.convolve(weights, kernel, "same")
     inner = smooth[1:-1]
     peaks = 1 + np.flatnonzero((inner >= smooth[:-2]) & (inner > smooth[2:]) & (inner >= LEAST_PEAK * smooth.max()))
     if not len(peaks):
         return 1.0
-    peak, none = int(peaks[0]), len(smooth) // 2
+    peak, none, everything = int(peaks[0]), len(smooth) // 2, float(whole_weights.sum())
     ratio = LEAST_RATIO_LOUDER if peak > none else LEAST_RATIO_SOFTER
     if smooth[peak] < max(LEAST_SHARE * everything, ratio * smooth[none]):
         return 1.0
     near = slice(max(0, peak - len(kernel) // 2), peak + len(kernel) // 2 + 1)
-    level = float(np.average((edges[:-1] + edges[1:])[near] / 2, weights=weights[near]))
+    level = float(sums[near].sum() / weights[near].sum())
     if abs(level) < UNHEARD_DB or not SOFTEST_DB < level < LOUDEST_DB:
+        return 1.0
+    below = float(whole_weights[: np.searchsorted(edges, level - BELOW_DB)].sum())
+    if level > 0 and below > MOST_BELOW * everything:
         return 1.0
     return 10 ** (level / 20)
 

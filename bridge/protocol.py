@@ -128,7 +128,7 @@ SPECS = (
          "blocks, waiting blocks, load 0 to 1", "bridge", "Answers /ping; counts are of the session's streams"),
     Spec("/status", "i", "request", "client", "Asks for the state of the bridge"),
     Spec("/status", "is", "request, JSON", "bridge",
-         "Answers /status; of jobs those that wait or run, and the last 50 that ended"),
+         "Answers /status; of jobs those that wait or run, and the 50 newest that ended"),
     Spec("/job/render", "isssss", "request, input file or folder, mixture or empty, output, preset, quality", "client",
          "Repairs files under the allowed folders; answered by /job"),
     Spec("/job/cancel", "is", "request, job", "client", "Stops a job; what it has finished stays"),

@@ -17,7 +17,7 @@ from stemprover.engine.train.layouts import find_songs
 
 LEVELS_DB = (0.0, -1.0, -6.0, 4.0)
 NEAR_DB = 0.3
-SECONDS = 10.0
+SECONDS, BLEED = 10.0, 0.3
 SILENT = 1e-4  # of the song's power, a stem says nothing
 
 
@@ -45,8 +45,12 @@ def pairs(
     """What a stem is, stem, song, rate."""
     for folder in folders:
         for case in sorted(folder.glob("*/*/degraded.flac")):
-            stem, rate = read(case)
-            yield case.parent.parent.name, stem, read(case.with_name("mix.flac"))[0], rate
+            (stem, rate), (mix, _) = read(case), read(case.with_name("mix.flac"))
+            kind = case.parent.parent.name
+            yield kind, stem, mix, rate
+            if kind in ("phasiness", "smeared-transients"):
+                rest = mix - read(case.with_name("truth.flac"))[0]
+                yield f"{kind} with bleed", stem + np.float32(BLEED) * rest, mix, rate
     for song in find_songs(songs).songs if songs is not None else ():
         for start in starts:
             sounds, rate = song.excerpt(start, SECONDS)
@@ -54,7 +58,7 @@ def pairs(
             for stem in sounds.values():
                 if np.mean(stem**2) > SILENT * np.mean(mix**2):
                     yield "true", stem, mix, rate
-                    yield "true with bleed", stem + np.float32(0.15) * (mix - stem), mix, rate
+                    yield "true with bleed", stem + np.float32(BLEED) * (mix - stem), mix, rate
 
 
 def main() -> None:

@@ -137,7 +137,8 @@ class Listener:
         self._leaks = [self._separation.start() for _ in range(pairs if self.has_mix else 0)]
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> Heard:
-        """The next samples (C, n), and as many of the song; of several pairs of channels the worse one counts."""
+        """The next samples (C, n), and as many of the song; of several pairs of channels the worse one counts, and of
+        `Heard.gains` all."""
         sound = np.asarray(block, np.float32)
         if sound.ndim != 2 or len(sound) != self.channels:
             raise OptionError(f"block of shape {sound.shape}: give ({self.channels}, samples)")

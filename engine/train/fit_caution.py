@@ -27,7 +27,7 @@ from safetensors import safe_open
 from ..bundle import Adapter, Bundle, base_bundle, write_adapter
 from ..errors import StemProverError, TrainingError
 from ..features import FeatureMaker
-from ..gate import EVIDENCE, MASKED, Caution, Ramp, evidence, most_within, nearness, terms
+from ..gate import EVIDENCE, HEARD, MASKED, Caution, Ramp, evidence, most_within, nearness, terms
 from ..repair import MODEL_RATE, Repairer
 from ..stft import Stft, whole_stft
 from .cases import CLEAN, read_case, spread, written_cases
@@ -176,6 +176,8 @@ def read_measured(path: Path) -> list[Measured]:
     try:
         with np.load(path) as file:
             count = len(file.files) // 4
+            if count and len(file["00000.heard"]) != HEARD:
+                raise ValueError("of another version")
             return [
                 Measured(
                     str(file[f"{i:05d}.about"][0]), file[f"{i:05d}.heard"], file[f"{i:05d}.right"],

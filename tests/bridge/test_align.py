@@ -177,6 +177,14 @@ def test_bleed_and_a_separators_mask_are_no_other_level(bleed: float) -> None:
     assert estimate(masked, ALONE + BESIDE).gain == 1.0
 
 
+@pytest.mark.parametrize("kind", ["phasiness", "smeared-transients"])
+@pytest.mark.parametrize("bleed", [0.3, 0.5])
+def test_bleed_in_a_stem_that_is_nowhere_as_it_was_is_no_level(kind: str, bleed: float) -> None:
+    faulty = SIMULATORS[kind](STEM, REST, 1.0, np.random.default_rng(3))
+    for rest in (REST, BESIDE):
+        assert estimate(faulty + bleed * rest, STEM + rest).gain == 1.0
+
+
 @pytest.mark.parametrize(("level_db", "said"), [(6.0, "6.0 dB louder"), (-3.0, "3.0 dB softer")])
 def test_a_stem_at_another_level_hears_the_song_at_its_own(
     make_audio: Callable[..., Path], run_cli: Callable, tmp_path: Path, level_db: float, said: str

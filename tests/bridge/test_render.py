@@ -162,7 +162,8 @@ def test_tags_that_a_type_cannot_hold_are_told(make_audio, tmp_path):
     report = render_file(source, tmp_path / "out.w64", FakeRepairer())
     assert report.notes[1:] == ("W64 files hold no tags: title, artist and the like are left out",)
     assert render_file(source, tmp_path / "out.wav", FakeRepairer()).notes[1:] == ()
-    assert soundfile.SoundFile(tmp_path / "out.wav").title == "One"
+    with soundfile.SoundFile(tmp_path / "out.wav") as file:
+        assert file.title == "One"
 
 
 @pytest.mark.parametrize(
