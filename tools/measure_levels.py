@@ -74,14 +74,14 @@ def main() -> None:
         for row, level in zip(rows, LEVELS_DB, strict=True):
             moved = np.float32(10 ** (level / 20)) * stem
             row.append(estimate_alignment([moved], Early(song, rate), rate).difference_db + level)
-    print(f"{'':24}" + "".join(f"{f'at {level:+g} dB':>22}" for level in LEVELS_DB))
+    print(f"{'':30}" + "".join(f"{f'at {level:+g} dB':>22}" for level in LEVELS_DB))
     for kind, rows in found.items():
         cells = []
         for row, level in zip(rows, LEVELS_DB, strict=True):
             right = sum(abs(error) < NEAR_DB for error in row)
             missed = sum(error == level for error in row if abs(error) >= NEAR_DB)
             cells.append(f"{right} of {len(row)}, {len(row) - right - missed} wrong")
-        print(f"{kind:24}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+        print(f"{kind:30}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
 
 
 if __name__ == "__main__":
