@@ -67,11 +67,11 @@ def separation(unexplained: float, gains: np.ndarray) -> float:
     return unexplained - (float(within.max()) / total if total else 0.0)
 
 
-def separators_mark(separation: float, dull_highs: float) -> float:
-    """How far a stem bears the mark of a separator's mask: `separation`, and up to CUT_OFF more by the detector's score
-    of highs that are cut off. Many separators know nothing of what is above 11 to 16 kHz; and where highs are missing
-    for another reason, they stand in the rest, against the stem, so that `separation` is low."""
-    return separation + min(dull_highs, CUT_OFF)
+def separators_mark(separated: float, dull_highs: float) -> float:
+    """How far a stem bears the mark of a separator's mask: what `separation` says, and up to CUT_OFF more by the
+    detector's score of highs that are cut off. Many separators know nothing of what is above 11 to 16 kHz; and where
+    highs are missing for another reason, they stand in the rest, against the stem, so that it is low."""
+    return separated + min(dull_highs, CUT_OFF)
 
 
 def _gains(stem: np.ndarray, rest: np.ndarray) -> np.ndarray:
