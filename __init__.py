@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .bridge.auto import AutoStream
-    from .bridge.presets import Preset, blend_presets, check_preset, list_presets, load_preset
-    from .bridge.render import RenderReport, render_file
+    from .engine.auto import AutoStream
     from .engine.errors import StemProverError
+    from .engine.preset import Preset, blend_presets, check_preset, list_presets, load_preset
     from .engine.repair import Repairer
+    from .offline.render import RenderReport, render_file
 
 _HOME = {
-    "AutoStream": ".bridge.auto",
-    "Preset": ".bridge.presets",
-    "blend_presets": ".bridge.presets",
-    "check_preset": ".bridge.presets",
-    "list_presets": ".bridge.presets",
-    "load_preset": ".bridge.presets",
-    "RenderReport": ".bridge.render",
-    "render_file": ".bridge.render",
+    "AutoStream": ".engine.auto",
+    "Preset": ".engine.preset",
+    "blend_presets": ".engine.preset",
+    "check_preset": ".engine.preset",
+    "list_presets": ".engine.preset",
+    "load_preset": ".engine.preset",
+    "RenderReport": ".offline.render",
+    "render_file": ".offline.render",
     "Repairer": ".engine.repair",
     "StemProverError": ".engine.errors",
 }

@@ -27,8 +27,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ..bridge.client import AsyncClient, Client
-from ..bridge.protocol import Status
+from ..bridge.client.client import AsyncClient, Client
+from ..bridge.osc import Status
 from ..engine.detect.bank import TYPES
 from .echo import FRAMES, RATE, round_trips
 from .mutations import fuzz

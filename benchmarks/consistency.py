@@ -14,10 +14,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ..bridge.auto import preset_for
-from ..engine.consistency import MixConsistency
+from ..engine.auto import preset_for
 from ..engine.detect.analysis import analyse
-from ..engine.metrics import log_spectral_distance, si_sdr, windowed
+from ..engine.dsp.consistency import MixConsistency
+from ..engine.metrics.basic import log_spectral_distance, si_sdr, windowed
 from ..engine.repair import Repairer
 
 RATE, WINDOW = 44100, 220500
@@ -84,7 +84,7 @@ def main() -> None:
     given = parser.parse_args()
     folder = given.pool / given.split
     if not any(folder.glob("shard_*.npy")):
-        parser.error(f"{folder} holds no shards; build it first: python -m stemprover.engine.train.pool --help")
+        parser.error(f"{folder} holds no shards; build it first: python -m stemprover.engine.train.corpus.pool --help")
     repair, found = AsRepair(), dict[tuple[str, str], list[np.ndarray]]()
     for item in items(folder, given.items):
         truth = item[:2]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..bridge.protocol import FrameReader, decode, encode, framed, to_blob
+from ..bridge.osc import FrameReader, decode, encode, framed, to_blob
 
 RATE, FRAMES = 48000, 512
 SOUND = np.zeros((2, FRAMES), np.float32)
@@ -86,8 +86,8 @@ class Identity:
 
 def serve_identity() -> None:
     """A bridge without a model, until it is killed; prints its port."""
-    from ..bridge.hub import BridgeConfig
-    from ..bridge.server import Bridge, quicken_threads
+    from ..bridge.server.registry import BridgeConfig
+    from ..bridge.server.transport import Bridge, quicken_threads
 
     async def serve() -> None:
         config = BridgeConfig(port=0, http_port=0, make_repairer=Identity)  # type: ignore[arg-type]

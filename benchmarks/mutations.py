@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 
-from ..bridge.protocol import encode, framed
+from ..bridge.osc import encode, framed
 
 
 def mutated(rng: random.Random) -> bytes:

@@ -18,8 +18,8 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
-from ..bridge.presets import list_presets, load_preset
-from ..engine.metrics import log_spectral_distance, sdr, si_sdr, windowed
+from ..engine.metrics.basic import log_spectral_distance, sdr, si_sdr, windowed
+from ..engine.preset import list_presets, load_preset
 from ..engine.repair import Repairer
 from .consistency import FULL_SCALE, RATE, WINDOW
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soxr
 
+from ..engine.dsp.stft import Stft, StftConfig, whole_istft, whole_stft
 from ..engine.errors import StemProverError
-from ..engine.metrics import log_spectral_distance, sdr, si_sdr
-from ..engine.stft import Stft, StftConfig, whole_istft, whole_stft
+from ..engine.metrics.basic import log_spectral_distance, sdr, si_sdr
 
 if TYPE_CHECKING:
     from ..engine.repair import Repairer
@@ -135,7 +135,7 @@ class Score:
 
 def general_repairer() -> Repairer:
     """StemProver with the general preset, on one core."""
-    from ..bridge.presets import load_preset
+    from ..engine.preset import load_preset
     from ..engine.repair import Repairer
 
     return Repairer(load_preset("general"), jobs=1)
@@ -144,9 +144,9 @@ def general_repairer() -> Repairer:
 def ours(kind: str, general: Repairer) -> dict[str, Method]:
     """StemProver with the general preset, with the song and without it, with the preset for this kind of fault (general
     where there is none), and with what auto hears, its listening included."""
-    from ..bridge.auto import preset_for
-    from ..bridge.presets import find_presets, load_preset
+    from ..engine.auto import preset_for
     from ..engine.detect.analysis import analyse
+    from ..engine.preset import find_presets, load_preset
     from ..engine.repair import Repairer
 
     def auto(stem: np.ndarray, mix: np.ndarray, rate: int) -> np.ndarray:
@@ -207,8 +207,8 @@ def main() -> None:
     given = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-    from ..bridge.audiofile import probe, read_start
-    from ..bridge.validate import find_cases
+    from ..offline.audiofile import probe, read_start
+    from ..reports.validate import find_cases
 
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing and any(name.startswith(given.only) for name in METHODS):

@@ -14,10 +14,10 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
-from ..bridge.validate import find_cases
-from ..engine.bands import PerceptualBands
+from ..engine.dsp.bands import PerceptualBands
+from ..engine.metrics.spectral import band_channel_agreement, band_phase_agreement
 from ..engine.repair import Repairer
-from ..engine.spectral_metrics import band_channel_agreement, band_phase_agreement
+from ..reports.validate import find_cases
 from .steps import spread
 
 MEASURES = {"phase": band_phase_agreement, "between channels": band_channel_agreement}

@@ -28,9 +28,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ..bridge.client import Client
-from ..bridge.plugin_folders import BUILT
-from ..bridge.protocol import encode
+from ..bridge.client.client import Client
+from ..bridge.osc import encode
+from ..bridge.plugin.install import BUILT
 from .ardour import Session
 from .bridge import bridge
 from .echo import BRIDGE, RATE, process

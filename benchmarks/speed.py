@@ -15,14 +15,16 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
-from ..bridge.demo import DEMO
-from ..bridge.presets import list_presets
-from ..engine.bundle import Bundle, active_adapters, base_bundle, merge_adapters
+from ..engine.adapters import active_adapters, merge_adapters
+from ..engine.bundle import Bundle, base_bundle
+from ..engine.constants import MODEL_RATE
 from ..engine.detect.bank import Detectors
+from ..engine.dsp.stft import Stft
+from ..engine.preset import list_presets
 from ..engine.repair import QUALITY_STEPS, Repairer
 from ..engine.runtime import Runtime
-from ..engine.stft import Stft
-from ..engine.stream import MODEL_RATE, DeltaStream
+from ..engine.stream import DeltaStream
+from ..reports.demo import DEMO
 
 FIRST_BLOCK = """
 import numpy as np

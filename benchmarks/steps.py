@@ -17,12 +17,13 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
-from ..bridge.validate import Case, find_cases
+from ..engine.constants import MODEL_RATE
+from ..engine.dsp.stft import Stft, whole_stft
 from ..engine.features import FeatureMaker
-from ..engine.metrics import log_spectral_distance, sdr, si_sdr, windowed
-from ..engine.repair import MODEL_RATE, Repairer
+from ..engine.metrics.basic import log_spectral_distance, sdr, si_sdr, windowed
+from ..engine.repair import Repairer
 from ..engine.runtime import Control
-from ..engine.stft import Stft, whole_stft
+from ..reports.validate import Case, find_cases
 
 WINDOW_S = 5
 STEPS = (1, 2, 4, 8)

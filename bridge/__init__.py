@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import AsyncClient, Client
+    from .client.client import AsyncClient, Client
 
 __all__ = ["PORT", "AsyncClient", "Client"]
 
@@ -19,6 +19,6 @@ PORT = 9140  # the bridge's, for OSC over TCP and UDP; HTTP is on the next
 def __getattr__(name: str) -> Any:
     if name not in ("AsyncClient", "Client"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import client  # here: files need no OSC
+    from .client import client  # here: files need no OSC
 
     return getattr(client, name)

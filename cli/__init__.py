@@ -68,7 +68,7 @@ def main() -> None:
     try:
         app(prog_name="stemprover")
     except StemProverError as error:
-        from ..bridge.terminal import print_error
+        from ..reports.terminal import print_error
 
         print_error(error)
         sys.exit(error.exit_code)

@@ -26,7 +26,7 @@ NoPackagesOption = Annotated[
 
 
 def _stems(given: list[Path] | None) -> tuple[Path, ...]:
-    from ..engine.train.corpus import default_stems_folder
+    from ..engine.train.corpus.sources import default_stems_folder
 
     default = default_stems_folder()
     return tuple(given) if given else (default,) if default is not None else ()
@@ -49,7 +49,7 @@ def corpus_build(
     """
     check_range("--hours", hours, 0.01, 10000)
     with needs_extra("train"):
-        from ..engine.train.build import CorpusOptions, build_corpus, render_pool
+        from ..engine.train.corpus.build import CorpusOptions, build_corpus, render_pool
 
         options = CorpusOptions(folder, _stems(stems), hours, not no_packages)
         try:
@@ -66,8 +66,8 @@ def corpus_build(
 def corpus_list(stems: StemsOption = None, no_packages: NoPackagesOption = False) -> None:
     """Show what there is to build from: origin, kind, split, licence, minutes. Nothing is fetched or made."""
     with needs_extra("train"):
-        from ..engine.train.build import list_sources
-        from ..engine.train.manifest import render_table
+        from ..engine.train.corpus.build import list_sources
+        from ..engine.train.corpus.manifest import render_table
 
         sources = list_sources(_stems(stems), not no_packages, say=lambda line: print(line, flush=True))
     if sources:

@@ -13,7 +13,7 @@ from . import options
 from .options import Device, DeviceOption, JobsOption, OverwriteOption, Quality, check_range, preset_option
 
 if TYPE_CHECKING:
-    from ..bridge.terminal import Choice
+    from ..reports.terminal import Choice
 
 
 def repair(
@@ -64,8 +64,8 @@ def repair(
     stemprover repair vocals.wav drums.wav bass.wav other.wav -o repaired/ --mix song.wav
     stemprover repair stems/ -o repaired/ --mix song.wav --preset bleed
     """
-    from ..bridge.plan import plan_renders
-    from ..bridge.terminal import run_plan
+    from ..offline.batch import plan_renders
+    from ..reports.terminal import run_plan
 
     if quality is not None and steps is not None:
         raise OptionError("--quality and --steps exclude each other; give one of them")
@@ -77,7 +77,7 @@ def repair(
     check_range("--jobs", jobs, 1, 1024)
     plan = plan_renders(inputs, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix)
     if mix is not None:
-        from ..bridge.audiofile import probe
+        from ..offline.audiofile import probe
 
         probe(mix)
     careful = (quality or Quality.STANDARD).value
@@ -86,7 +86,7 @@ def repair(
     }  # fmt: skip
     choice: Choice
     if chosen is None:
-        from ..bridge.auto import AutoChoice
+        from ..offline.auto import AutoChoice
 
         # What was found to need nothing stays as it is, whatever --wet says.
         choice = AutoChoice(lambda found: options.make_repairer(found, wet=wet if found.wet else None, **settings))
@@ -103,9 +103,9 @@ def demo(
     jobs: JobsOption = None,
 ) -> None:
     """Repair an excerpt that comes with StemProver, and compare it with the true stem."""
-    from ..bridge.auto import AutoChoice
-    from ..bridge.demo import run_demo
-    from ..bridge.terminal import file_progress, print_demo
+    from ..offline.auto import AutoChoice
+    from ..reports.demo import run_demo
+    from ..reports.terminal import file_progress, print_demo
 
     check_range("--jobs", jobs, 1, 1024)
     choose = AutoChoice(lambda preset: options.make_repairer(preset, device=device.value, jobs=jobs))

@@ -23,7 +23,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..bridge.presets import Preset
+    from ..engine.preset import Preset
 
 
 def analyze(
@@ -47,9 +47,10 @@ def analyze(
     \b
     stemprover analyze vocals.wav --mix song.wav --png vocals.png
     """
-    from ..bridge.analyze import align_song, analyse_file, write_json, write_page, write_picture
-    from ..bridge.outfile import check_output
-    from ..bridge.terminal import file_progress, print_analysis, print_notes
+    from ..offline.analysis import align_song, analyse_file
+    from ..offline.outfile import check_output
+    from ..reports.analyze import write_json, write_page, write_picture
+    from ..reports.terminal import file_progress, print_analysis, print_notes
 
     check_range("--tempo", tempo, 1, 1000)
     inputs = [file] if mix is None else [file, mix]
@@ -87,9 +88,9 @@ def compare(
     \b
     stemprover compare vocals.wav vocals-repaired.wav --mix song.wav
     """
-    from ..bridge.compare import compare_files, write_json, write_page, write_picture
-    from ..bridge.outfile import check_output
-    from ..bridge.terminal import file_progress, print_comparison
+    from ..offline.outfile import check_output
+    from ..reports.compare import compare_files, write_json, write_page, write_picture
+    from ..reports.terminal import file_progress, print_comparison
 
     inputs = [path for path in (before, after, reference, mix) if path is not None]
     for target in (json, html, png):
@@ -129,12 +130,12 @@ def validate(
 
     A case may stand in a folder of its type: FOLDER/bleed/0001/truth.wav.
     """
-    from ..bridge.auto import AutoChoice
-    from ..bridge.plan import make_folder
-    from ..bridge.terminal import file_progress, print_validation
-    from ..bridge.validate import Case, find_cases
-    from ..bridge.validate import validate as run_validation
-    from ..bridge.validation_report import write_report
+    from ..offline.auto import AutoChoice
+    from ..offline.batch import make_folder
+    from ..reports.terminal import file_progress, print_validation
+    from ..reports.validate import Case, find_cases
+    from ..reports.validate import validate as run_validation
+    from ..reports.validation_report import write_report
 
     check_range("--jobs", jobs, 1, 1024)
     extras = parse_also(also)

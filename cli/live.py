@@ -52,7 +52,7 @@ def serve(
     check_range("--max-streams", max_streams, 1, 128)
     check_range("--threads", threads, 1, 256)
     with needs_extra("live"):
-        from ..bridge import serving
+        from ..bridge.server import serve as serving
 
         serving.serve(
             host=host,
@@ -76,8 +76,8 @@ def status(
 ) -> None:
     """Show what the bridge does: streams, presets, latency, load, late blocks."""
     with needs_extra("live"):
-        from ..bridge.client import find_token
-        from ..bridge.watch import fetch_status, watch
+        from ..bridge.client.client import find_token
+        from ..bridge.client.status import fetch_status, watch
 
         token = find_token(token_file)
         if as_json:
@@ -107,10 +107,10 @@ def send(
     """
     check_range("--wet", wet, 0, 1)
     with needs_extra("live"):
-        from ..bridge.client import Client, find_token
-        from ..bridge.remote import RemoteRepairer
-        from ..bridge.render import render_file
-        from ..bridge.terminal import file_progress
+        from ..bridge.client.client import Client, find_token
+        from ..bridge.client.remote import RemoteRepairer
+        from ..offline.render import render_file
+        from ..reports.terminal import file_progress
 
         def prepare(client: Client) -> None:
             if preset is not None:

@@ -93,7 +93,7 @@ def _train_on_pairs(
     folder: Path, adapter: str | None, config: Path | None, run: Path | None, steps: int | None,
     minutes: float | None, threads: int | None, device: Device | None,
 ) -> None:  # fmt: skip
-    from ..bridge.presets import check_preset, find_presets
+    from ..engine.preset import check_preset, find_presets
     from ..engine.train import pairs
     from ..engine.train.loop import train as run_training
     from ..engine.train.settings import load_options

@@ -12,13 +12,13 @@ import typer
 from ..engine.errors import OptionError, StemProverError
 
 if TYPE_CHECKING:
-    from ..bridge.presets import Preset
+    from ..engine.preset import Preset
     from ..engine.repair import Repairer
 
 
 def preset_names(incomplete: str) -> list[str]:
     """For shell completion: the presets that begin so."""
-    from ..bridge.presets import find_presets
+    from ..engine.preset import find_presets
 
     return [name for name in find_presets() if name.startswith(incomplete)]
 
@@ -74,7 +74,7 @@ AlsoOption = Annotated[
 
 def parse_also(text: str | None) -> tuple[str, ...]:
     """The names in --also. Raises OptionError for one that is unknown."""
-    from ..engine.scorecard import check_extras
+    from ..engine.metrics.scorecard import check_extras
 
     names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
     check_extras(names)
@@ -105,7 +105,7 @@ def needs_extra(extra: str) -> Iterator[None]:
 
 
 def choose_preset(preset: str | None, blend: str | None) -> Preset:
-    from ..bridge.presets import blend_presets, load_preset, parse_blend
+    from ..engine.preset import blend_presets, load_preset, parse_blend
 
     if preset is not None and blend is not None:
         raise OptionError(

@@ -22,7 +22,7 @@ def plugin_install(
     \b
     make plugin && stemprover plugin install
     """
-    from ..bridge.plugin_folders import find_command, install
+    from ..bridge.plugin.install import find_command, install
 
     for done in install(source):
         print(f"{done.path}{' (took the place of an older one)' if done.replaced else ''}")
@@ -34,7 +34,7 @@ def plugin_install(
 @app.command("remove")
 def plugin_remove() -> None:
     """Take the plug-in out of your plug-in folders again."""
-    from ..bridge.plugin_folders import remove
+    from ..bridge.plugin.install import remove
 
     for path in (gone := remove()):
         print(f"removed {path}")

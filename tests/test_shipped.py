@@ -9,7 +9,8 @@ import pytest
 import soundfile
 from stemprover import Repairer, list_presets
 from stemprover.benchmarks.speed import excerpt
-from stemprover.engine.bundle import Adapter, Bundle, base_bundle, fingerprint
+from stemprover.engine.adapters import Adapter, fingerprint
+from stemprover.engine.bundle import Bundle, base_bundle
 from stemprover.engine.repair import QUALITY_STEPS
 
 PRESETS = base_bundle().parent

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 from stemprover.benchmarks.steps import TIMES, along_the_path, main, measured, spread
-from stemprover.bridge.validate import Case, find_cases
 from stemprover.engine.repair import Repairer
+from stemprover.reports.validate import Case, find_cases
 
 
 def case(name: str, kind: str) -> Case:

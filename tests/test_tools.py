@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from stemprover.engine.bundle import Adapter
-from stemprover.engine.gate import Caution, Ramp
+from stemprover.engine.adapters import Adapter
+from stemprover.engine.trust import Caution, Ramp
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 

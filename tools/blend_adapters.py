@@ -14,11 +14,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from stemprover.engine.bundle import Adapter, write_adapter
+from stemprover.engine.adapters import Adapter, write_adapter
+from stemprover.engine.constants import MAX_WEIGHT
 from stemprover.engine.errors import ModelError
-from stemprover.engine.gate import Caution
-from stemprover.engine.limits import MAX_WEIGHT
 from stemprover.engine.model.lora import FORMAT
+from stemprover.engine.trust import Caution
 
 
 def between(

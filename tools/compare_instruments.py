@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from stemprover.engine.metrics import log_spectral_distance, si_sdr
-from stemprover.engine.repair import MODEL_RATE, Repairer
-from stemprover.engine.train.artefacts import SIMULATORS
+from stemprover.engine.constants import MODEL_RATE
+from stemprover.engine.metrics.basic import log_spectral_distance, si_sdr
+from stemprover.engine.repair import Repairer
+from stemprover.engine.train.corpus.artefacts import SIMULATORS
+from stemprover.engine.train.corpus.layouts import find_songs
+from stemprover.engine.train.corpus.true_stems import build_pool, excerpts
 from stemprover.engine.train.dataset import CropConfig
-from stemprover.engine.train.layouts import find_songs
 from stemprover.engine.train.loop import train
 from stemprover.engine.train.options import LossWeights, TrainOptions
-from stemprover.engine.train.true_stems import build_pool, excerpts
 
 
 def trained(work: Path, name: str, minutes: float) -> Path:

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from stemprover.engine.model import losses
 from stemprover.engine.model.causal import CausalConv2d, FrequencyUpsample
+from stemprover.engine.train import losses
 from stemprover.engine.train.dataset import CropConfig, PoolBatches
 from stemprover.engine.train.loop import Trainer, tensors
 from stemprover.engine.train.options import LossWeights, TrainOptions

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pedalboard
 import soundfile as sf
-from stemprover.engine.train.corpus import SAMPLE_RATE, fetch_package, read_stereo
-from stemprover.engine.train.pool import sdr_db
-from stemprover.engine.train.separators import Spleeter
-from stemprover.engine.train.words import Word, analyse_word, sing
+from stemprover.engine.train.corpus.pool import sdr_db
+from stemprover.engine.train.corpus.separators import Spleeter
+from stemprover.engine.train.corpus.sources import SAMPLE_RATE, fetch_package, read_stereo
+from stemprover.engine.train.corpus.words import Word, analyse_word, sing
 
 TEMPO_BPM = {"Feelings": 95.0, "Escape from chaosland": 135.0, "War of freedom": 140.0, "Metal madness": 150.0}
 #: Bars of four beats: the lengths of the notes; a negative one is a rest.

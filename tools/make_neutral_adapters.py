@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import torch
-from stemprover.bridge.presets import SHIPPED, list_presets
 from stemprover.engine.model.lora import add_adapter, save_adapter
+from stemprover.engine.preset import SHIPPED, list_presets
 from stemprover.export.bundle import load_checkpoint
 
 

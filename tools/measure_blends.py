@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from stemprover.bridge.presets import blend_presets, load_preset
-from stemprover.engine.metrics import log_spectral_distance, si_sdr
-from stemprover.engine.repair import MODEL_RATE, Repairer
-from stemprover.engine.train.artefacts import SIMULATORS
+from stemprover.engine.constants import MODEL_RATE
+from stemprover.engine.metrics.basic import log_spectral_distance, si_sdr
+from stemprover.engine.preset import blend_presets, load_preset
+from stemprover.engine.repair import Repairer
 from stemprover.engine.train.cases import read_case, written_cases
-from stemprover.engine.train.fit_caution import some_of
+from stemprover.engine.train.corpus.artefacts import SIMULATORS
+from stemprover.engine.train.fit_trust import some_of
 
 STEMS = ("separated-vocals", "separated-accompaniment")
 Sounds = tuple[np.ndarray, np.ndarray, np.ndarray]

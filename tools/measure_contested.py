@@ -1,7 +1,7 @@
 """What a preset's caution should let through in the lowest band where stem and rest are about as loud
-(`Caution.contested` in `engine/gate.py`): by how much the error gets smaller, by kind of case, for some factors.
+(`Caution.contested` in `engine/trust.py`): by how much the error gets smaller, by kind of case, for some factors.
 
-    python -m stemprover.engine.train.true_stems data/instruments --stem drums bass other --stems FOLDER_OF_SONGS \\
+    python -m stemprover.engine.train.corpus.true_stems data/instruments --stem drums bass other --stems FOLDER_OF_SONGS \\
         --takes --held-out
     python -m stemprover.engine.train.cases data/instruments cases/instruments --split valid-other valid \\
         --separated 16 --simulated 5 --roles v
@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from stemprover import load_preset
-from stemprover.engine.bundle import Adapter, Bundle, base_bundle
+from stemprover.engine.adapters import Adapter
+from stemprover.engine.bundle import Bundle, base_bundle
 from stemprover.engine.train.cases import written_cases
-from stemprover.engine.train.fit_caution import measure_all
+from stemprover.engine.train.fit_trust import measure_all
 
 FACTORS = (1.0, 0.5, 0.25, 0.0)
 

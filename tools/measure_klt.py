@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from stemprover.engine.latent import BandLayout, compress
-from stemprover.engine.stft import Stft
-from stemprover.engine.train.pool import FULL_SCALE, open_shard, shard_paths
+from stemprover.engine.dsp.latent import BandLayout, compress
+from stemprover.engine.dsp.stft import Stft
+from stemprover.engine.train.corpus.pool import FULL_SCALE, open_shard, shard_paths
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the leak canceller (engine/leak.py) does by itself, with no network to choose where: gain of SI-SDR by kind.
+"""What the leak canceller (engine/dsp/leakage.py) does by itself, with no network to choose where: gain of SI-SDR by kind.
 
 python tools/measure_leak.py cases/valid cases/valid-other cases/test --most 6
 """
@@ -9,11 +9,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from stemprover.engine.leak import LeakCanceller
-from stemprover.engine.metrics import si_sdr
-from stemprover.engine.stft import Stft, whole_istft, whole_stft
+from stemprover.engine.dsp.leakage import LeakCanceller
+from stemprover.engine.dsp.stft import Stft, whole_istft, whole_stft
+from stemprover.engine.metrics.basic import si_sdr
 from stemprover.engine.train.cases import read_case, written_cases
-from stemprover.engine.train.fit_caution import some_of
+from stemprover.engine.train.fit_trust import some_of
 
 
 def without_leak(stem: np.ndarray, mix: np.ndarray) -> np.ndarray:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from stemprover.bridge.align import MAX_OFFSET_S, estimate_alignment
-from stemprover.engine.fifo import Fifo
-from stemprover.engine.train.layouts import find_songs
+from stemprover.engine.dsp.fifo import Fifo
+from stemprover.engine.train.corpus.layouts import find_songs
+from stemprover.offline.alignment import MAX_OFFSET_S, estimate_alignment
 
 LEVELS_DB = (0.0, -1.0, -6.0, 4.0)
 NEAR_DB = 0.3

@@ -1,5 +1,5 @@
 """How far stems of each kind are what a mask made of their song: near 1 for a separator that masks, near 0 for a true
-stem (`engine/leak.py`, masked); and how many of them auto takes for a separator's (`Analysis.mark`).
+stem (`engine/dsp/leakage.py`, masked); and how many of them auto takes for a separator's (`Analysis.mark`).
 
     python tools/measure_masked.py cases/valid cases/valid-other --pool data/pool/valid data/pool/valid-other \\
         --songs FOLDER_OF_SONGS
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from stemprover.benchmarks.consistency import EXTENSIONS, items
+from stemprover.engine.constants import MODEL_RATE
 from stemprover.engine.detect.analysis import Analysis, analyse
+from stemprover.engine.dsp.stft import Stft, StftConfig, whole_stft
 from stemprover.engine.features import FeatureMaker
-from stemprover.engine.repair import MODEL_RATE
-from stemprover.engine.stft import Stft, StftConfig, whole_stft
 from stemprover.engine.train.cases import read_case, written_cases
-from stemprover.engine.train.fit_caution import some_of
-from stemprover.engine.train.layouts import find_songs
+from stemprover.engine.train.corpus.layouts import find_songs
+from stemprover.engine.train.fit_trust import some_of
 
 BLEED = (0.0, 0.03, 0.1, 0.3, 0.6)
 STARTS_S, SECONDS = (50.0, 100.0), 12.0

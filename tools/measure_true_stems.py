@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 from stemprover import Repairer, load_preset
-from stemprover.bridge.auto import preset_for
+from stemprover.engine.auto import preset_for
 from stemprover.engine.detect.analysis import analyse
-from stemprover.engine.train.layouts import find_songs
+from stemprover.engine.train.corpus.layouts import find_songs
 
 LOW_HZ = 200.0
 WANTED_DB = 35.0

@@ -23,7 +23,7 @@ def main(picture: Path) -> None:
     """Writes the picture."""
     from stemprover.benchmarks.bridge import bridge
     from stemprover.benchmarks.xvfb import x_server
-    from stemprover.bridge.plugin_folders import BUILT
+    from stemprover.bridge.plugin.install import BUILT
 
     demo = ROOT / "presets" / "demo"
     parts = [soundfile.read(demo / f"{name}.flac", dtype="float32")[0] for name in ("separated", "song")]

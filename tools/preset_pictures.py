@@ -12,8 +12,8 @@ from pathlib import Path
 import soundfile
 from PIL import Image
 from stemprover import Repairer, list_presets
-from stemprover.bridge.picture import draw_spectrograms
-from stemprover.bridge.validate import find_cases
+from stemprover.reports.spectrogram import draw_spectrograms
+from stemprover.reports.validate import find_cases
 
 START_S, SECONDS, WIDTH = 3.0, 3.0, 760
 SHOWN = {"general": "separated-vocals"}  # where it is not the case of the preset's own name

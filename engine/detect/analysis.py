@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..channels import pair_count, to_pairs
+from ..constants import MODEL_RATE
+from ..dsp.channels import pair_count, to_pairs
+from ..dsp.resample import Resampler, check_rate
+from ..dsp.stft import Stft
 from ..errors import MixMismatchError, OptionError
-from ..resample import Resampler, check_rate
-from ..stft import Stft
-from ..stream import MODEL_RATE
 from .bank import NEEDS_SONG, TYPES, Detectors
 from .score import raised
 from .separation import GAINS, SEPARATED, SeparationDetector, separation, separators_mark

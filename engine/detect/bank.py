@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bands import PerceptualBands
-from ..stft import StftConfig
+from ..dsp.bands import PerceptualBands
+from ..dsp.stft import StftConfig
 from .measures import NEEDS_MIX, Measures, MeasureState
 
 TYPES = ("musical-noise", "bleed", "phasiness", "smeared-transients", "dull-highs")

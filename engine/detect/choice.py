@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..constants import MODEL_RATE
 from ..errors import OptionError
-from ..stream import MODEL_RATE
 from .analysis import FRAMES_A_COLUMN, Heard, Listener, weight_of
 from .bank import NEEDS_SONG, TYPES, Detectors
 from .score import raised

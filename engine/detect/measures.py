@@ -15,9 +15,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ..bands import PerceptualBands
-from ..moving_sums import LONGEST, WIDTHS, moving_sums, no_sums
-from ..stft import StftConfig
+from ..dsp.bands import PerceptualBands
+from ..dsp.moving_sums import LONGEST, WIDTHS, moving_sums, no_sums
+from ..dsp.stft import StftConfig
 
 LAG = 4  # frames: at an overlap of 75% the first without common samples
 HISTORY = 12  # frames of band levels that an attack is looked for in

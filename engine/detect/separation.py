@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..latent import BandLayout
-from ..leak import Leak, LeakCanceller, LeakState, mid_side
-from ..stft import StftConfig
+from ..dsp.latent import BandLayout
+from ..dsp.leakage import Leak, LeakCanceller, LeakState, mid_side
+from ..dsp.stft import StftConfig
 
 #: What `separators_mark` is above for a stem that a separator's mask left of its song (docs/detectors.md).
 SEPARATED = 0.25

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ..dsp.latent import SLOTS, BandLayout
 from ..errors import ModelError
 from ..features import FEATURES
-from ..latent import SLOTS, BandLayout
 
 #: Keys of a U-Net's configuration that mean nothing here: its picture's size and channels (the convolutions in and out
 #: are made anew), and what only a text prompt, a class or a guidance scale would feed.

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ..detect.bank import TYPES
+from ..dsp.latent import SLOTS, BandLayout
 from ..features import LOG_MIX, LOG_REST, LOG_STEM, MIX_FLAG
-from ..latent import SLOTS, BandLayout
 from .causal import CausalConv2d, Delay
 from .config import ModelConfig
 

@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..bundle import fingerprint, write_adapter
+from ..adapters import fingerprint, write_adapter
 from ..errors import ModelError
 from .network import RepairNet
 

@@ -15,7 +15,7 @@ class Denoiser(nn.Module):
     """Predicts the true stem's latent from a point x_t on the bridge: (B, 64, K, N) to the same shape.
 
     Head: z = z_y + c (g1 z_y + g2 (z_mix - z_y) + g3 (z_c - z_y) + r) + f1 z_y + f2 (z_mix - z_y) + f3 (z_c - z_y), z_c
-    the stem without its leak (engine/leak.py). The gates g act on slots (one value for re and im, so they keep the
+    the stem without its leak (engine/dsp/leakage.py). The gates g act on slots (one value for re and im, so they keep the
     phase), r is free, c in 0..1 is the network's confidence in its own change, for each band, for mid and side; the
     gates f are the fine branch's.
     Gates and r are zero at the start. Training leaves c out (`trusts` False) until there is a change worth trusting:

@@ -20,8 +20,8 @@ import numpy as np
 import soundfile
 
 from ..errors import StemProverError, TrainingError
-from .artefacts import SIMULATORS
-from .pool import FULL_SCALE, SAMPLE_RATE, TRACKS, open_shard, shards_of
+from .corpus.artefacts import SIMULATORS
+from .corpus.pool import FULL_SCALE, SAMPLE_RATE, TRACKS, open_shard, shards_of
 
 QUIETEST = 3e-3  # root mean square; a stem below it says nothing
 STEMS = {"vocals": "v", "accompaniment": "a"}

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..dsp.stft import Stft
 from ..errors import TrainingError
 from ..features import FeatureMaker
-from ..stft import Stft
-from .artefacts import SIMULATORS
-from .fresh import FreshShards
-from .pool import FULL_SCALE, TRACKS, open_shard, shards_of
+from .corpus.artefacts import SIMULATORS
+from .corpus.pool import FULL_SCALE, TRACKS, open_shard, shards_of
+from .on_the_fly import FreshShards
 
 SHARDS = ("spleeter", "drums", "bass", "other", "vocals")
 # (true stem, separated stem with zeros above 11 kHz, the same with the averaged mask)

@@ -25,11 +25,11 @@ from ..detect.analysis import NEEDS_SONG
 from ..detect.bank import TYPES, WEIGHTS, Detectors, mix_columns, standardise
 from ..detect.measures import Measures
 from ..detect.score import file_scores
+from ..dsp.stft import Stft
 from ..errors import StemProverError
-from ..stft import Stft
-from . import instruments
-from .artefacts import SIMULATORS
-from .pool import FULL_SCALE, open_shard, shards_of
+from .corpus import instruments
+from .corpus.artefacts import SIMULATORS
+from .corpus.pool import FULL_SCALE, open_shard, shards_of
 
 CLIP_SAMPLES = 6 * 44100
 FIRST, EVERY = 40, 20  # of the frames, those that become examples

@@ -22,19 +22,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..bundle import Adapter
+from ..adapters import Adapter
 from ..detect.bank import Detectors
+from ..dsp.latent import Latent
 from ..errors import StemProverError, TrainingError
 from ..features import FeatureMaker
-from ..latent import Latent
 from ..model.lora import add_adapter, go_on_from, save_adapter
 from ..model.network import RepairNet
-from ..schedule import BridgeSchedule
+from ..sampler import BridgeSchedule
+from .checkpoint import load_checkpoint, load_start
 from .dataset import Batch, PoolBatches
 from .joint_options import JointOptions, load_joint_options
 from .loop import Pace, averaged, batch_loader, bridge_point, cosine_rate, error_floor, repair_terms, tensors
 from .options import LossWeights, has_bf16
-from .start import load_checkpoint, load_start
 
 
 @dataclass(frozen=True)

@@ -21,22 +21,22 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from ..bands import band_importance
 from ..detect.bank import Detectors
+from ..dsp.bands import band_importance
+from ..dsp.latent import Latent
 from ..errors import TrainingError
 from ..features import FeatureMaker
-from ..latent import Latent
-from ..model import losses
 from ..model.base import load_base
 from ..model.config import ModelConfig
 from ..model.lora import add_adapter, go_on_from, save_adapter
 from ..model.network import RepairNet
-from ..schedule import BridgeSchedule
+from ..sampler import BridgeSchedule
+from . import losses
+from .checkpoint import load_checkpoint, load_start
+from .corpus.separators import Spleeter
 from .dataset import Batch, PoolBatches, fit_band_scale
-from .fresh import FreshMaker, FreshShards
+from .on_the_fly import FreshMaker, FreshShards
 from .options import LossWeights, TrainOptions
-from .separators import Spleeter
-from .start import load_checkpoint, load_start
 
 
 def repair_terms(

@@ -10,12 +10,12 @@ import torch
 
 from ..bundle import base_bundle
 from ..errors import OptionError, TrainingError
-from ..gate import Ramp
 from ..model.base import with_base
 from ..model.config import ModelConfig
 from ..model.lora import PARTS
+from ..trust import Ramp
 from .dataset import CropConfig
-from .fresh import FreshConfig
+from .on_the_fly import FreshConfig
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ import soxr
 
 from ..bundle import base_bundle
 from ..errors import TrainingError
-from ..gate import EVIDENCE, NO_RAMPS, Caution
 from ..repair import Repairer
+from ..trust import EVIDENCE, NO_RAMPS, Caution
+from .corpus.pool import FULL_SCALE, SAMPLE_RATE, open_shard, shard_paths, write_shard
 from .dataset import CropConfig
-from .fit_caution import ALIKE, CLEAN, STARTS, fit_weights, measure, write_adapter_caution
+from .fit_trust import ALIKE, CLEAN, STARTS, fit_weights, measure, write_adapter_caution
 from .options import LossWeights, TrainOptions
-from .pool import FULL_SCALE, SAMPLE_RATE, open_shard, shard_paths, write_shard
 
 PIECE_S = 8.0
 HELD_OUT = 0.15

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from ..features import FeatureMaker
-from ..model import losses
+from . import losses
+from .corpus.pool import FULL_SCALE, open_shard, shard_paths
 from .dataset import CHOICES, Batch, CropConfig, PoolBatches
-from .pool import FULL_SCALE, open_shard, shard_paths
 
 if TYPE_CHECKING:
     from .loop import Trainer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stemprover.bridge.contract import Latency, latency_bound
+from stemprover.engine.latency import Latency, latency_bound
 from stemprover.engine.live import ChangeStream
 
 COMMON = [8000, 16000, 22050, 32000, 44100, 48000, 88200, 96000, 176400, 192000, 384000]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 from bridges import Wire, running
-from stemprover.bridge.jobs import TOLD, Job, Jobs, Store
-from stemprover.bridge.protocol import Code, Message
-from stemprover.bridge.server import Bridge
+from stemprover.bridge.osc import Code, Message
+from stemprover.bridge.server.jobs import TOLD, Job, Jobs, Store
+from stemprover.bridge.server.transport import Bridge
 from stemprover.engine.errors import StemProverError
 
 

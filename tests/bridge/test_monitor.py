@@ -15,9 +15,10 @@ import pytest
 from bridges import Wire, running
 from browsers import CHROMIUM, Browser
 from fakes import FakeModelRepairer
-from stemprover.bridge.client import BridgeLostError, Client
-from stemprover.bridge.server import Bridge
-from stemprover.bridge.watch import fetch_status, status_table
+from places import ROOT
+from stemprover.bridge.client.client import BridgeLostError, Client
+from stemprover.bridge.client.status import fetch_status, status_table
+from stemprover.bridge.server.transport import Bridge
 from stemprover.engine.errors import StemProverError
 
 
@@ -153,7 +154,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
 
 
 def test_the_files_of_the_page_ask_for_nothing_from_elsewhere() -> None:
-    folder = Path(__file__).resolve().parents[2] / "bridge"
+    folder = ROOT / "bridge" / "server"
     for name in ("monitor.html", "monitor.css", "monitor.js"):
         text = (folder / name).read_text()
         assert "https://" not in text

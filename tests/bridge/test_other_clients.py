@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from bridges import running
 from fakes import FakeModelRepairer
-from stemprover.bridge.client import Client
-from stemprover.bridge.protocol import from_blob, to_blob
-from stemprover.bridge.server import Bridge
+from places import ROOT
+from stemprover.bridge.client.client import Client
+from stemprover.bridge.osc import from_blob, to_blob
+from stemprover.bridge.server.transport import Bridge
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "bridge.scd"
+EXAMPLE = ROOT / "examples" / "bridge.scd"
 
 
 @pytest.fixture

@@ -20,12 +20,12 @@ import pytest
 from bridges import Wire, running
 from fakes import FakeModel, FakeModelRepairer
 from stemprover.benchmarks.mutations import fuzz
-from stemprover.bridge import server
-from stemprover.bridge.client import AsyncClient, BridgeError, BridgeLostError, Client
-from stemprover.bridge.hub import BridgeConfig
-from stemprover.bridge.protocol import Code, encode, framed, to_blob
-from stemprover.bridge.server import Bridge
-from stemprover.bridge.serving import CalmFilter, read_token
+from stemprover.bridge.client.client import AsyncClient, BridgeError, BridgeLostError, Client
+from stemprover.bridge.osc import Code, encode, framed, to_blob
+from stemprover.bridge.server import transport as server
+from stemprover.bridge.server.registry import BridgeConfig
+from stemprover.bridge.server.serve import CalmFilter, read_token
+from stemprover.bridge.server.transport import Bridge
 from stemprover.engine.errors import OptionError, StemProverError
 
 RATE = 44100

@@ -14,11 +14,11 @@ from fakes import FakeModelRepairer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import sound
-from stemprover.bridge.client import BridgeError, BridgeLostError, Client
-from stemprover.bridge.output import Output
-from stemprover.bridge.protocol import Code, Flag, Message, Status, from_blob, to_blob
-from stemprover.bridge.remote import RemoteRepairer
-from stemprover.bridge.server import Bridge
+from stemprover.bridge.client.client import BridgeError, BridgeLostError, Client
+from stemprover.bridge.client.remote import RemoteRepairer
+from stemprover.bridge.osc import Code, Flag, Message, Status, from_blob, to_blob
+from stemprover.bridge.server.transport import Bridge
+from stemprover.engine.mixer import Output
 from stemprover.engine.repair import Repairer
 
 RATE = 44100
@@ -335,7 +335,7 @@ def test_a_flush_too_many_begins_nothing(doubling: Bridge, monkeypatch: pytest.M
     stem = noise(4000)
     with Wire(doubling.port) as wire:
         stream = wire.hello(block=8192).arguments[2]
-        monkeypatch.setattr("stemprover.bridge.peer.MOST_TASKS", 0)
+        monkeypatch.setattr("stemprover.bridge.server.session.MOST_TASKS", 0)
         wire.send("/flush", "ii", 7, stream)
         assert wire.receive().address == "/error"
         monkeypatch.undo()

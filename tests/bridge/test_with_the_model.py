@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from stemprover.bridge.render import render_file
+from places import ROOT
 from stemprover.engine.errors import ModelError
 from stemprover.engine.repair import Repairer
+from stemprover.offline.render import render_file
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "pedalboard_chain.py"
+EXAMPLE = ROOT / "examples" / "pedalboard_chain.py"
 
 
 @pytest.fixture(scope="module")

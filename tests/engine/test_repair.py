@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models import sound, streamed
 from stemprover.engine.errors import MixMismatchError, OptionError
 from stemprover.engine.repair import Repairer
-from stemprover.engine.segment import SegmentConfig, best_cut, hop_levels_db
+from stemprover.engine.segments import SegmentConfig, best_cut, hop_levels_db
 from stemprover.engine.stream import change_limit
 
 TOLERANCE = 1e-5

@@ -11,13 +11,13 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import sound, streamed
+from places import DEMO
 from stemprover.engine.errors import OptionError
 from stemprover.engine.repair import BOTH_SIDES, ONE_SIDE, Repairer
-from stemprover.engine.segment import SegmentConfig
+from stemprover.engine.segments import SegmentConfig
 from stemprover.engine.stream import Shares, change_limit
 
 TOLERANCE = 1e-5
-DEMO = Path(__file__).parents[2] / "presets" / "demo"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import onnx
 import pytest
 import torch
 from models import lively_net, sound, untrained_net
-from stemprover.engine.bundle import GRAPHS, Adapter, Bundle, active_adapters, merge_adapters
+from stemprover.engine.adapters import Adapter, active_adapters, merge_adapters
+from stemprover.engine.bundle import GRAPHS, Bundle
 from stemprover.engine.detect.bank import Detectors
 from stemprover.engine.errors import ExportError, ModelError, OptionError, OutputExistsError
 from stemprover.engine.model.lora import add_adapter, load_adapter, save_adapter

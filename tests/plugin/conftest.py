@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hosts import needs
-from stemprover.bridge.plugin_folders import BUILT
+from stemprover.bridge.plugin.install import BUILT
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,12 @@ import soundfile
 from bridges import running
 from fakes import FakeModelRepairer
 from hosts import needs
+from places import DEMO
 from stemprover.benchmarks.ardour import Session
 from stemprover.engine.repair import Repairer
 from stemprover.engine.stream import DeltaStream
 
 NOBODY, EDGE = 9, 128  # the change is faded in and out where the sound begins and ends
-DEMO = Path(__file__).resolve().parents[2] / "presets" / "demo"
 pytestmark = pytest.mark.quiet
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stemprover.bridge.plugin_folders import BUNDLES, folder_for
+from stemprover.bridge.plugin.install import BUNDLES, folder_for
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from bridges import running
 from fakes import FakeModelRepairer
 from hosts import latency, needs
 from stemprover.benchmarks.jack import URI, Jack, jack
-from stemprover.bridge.server import Bridge
+from stemprover.bridge.server.transport import Bridge
 from stemprover.engine.repair import Repairer
 
 RATE = 48000

@@ -22,8 +22,8 @@ from bridges import free_port, running
 from fakes import FakeModelRepairer
 from hosts import TAIL, Load, stream_through
 from sounds import noise, tones
-from stemprover.bridge.plugin_folders import command_file
-from stemprover.bridge.server import Bridge
+from stemprover.bridge.plugin.install import command_file
+from stemprover.bridge.server.transport import Bridge
 
 
 def test_without_a_bridge_offline_fails_visibly(load: Load, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from fakes import FakeModelRepairer
 from hosts import IDENTITY, TAIL, TWICE, Load, latency, stream_through
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from places import DEMO, ROOT
 from sounds import noise, tones
 from stemprover.engine.repair import Repairer
 
@@ -225,7 +226,7 @@ def test_several_at_once_in_several_threads(load: Load) -> None:
 
 
 def test_the_real_model_gives_what_repair_gives(load: Load, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
-    demo = Path(__file__).resolve().parents[2] / "presets" / "demo"
+    demo = DEMO
     (stem, rate), (song, _) = (
         soundfile.read(demo / name, dtype="float32", frames=4 * 44100) for name in ("separated.flac", "song.flac")
     )
@@ -246,7 +247,7 @@ def test_the_real_model_gives_what_repair_gives(load: Load, tmp_path: Path, run_
 def test_the_render_script(
     vst3: Path, plugin_environment: Callable[..., None], make_audio: Callable[..., Path], tmp_path: Path
 ) -> None:
-    example = Path(__file__).resolve().parents[2] / "examples" / "render_plugin.py"
+    example = ROOT / "examples" / "render_plugin.py"
     stem, song = make_audio("stem.wav", seconds=1.2), make_audio("song.wav", seconds=1.2, seed=1)
     with running(FakeModelRepairer({"bleed": 1.0}, mix_gain=0.5)) as bridge:
         plugin_environment(bridge.port)

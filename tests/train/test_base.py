@@ -12,7 +12,8 @@ import pytest
 import torch
 from bases import save_unet
 from models import SMALL, sound
-from stemprover.engine.bundle import Bundle, active_adapters, merge_adapters
+from stemprover.engine.adapters import active_adapters, merge_adapters
+from stemprover.engine.bundle import Bundle
 from stemprover.engine.errors import TrainingError
 from stemprover.engine.repair import Repairer
 from stemprover.engine.train.dataset import CropConfig

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from stemprover.bridge.validate import find_cases
 from stemprover.engine.errors import TrainingError
-from stemprover.engine.train.artefacts import SIMULATORS
 from stemprover.engine.train.cases import main, separated, simulated
-from stemprover.engine.train.pool import FULL_SCALE, open_shard, shard_paths
+from stemprover.engine.train.corpus.artefacts import SIMULATORS
+from stemprover.engine.train.corpus.pool import FULL_SCALE, open_shard, shard_paths
+from stemprover.reports.validate import find_cases
 
 
 def test_the_command_writes_cases_that_validate_finds(

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stemprover.engine.bundle import Adapter, Bundle, active_adapters, merge_adapters
+from stemprover.engine.adapters import Adapter, active_adapters, merge_adapters
+from stemprover.engine.bundle import Bundle
 from stemprover.engine.errors import OptionError, TrainingError
 from stemprover.engine.train.joint import JointTrainer, main, train_jointly
 from stemprover.engine.train.joint_options import JointOptions, load_joint_options

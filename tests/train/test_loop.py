@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from models import SMALL, lively_net
-from stemprover.engine.bundle import Adapter
+from stemprover.engine.adapters import Adapter
 from stemprover.engine.errors import ModelError, TrainingError
 from stemprover.engine.model.config import ModelConfig
 from stemprover.engine.model.lora import load_adapter
-from stemprover.engine.schedule import BridgeSchedule
+from stemprover.engine.sampler import BridgeSchedule
 from stemprover.engine.train import options as training_options
 from stemprover.engine.train.dataset import CropConfig, PoolBatches
 from stemprover.engine.train.loop import Trainer, bridge_point, tensors, train

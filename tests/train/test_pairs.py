@@ -10,15 +10,15 @@ import pytest
 import soundfile as sf
 import torch
 from models import SMALL, lively_net
-from stemprover.bridge.presets import check_preset
-from stemprover.engine.bundle import Adapter
+from stemprover.engine.adapters import Adapter
 from stemprover.engine.errors import TrainingError
-from stemprover.engine.gate import HEARD, NO_RAMPS
 from stemprover.engine.model.lora import add_adapter, save_adapter
+from stemprover.engine.preset import check_preset
+from stemprover.engine.train.corpus.pool import FULL_SCALE, SAMPLE_RATE, open_shard
 from stemprover.engine.train.loop import train
 from stemprover.engine.train.options import TrainOptions
 from stemprover.engine.train.pairs import build_pairs, find_lag, find_pairs, finish, fit_own_caution, pair_crops
-from stemprover.engine.train.pool import FULL_SCALE, SAMPLE_RATE, open_shard
+from stemprover.engine.trust import HEARD, NO_RAMPS
 from typer.testing import CliRunner
 
 SECONDS = 12

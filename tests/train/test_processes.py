@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from models import SMALL
+from stemprover.engine.dsp.latent import Latent
 from stemprover.engine.features import FeatureMaker
-from stemprover.engine.latent import Latent
 from stemprover.engine.model.network import RepairNet
-from stemprover.engine.schedule import BridgeSchedule
+from stemprover.engine.sampler import BridgeSchedule
 from stemprover.engine.train import options as training_options
 from stemprover.engine.train.dataset import CropConfig, PoolBatches, fit_band_scale
 from stemprover.engine.train.loop import Trainer, bridge_point, repair_terms, tensors

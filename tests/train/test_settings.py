@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from stemprover.engine.bundle import base_bundle
 from stemprover.engine.errors import OptionError
 from stemprover.engine.train.settings import load_options
@@ -34,7 +35,7 @@ def test_a_file_sets_and_the_command_line_overrides(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["train-cpu", "train-gpu", "train-drums"])
 def test_the_settings_that_ship_are_right(name: str) -> None:
-    options = load_options(Path(__file__).parents[2] / "docs" / f"{name}.toml")
+    options = load_options(ROOT / "docs" / f"{name}.toml")
     assert options.steps > 0
     assert options.adapter == ("drums" if name == "train-drums" else None)
 

@@ -1,0 +1,1 @@
+"""Clients of the bridge, for asyncio, for scripts and for the terminal."""

@@ -1,0 +1,70 @@
+"""Files through a bridge."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+
+from ...engine.errors import OptionError
+from ..osc import MAX_BLOCK, MAX_CHANNELS
+from .client import Client, Reply
+
+
+class RemoteRepairer:
+    """Files through a bridge: `process_chunks` as engine.repair.Repairer has it. `prepare` is called with each new
+    stream, to choose its preset; `realtime` sends at the pace of the sound; options as of Client."""
+
+    WINDOW = 48  # blocks on their way
+
+    def __init__(
+        self, prepare: Callable[[Client], None] = lambda _: None, *, realtime: bool = False, **options: Any
+    ) -> None:
+        self.prepare, self.realtime, self.options = prepare, realtime, options
+        self.late = self.blocks = 0
+
+    def process_chunks(
+        self,
+        chunks: Iterable[np.ndarray | tuple[np.ndarray, np.ndarray]],
+        sample_rate: int,
+        channels: int,
+        *,
+        has_mix: bool = False,
+    ) -> Iterator[np.ndarray]:
+        """Chunks (C, n), or pairs of stem and mixture chunks, to repaired chunks, as many samples in all."""
+        if channels > MAX_CHANNELS:
+            raise OptionError(f"{channels} channels: a bridge takes up to {MAX_CHANNELS}; use stemprover repair")
+        block = min(MAX_BLOCK, 2048)
+        with Client(sample_rate, channels, channels if has_mix else 0, max_block=block, **self.options) as client:
+            self.prepare(client)
+            skip, begun, sent = client.latency_samples, time.monotonic(), 0
+            way: deque[Future[Reply]] = deque()
+
+            def arrived(sound: np.ndarray) -> Iterator[np.ndarray]:
+                nonlocal skip
+                drop = min(skip, sound.shape[1])
+                skip -= drop
+                if sound.shape[1] > drop:
+                    yield sound[:, drop:]
+
+            for chunk in chunks:
+                stem, mix = chunk if isinstance(chunk, tuple) else (chunk, None)
+                for start in range(0, stem.shape[1], block):
+                    part = slice(start, start + block)
+                    way.append(
+                        client.submit(stem[:, part], None if mix is None else mix[:, part], offline=not self.realtime)
+                    )
+                    sent += stem[:, part].shape[1]
+                    while way and (len(way) >= self.WINDOW or way[0].done()):
+                        yield from arrived(way.popleft().result().sound)
+                    if self.realtime:
+                        time.sleep(max(0.0, begun + sent / sample_rate - time.monotonic()))
+            while way:
+                yield from arrived(way.popleft().result().sound)
+            if sent:
+                yield from arrived(client.flush())
+            self.late, self.blocks = client.late, client.blocks

@@ -1,0 +1,1 @@
+"""The DAW plug-in (C++), and its installation."""

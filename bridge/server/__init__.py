@@ -1,0 +1,1 @@
+"""The live server: sockets, sessions, streams, workers and jobs."""

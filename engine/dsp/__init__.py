@@ -1,0 +1,1 @@
+"""Signal processing on arrays: STFT, resampling, latents, filters and queues, all as streams."""

@@ -1,0 +1,38 @@
+"""Channels as pairs: stereo stays together, more channels go two by two, a single one stands on both sides of its
+pair."""
+
+from __future__ import annotations
+
+import numpy as np
+
+LOUDEST = 1e4  # times full scale
+
+
+def pair_count(channels: int) -> int:
+    """B, the number of pairs."""
+    return (channels + 1) // 2
+
+
+def to_pairs(audio: np.ndarray) -> np.ndarray:
+    """Waveform (C, T) to pairs (B, 2, T); of an odd number the last channel is doubled, so its side signal is zero."""
+    if len(audio) % 2:
+        audio = np.concatenate([audio, audio[-1:]])
+    return audio.reshape(len(audio) // 2, 2, -1)
+
+
+def from_pairs(pairs: np.ndarray, channels: int) -> np.ndarray:
+    """The inverse of `to_pairs`: (B, 2, T) to (C, T); a doubled channel becomes the mean of its two sides."""
+    flat = pairs.reshape(-1, pairs.shape[-1])
+    if channels % 2:
+        return np.concatenate(
+            [flat[: channels - 1], flat[channels - 1 :].mean(axis=0, keepdims=True, dtype=np.float32)]
+        )
+    return flat
+
+
+
+
+def finite(sound: np.ndarray) -> np.ndarray:
+    """What a model may hear, in memory of its own, channel by channel: samples that are no numbers, or absurdly large,
+    would stay in its memory."""
+    return np.nan_to_num(np.clip(sound, -LOUDEST, LOUDEST, order="C"), nan=0.0, copy=False)

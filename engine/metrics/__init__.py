@@ -1,0 +1,1 @@
+"""Measures of a repair, with and without the true stem."""

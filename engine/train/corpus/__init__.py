@@ -1,0 +1,1 @@
+"""Everything that makes training material: sources, songs, singers, separators and the pool."""

@@ -1,0 +1,131 @@
+"""What training asks for. Each loss is a function of latents or spectra and is zero for equal inputs.
+
+Latents are (B, 64, K, N), spectra (B, 2, F, N) complex, mid and side. Weights over bands follow perceptual importance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..dsp.latent import SLOTS, BandLayout
+
+
+def parts(latent: Tensor) -> tuple[Tensor, Tensor]:
+    """Latent (B, 64, K, N) to the real and the imaginary part of its slots, each (B, 32, K, N). Complex tensors would
+    say the same at three times the cost on a CPU."""
+    half = latent.shape[1] // 2
+    return latent[:, :half].float(), latent[:, half:].float()
+
+
+def _power(z: tuple[Tensor, Tensor]) -> Tensor:
+    return z[0] * z[0] + z[1] * z[1]
+
+
+def _modulus(z: tuple[Tensor, Tensor]) -> Tensor:
+    """The modulus, with a gradient of zero at zero."""
+    return (_power(z) + 1e-18).sqrt()
+
+
+def linear_spectrum(latent: Tensor, layout: BandLayout, scale: Tensor, exponent: float = 0.5) -> Tensor:
+    """Latent to the packed spectrum of mid and side (B, 2, F, N), compression undone; the torch twin of
+    Latent.decode."""
+    gain = scale * torch.from_numpy(np.sqrt(layout.widths / SLOTS).astype(np.float32)).to(scale)
+    batch, _, bands, frames = latent.shape
+    slots = latent.float().reshape(batch, 2, 2, SLOTS, bands, frames).transpose(3, 4) / gain[:, None, None]
+    runs, band = [], 0
+    for count, width in layout.runs:
+        run = slots[:, :, :, band : band + count].reshape(batch, 2, 2, count, width, SLOTS // width, frames)
+        runs.append(run.mean(dim=5).reshape(batch, 2, 2, count * width, frames))
+        band += count
+    compressed = torch.cat(runs, dim=3)
+    re, im = compressed[:, 0], compressed[:, 1]
+    growth = _modulus((re, im)).pow(1.0 / exponent - 1.0)
+    return torch.complex(re * growth, im * growth)
+
+
+def log_error_ratio(estimate: Tensor, before: Tensor, truth: Tensor, presence: Tensor, floor: float = 1e-4) -> Tensor:
+    """Mean over the batch of log10((|e|^2 + floor P) / (|e_0|^2 + floor P)): tenths of the dB of SDR gained, negative
+    is good.
+
+    Spectra (B, 2, F, N); `presence` (B,) is the power that a floor of -40 dB refers to (stem plus some of the
+    mixture), so silent and clean examples neither dominate nor can be changed without cost.
+    """
+    error, error_before = total_power(estimate - truth), total_power(before - truth)
+    return torch.log10((error + floor * presence) / (error_before + floor * presence)).mean()
+
+
+def total_power(spectrum: Tensor) -> Tensor:
+    """Sum of |X|^2 of each example: (B, ...) complex to (B,)."""
+    return torch.view_as_real(spectrum).square().flatten(1).sum(dim=1)
+
+
+def compressed_l1(estimate: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean modulus of the complex error of the slots; weights (K,)."""
+    return (_modulus(parts(estimate - truth)) * weights[:, None]).mean()
+
+
+def log_magnitude_l1(estimate: Tensor, truth: Tensor, weights: Tensor, floor: float = 1e-3) -> Tensor:
+    """Weighted mean difference of the log-magnitudes of the slots, natural logarithm, floored at `floor` (power)."""
+    ratio = (_power(parts(estimate)) + floor) / (_power(parts(truth)) + floor)
+    return 0.5 * (torch.log(ratio).abs() * weights[:, None]).mean()
+
+
+def phase_cosine(estimate: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """1 - cos of the phase error, weighted by the product of the magnitudes: no angle is ever unwrapped."""
+    a, b = parts(estimate), parts(truth)
+    both = (_power(a) * _power(b) + 1e-18).sqrt() * weights[:, None]
+    return (both - (a[0] * b[0] + a[1] * b[1]) * weights[:, None]).sum() / (both.sum() + 1e-6)
+
+
+def instantaneous_frequency(estimate: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """`phase_cosine` of the wrapped phase advance from frame to frame."""
+    return _cosine(_step(parts(estimate), dim=3), _step(parts(truth), dim=3), weights[:, None])
+
+
+def group_delay(estimate: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """`phase_cosine` of the wrapped phase step from slot to slot."""
+    return _cosine(_step(parts(estimate), dim=1), _step(parts(truth), dim=1), weights[:, None])
+
+
+def _step(z: tuple[Tensor, Tensor], dim: int) -> tuple[Tensor, Tensor]:
+    """Each value times the conjugate of the one before it."""
+    size = z[0].shape[dim]
+    (re, im), (re_before, im_before) = ([x.narrow(dim, start, size - 1) for x in z] for start in (1, 0))
+    return re * re_before + im * im_before, im * re_before - re * im_before
+
+
+def _cosine(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], weights: Tensor) -> Tensor:
+    both = (_power(a) * _power(b) + 1e-24).sqrt() + 1e-12
+    root = both.sqrt()
+    return ((root - (a[0] * b[0] + a[1] * b[1]) / root) * weights).sum() / ((root * weights).sum() + 1e-6)
+
+
+def multi_resolution_stft(estimate: Tensor, truth: Tensor, sizes: tuple[int, ...] = (512, 1024, 4096)) -> Tensor:
+    """Mean over resolutions of |X^ - X| / |X| (Frobenius norms) of the complex STFTs; waveforms (B, C, T) (cf.
+    Yamamoto 2020)."""
+    a, b = estimate.flatten(0, 1), truth.flatten(0, 1)
+    total = torch.zeros((), device=a.device)
+    for size in sizes:
+        window = torch.hann_window(size, device=a.device)
+        spectra = [torch.stft(x, size, size // 4, window=window, return_complex=True) for x in (a, b)]
+        total = total + torch.linalg.vector_norm(spectra[0] - spectra[1]) / (
+            torch.linalg.vector_norm(spectra[1]) + 1e-4
+        )
+    return total / len(sizes)
+
+
+def waveform(spectrum: Tensor, n_fft: int, hop: int) -> Tensor:
+    """Packed spectrum (B, C, F, N) to waveform (B, C, N * hop - (n_fft - hop)): the samples that whole frames cover."""
+    batch, channels, _, frames = spectrum.shape
+    edges = [spectrum[:, :, :1].real + 0j, spectrum[:, :, 1:], spectrum[:, :, :1].imag + 0j]
+    full = torch.cat(edges, dim=2)
+    window = torch.hann_window(n_fft, device=spectrum.device)
+    blocks = torch.fft.irfft(full.flatten(0, 1), n_fft, dim=1) * window[:, None]
+    length = (frames - 1) * hop + n_fft
+    audio = F.fold(blocks, (1, length), (1, n_fft), stride=(1, hop))[:, 0, 0]
+    audio = audio / (n_fft / hop * 0.375)  # the sum of squared periodic Hann windows
+    edge = n_fft - hop
+    return audio[:, edge : audio.shape[-1] - edge].reshape(batch, channels, -1)

@@ -1,0 +1,1 @@
+"""Files: read, align, repair and write them."""

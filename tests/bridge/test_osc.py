@@ -1,0 +1,145 @@
+"""Messages of the bridge as bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from places import ROOT
+from stemprover.bridge import osc as protocol
+from stemprover.bridge.osc import (
+    SPECS,
+    Code,
+    FrameReader,
+    ProtocolError,
+    decode,
+    encode,
+    encode_reply,
+    framed,
+    from_blob,
+    largest_block,
+    to_blob,
+)
+
+DOCS = ROOT / "docs" / "osc.md"
+
+
+def test_a_message_as_bytes() -> None:
+    """OSC 1.0: address and type tags padded with zeros to four bytes, big-endian numbers, a blob with its size."""
+    data = encode("/block", "iihiib", 1, 2, 3, 1, 4, b"abcdefgh")
+    assert data == (
+        b"/stemprover/block\0\0\0,iihiib\0"
+        + struct.pack(">iiqiii", 1, 2, 3, 1, 4, 8)
+        + b"abcdefgh"
+    )  # fmt: skip
+    assert decode(data).arguments == (1, 2, 3, 1, 4, b"abcdefgh")
+    assert decode(data).address == "/stemprover/block"
+
+
+@given(
+    st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 2),
+    st.integers(-(2**63), 2**63 - 1),
+    st.binary(min_size=4, max_size=64),
+)
+def test_blocks_are_the_bytes_of_python_osc(ints: tuple[int, int], position: int, sound: bytes) -> None:
+    sound = sound[: len(sound) // 4 * 4]
+    values = (*ints, position, *ints, sound)
+    data = encode("/block", "iihiib", *values)
+    assert decode(data).arguments == values
+    assert decode(data).tags == "iihiib"
+    reply = (*ints, position, *ints, *ints, 5, sound)
+    assert encode_reply(*reply) == encode("/block", "iihiiiiib", *reply)
+    assert decode(encode_reply(*reply)).arguments == reply
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=20), st.lists(st.integers(1, 400), min_size=1))
+def test_messages_come_out_as_they_went_in_however_they_are_cut(messages: list[bytes], pieces: list[int]) -> None:
+    reader, found = FrameReader(), []
+    data = b"".join(map(framed, messages))
+    start = number = 0
+    while start < len(data):
+        size = pieces[number % len(pieces)]
+        found += reader.feed(data[start : start + size])
+        start, number = start + size, number + 1
+    assert found == messages
+    assert reader.waiting == 0
+
+
+@pytest.mark.parametrize("size", [0, -1, -(2**31), (1 << 20) + 1, 2**31 - 1])
+def test_sizes_that_cannot_be(size: int) -> None:
+    reader = FrameReader()
+    good = framed(b"/abc")
+    found = []
+    with pytest.raises(ProtocolError, match="1 to 1048576") as caught:
+        for message in reader.feed(good + struct.pack(">i", size) + b"rest"):
+            found.append(message)
+    assert found == [b"/abc"], "what was whole before it still comes"
+    assert caught.value.code is Code.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", Code.MALFORMED),
+        (b"abcd", Code.MALFORMED),
+        (b"/abc,i\0\0", Code.MALFORMED),
+        (b"/ab\0,ii\0\0\0\0\1", Code.MALFORMED),
+        (b"/ab\0,b\0\0\xff\xff\xff\xff", Code.MALFORMED),
+        (b"/ab\0,b\0\0\x7f\xff\xff\xff", Code.MALFORMED),
+        (b"/ab\0,QQ\0", Code.MALFORMED),
+        (b"#bundle\0" + bytes(8) + struct.pack(">i", -4), Code.MALFORMED),
+        (b"/" + b"*" * 20 + b"\0\0\0,\0\0\0", Code.UNKNOWN_ADDRESS),
+        (b"/a?\0,\0\0\0", Code.UNKNOWN_ADDRESS),
+    ],
+)
+def test_bytes_that_are_no_message(data: bytes, code: Code) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        decode(data)
+    assert caught.value.code is code
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_an_error(data: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        decode(data)
+
+
+def test_sound_as_bytes() -> None:
+    """Frame after frame, little-endian."""
+    sound = np.array([[1.0, 3.0], [2.0, -4.0]], np.float32)
+    assert to_blob(sound) == struct.pack("<4f", 1.0, 2.0, 3.0, -4.0)
+    assert np.array_equal(from_blob(to_blob(sound), 2, 2), sound)
+    with pytest.raises(ProtocolError, match="3 frames of 2 channels are 24"):
+        from_blob(to_blob(sound), 2, 3)
+
+
+@pytest.mark.parametrize(("channels", "mix"), [(1, 0), (2, 2), (8, 8)])
+def test_the_largest_block_fits_into_a_datagram_both_ways(channels: int, mix: int) -> None:
+    frames = largest_block(channels, mix)
+    there = encode("/block", "iihiib", 1, 1, 1, frames, 0, bytes(4 * frames * (channels + mix)))
+    back = encode("/block", "iihiiiiib", 1, 1, 1, frames, 0, 0, 1, 1, bytes(4 * frames * channels))
+    assert max(len(there), len(back)) <= protocol.MAX_DATAGRAM
+
+
+def test_the_documentation_has_every_address_and_code() -> None:
+    text = DOCS.read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `/")]
+    for spec in SPECS:
+        row = f"| `{spec.address}` | `{spec.tags}` | {spec.names} | {spec.sender} | {spec.about} |"
+        assert row in rows
+    assert len(rows) == len(SPECS)
+    for code in Code:
+        assert re.search(rf"^\| {code.value} \| {code.name.lower().replace('_', ' ')} \|", text, re.MULTILINE)
+
+
+def test_the_documented_bytes_are_those_that_are_sent() -> None:
+    text = DOCS.read_text()
+    hello = encode("/hello", "isssiiiii", 1, "", "vocals", "stream", 48000, 512, 2, 2, 1)
+    block = encode("/block", "iihiib", 1, 0, 0, 1, 0, to_blob(np.array([[0.5], [-0.5]], np.float32)))
+    for message in (hello, block):
+        assert framed(message).hex(" ") in " ".join(text.split())

@@ -1,0 +1,181 @@
+"""What a file carries beside its sound arrives with the repaired sound."""
+
+import struct
+from pathlib import Path
+
+import mutagen.flac
+import mutagen.id3
+import mutagen.mp3
+import mutagen.oggopus
+import mutagen.oggvorbis
+import numpy as np
+import pytest
+import soundfile
+from fakes import FakeRepairer
+from hypothesis import given
+from hypothesis import strategies as st
+from stemprover.offline.render import render_file
+from stemprover.offline.riff import copy_chunks, read_chunks
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(3000)
+# A broadcast time stamp, two markers, a loop, names, an ID3 tag of odd length and a chunk that nobody knows.
+CHUNKS = [
+    (b"bext", b"take 3".ljust(602, b"\0")), (b"cue ", struct.pack("<I", 2) + bytes(48)), (b"smpl", bytes(60)),
+    (b"LIST", b"INFOINAM\x06\0\0\0vocal\0IART\x04\0\0\0Ann\0"), (b"id3 ", b"ID3\x04\0\0\0\0\0\0\0"), (b"zzzz", b"odd"),
+]  # fmt: skip
+
+
+def add_chunks(path: Path, chunks: list[tuple[bytes, bytes]], order: str, *, before_data: bool = False) -> None:
+    content = path.read_bytes()
+    extra = b"".join(struct.pack(f"{order}4sI", n, len(c)) + c + b"\0" * (len(c) & 1) for n, c in chunks)
+    content = content[:12] + extra + content[12:] if before_data else content + b"\0" * (len(content) & 1) + extra
+    path.write_bytes(content[:4] + struct.pack(f"{order}I", len(content) - 8) + content[8:])
+
+
+def contents(path: Path) -> dict[bytes, bytes]:
+    found = read_chunks(path)
+    assert found is not None
+    data = path.read_bytes()
+    return {c.name: data[c.start : c.start + c.size] for c in found.chunks}
+
+
+@pytest.mark.parametrize("before_data", [True, False])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+@pytest.mark.parametrize("samples", [1, 1001])
+def test_every_chunk_of_a_wav_arrives(make_audio, tmp_path, subtype, before_data, samples):
+    levels = 0.3 * np.random.default_rng(0).standard_normal((1, samples)).clip(-1, 1)
+    source, target = make_audio(subtype=subtype, levels=levels), tmp_path / "out.wav"
+    add_chunks(source, CHUNKS, "<", before_data=before_data)
+    assert soundfile.info(source).frames == samples
+    render_file(source, target, FakeRepairer())
+    assert contents(target).items() >= dict(CHUNKS).items()
+    assert struct.unpack("<I", target.read_bytes()[4:8])[0] == target.stat().st_size - 8
+    np.testing.assert_array_equal(soundfile.read(target)[0], soundfile.read(source)[0])
+    with soundfile.SoundFile(target) as file:
+        assert (file.title, file.artist) == ("vocal", "Ann")
+
+
+def test_chunks_go_from_wav_to_rf64_and_stay_in_rf64(make_audio, tmp_path):
+    source, target = make_audio("a.wav", container="RF64"), tmp_path / "out.wav"
+    content = source.read_bytes()
+    extra = struct.pack("<4sI", b"bext", 602) + b"take 3".ljust(602, b"\0")
+    source.write_bytes(content + extra)
+    render_file(source, target, FakeRepairer())
+    assert contents(target)[b"bext"].startswith(b"take 3")
+    riff_size = struct.unpack("<Q", contents(target)[b"ds64"][:8])[0]
+    assert riff_size == target.stat().st_size - 8
+    assert soundfile.info(target).format == "RF64"
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_every_chunk_of_an_aiff_arrives(make_audio, tmp_path, subtype):
+    source, target = make_audio("a.aiff", subtype=subtype), tmp_path / "out.aiff"
+    chunks = [(b"NAME", b"vocal"), (b"AUTH", b"Ann"), (b"MARK", struct.pack(">H", 0)), (b"ID3 ", b"ID3\x04" + bytes(7))]
+    add_chunks(source, chunks, ">")
+    render_file(source, target, FakeRepairer())
+    assert contents(target).items() >= dict(chunks).items()
+    assert soundfile.info(target).frames == 22050
+
+
+def test_what_belongs_to_the_old_samples_stays_behind(make_audio, tmp_path):
+    source, target = make_audio(), tmp_path / "out.wav"
+    add_chunks(source, [(b"PEAK", bytes(24)), (b"levl", bytes(40)), (b"JUNK", bytes(9))], "<")
+    render_file(source, target, FakeRepairer())
+    assert contents(target).keys() == {b"fmt ", b"data"}
+
+
+@given(content=st.binary(max_size=200))
+def test_reading_chunks_of_anything_ends_well(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.wav"
+    path.write_bytes(b"RIFF\x00\x00\x00\x00WAVE" + content)
+    found = read_chunks(path)
+    assert found is not None
+    assert found.missing_bytes >= 0
+    path.write_bytes(content)
+    read_chunks(path)
+
+
+def test_files_of_different_families_exchange_nothing(make_audio):
+    wav, aiff, flac = make_audio("a.wav"), make_audio("a.aiff"), make_audio("a.flac")
+    add_chunks(wav, CHUNKS, "<")
+    for target in (aiff, flac):
+        before = target.read_bytes()
+        assert copy_chunks(wav, target) == 0
+        assert target.read_bytes() == before
+
+
+def test_flac_keeps_every_tag_and_picture(make_audio, tmp_path):
+    source, target = make_audio("a.flac"), tmp_path / "out.flac"
+    tags = mutagen.flac.FLAC(source)
+    tags["title"] = "Vocal"
+    tags["artist"] = ["Ann", "Bob"]
+    tags["replaygain_track_gain"] = "-3.2 dB"
+    picture = mutagen.flac.Picture()
+    picture.data, picture.mime, picture.type = PNG, "image/png", 3
+    tags.add_picture(picture)
+    tags.save()
+    assert render_file(source, target, FakeRepairer()).notes == ()
+    new = mutagen.flac.FLAC(target)
+    assert new["artist"] == ["Ann", "Bob"]
+    assert dict(new) == dict(tags)
+    assert [p.data for p in new.pictures] == [PNG]
+    np.testing.assert_array_equal(soundfile.read(target)[0], soundfile.read(source)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "rate", "kind"),
+    [("a.ogg", "VORBIS", 44100, mutagen.oggvorbis.OggVorbis), ("a.opus", "OPUS", 48000, mutagen.oggopus.OggOpus)],
+)
+def test_ogg_keeps_every_tag(make_audio, tmp_path, name, subtype, rate, kind):
+    source = make_audio(name, subtype=subtype, container="OGG", rate=rate)
+    target = tmp_path / f"out{source.suffix}"
+    tags = kind(source)
+    tags["title"], tags["custom"] = "Vocal", ["one", "two"]
+    tags.save()
+    render_file(source, target, FakeRepairer())
+    assert kind(target)["custom"] == ["one", "two"]
+    assert kind(target)["title"] == ["Vocal"]
+    assert soundfile.info(target).frames == soundfile.info(source).frames
+
+
+def test_mp3_keeps_every_tag_and_picture_and_its_length(make_audio, tmp_path):
+    source, target = make_audio("a.mp3", subtype="MPEG_LAYER_III"), tmp_path / "out.mp3"
+    tags = mutagen.id3.ID3()
+    tags.add(mutagen.id3.TIT2(encoding=3, text="Vocal"))
+    tags.add(mutagen.id3.TXXX(encoding=3, desc="take", text="3"))
+    tags.add(mutagen.id3.APIC(encoding=3, mime="image/png", type=3, desc="", data=PNG))
+    tags.save(source)
+    render_file(source, target, FakeRepairer())
+    new = mutagen.id3.ID3(target)
+    assert (str(new["TIT2"]), str(new["TXXX:take"]), new.getall("APIC")[0].data) == ("Vocal", "3", PNG)
+    assert soundfile.info(target).frames == soundfile.info(source).frames
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.mp3", "a.wav", "a.aiff"])
+def test_files_without_tags_get_none(make_audio, tmp_path, name):
+    source = make_audio(name, subtype=None)
+    target = tmp_path / f"out{source.suffix}"
+    assert not [n for n in render_file(source, target, FakeRepairer()).notes if "tags" in n]
+    with soundfile.SoundFile(target) as file:
+        assert file.title == ""
+
+
+@pytest.mark.parametrize(("source_name", "target_name"), [("a.flac", "b.wav"), ("a.wav", "b.flac"), ("a.caf", "b.caf")])
+def test_another_file_type_gets_the_common_fields(tmp_path, source_name, target_name):
+    source, target = tmp_path / source_name, tmp_path / target_name
+    with soundfile.SoundFile(source, "w", 44100, 1, subtype="PCM_16") as file:
+        file.title, file.artist = "Vocal", "Ann"
+        file.write(np.zeros(100))
+    render_file(source, target, FakeRepairer())
+    with soundfile.SoundFile(target) as file:
+        assert (file.title, file.artist) == ("Vocal", "Ann")
+
+
+def test_damaged_tags_are_a_note_and_not_a_failure(make_audio, tmp_path, monkeypatch):
+    def fail(*_):
+        raise mutagen.MutagenError("broken")
+
+    monkeypatch.setattr(mutagen.flac.FLAC, "__init__", fail)
+    report = render_file(make_audio("a.flac"), tmp_path / "out.flac", FakeRepairer())
+    assert report.notes == ("tags could not be copied (broken)",)
+    assert soundfile.info(tmp_path / "out.flac").frames == 22050
