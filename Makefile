@@ -1,18 +1,19 @@
-# make demo   repair a shipped excerpt (own environment, run-time dependencies only, no torch)
-# make test   everything: environment, linter, types, tests
-# make plugin the DAW plug-in (VST3 and LV2)
-# make help   the rest
+# make demo    repair a shipped excerpt (in an environment with the run-time dependencies only, without torch)
+# make test    install everything, then run the linter, the type checker and all tests
+# make plugin  build the DAW plug-in (VST3 and LV2)
+# make help    list all targets
 PYTHON ?= python3
 PIP_FLAGS ?=
-# For example TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu", which saves gigabytes on a machine without a GPU.
+# On a machine without a GPU, TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu" saves gigabytes.
 TORCH_FLAGS ?=
-# What is trained, from which weights on, and for how long.
+# The settings of `make train`: docs/train-gpu.toml if there is an NVIDIA GPU, else docs/train-cpu.toml.
 RECIPE ?= $(if $(shell command -v nvidia-smi),docs/train-gpu.toml,docs/train-cpu.toml)
 TRAIN_FLAGS ?=
 CORPUS_FLAGS ?=
+SONGS ?= $(STEMS)
 BENCH_FLAGS ?=
 ADAPTERS ?= musical-noise bleed phasiness dull-highs smeared-transients
-# Two processes; tests/conftest.py says which tests go together. Empty for one.
+# Tests run in two processes; tests/conftest.py groups them. Empty: one process.
 PYTEST_FLAGS ?= -n 2 --dist loadgroup
 
 VENV := .venv
@@ -20,33 +21,35 @@ DEMO_VENV := .venv-demo
 READY := $(VENV)/.ready
 DEMO_READY := $(DEMO_VENV)/.ready
 
-.PHONY: help demo test lint programs plugin plugin-configured plugin-or-not hosts pytest peers bench train adapters venv clean distclean
+.PHONY: help demo test lint programs plugin plugin-configured plugin-or-not hosts pytest peers bench results train adapters venv clean distclean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo      repair a shipped excerpt: results in demo-out/"
-	@echo "make test      linter, types and all tests"
-	@echo "make lint      linter and types alone"
-	@echo "make plugin    build the DAW plug-in, VST3 and LV2; stemprover plugin install puts it where hosts look"
-	@echo "make bench     speed and memory, as ratios"
-	@echo "make peers     quality and speed beside other methods (builds the training pool first)"
-	@echo "make train     build the training material (STEMS=folder), train the base model on (TRAIN_FLAGS='--minutes 60')"
-	@echo "make adapters  train the presets' adapters, each by its recipe.toml (ADAPTERS='bleed phasiness')"
-	@echo "make clean     remove what builds and tests left;  make distclean: the environments too"
+	@echo "make demo       repair a shipped excerpt; the files are in demo-out/"
+	@echo "make test       install everything, then run the linter, the type checker and all tests"
+	@echo "make lint       run the linter and the type checker only"
+	@echo "make plugin     build the DAW plug-in (VST3, LV2); install it with: stemprover plugin install"
+	@echo "make bench      measure speed and memory on this machine (BENCH_FLAGS=--quick: a minute or two)"
+	@echo "make peers      compare quality and speed with other methods (builds the training pool first)"
+	@echo "make results    measure everything that docs/results.md shows, and write it (hours; SONGS=folder of true stems)"
+	@echo "make train      build the training pool (STEMS=folder) and continue training the base (TRAIN_FLAGS='--minutes 60')"
+	@echo "make adapters   train the presets' adapters, each with its recipe.toml (ADAPTERS='bleed phasiness')"
+	@echo "make clean      remove what builds and tests left behind"
+	@echo "make distclean  remove the environments too"
 
 $(DEMO_READY): pyproject.toml constraints.txt
 	test -x $(DEMO_VENV)/bin/python || $(PYTHON) -m venv $(DEMO_VENV)
 	$(DEMO_VENV)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e .
 	touch $@
 
-# torch first and pinned, or pip may choose a build with several gigabytes of CUDA by itself.
+# torch comes first and pinned; otherwise pip may choose a build with several gigabytes of CUDA.
 $(READY): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install $(PIP_FLAGS) $(TORCH_FLAGS) -c constraints.txt torch
 	$(VENV)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[test]"
 	touch $@
 
-# The root is the package: type checkers see it through this link.
+# The repository's root is the package. Type checkers find it through this link.
 .types/stemprover:
 	mkdir -p .types
 	ln -sfn .. .types/stemprover
@@ -60,18 +63,18 @@ lint: $(READY) .types/stemprover
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-# A fresh machine may be at its first updates: apt waits for those.
+# A fresh machine may still be installing its first updates; apt waits for them.
 APT := apt-get -o DPkg::Lock::Timeout=600
 
-# What tests use beside Python: a browser for the pages, and two OSC programs that are not ours for the bridge. Where apt
-# may install them, that is done; else their tests are skipped.
+# Programs for tests: a browser for the pages, and two independent OSC clients for the bridge. They are installed if apt can
+# be used; otherwise their tests are skipped.
 programs:
 	command -v chromium >/dev/null && command -v oscsend >/dev/null && command -v sclang >/dev/null \
 		|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && $(APT) update -q \
 		&& $(APT) install -q -y --no-install-recommends chromium liblo-tools supercollider-language; } \
 		|| echo "no Chromium, liblo or SuperCollider: their tests are skipped"
 
-# What the plug-in is built with, and the hosts that it is tested in. Where apt may install them, that is done.
+# What the plug-in needs to be built, and the hosts that it is tested in. They are installed if apt can be used.
 PLUGIN := bridge/plugin
 PLUGIN_PACKAGES := juce-modules-source cmake g++ pkg-config libasound2-dev lv2-dev
 HOST_PACKAGES := ardour jalv jackd2 libjack-jackd2-dev sordi xvfb
@@ -91,12 +94,12 @@ plugin: plugin-configured
 	cp -r $(PLUGIN)/build/StemProver_artefacts/Release/LV2/StemProver.lv2 $(PLUGIN)/dist/
 	for bundle in vst3 lv2; do cp LICENSE $(PLUGIN)/NOTICE.md $(PLUGIN)/dist/StemProver.$$bundle/; done
 	cp $(PLUGIN)/build/StemProverPicture_artefacts/Release/StemProverPicture $(PLUGIN)/dist/
-	@echo "built in $(PLUGIN)/dist; stemprover plugin install puts it where hosts look"
+	@echo "built in $(PLUGIN)/dist; install it with: stemprover plugin install"
 
-# Where there is no JUCE to build it with, its tests are skipped; where there is, it has to build.
+# Without JUCE the plug-in's tests are skipped; with it, the plug-in has to build.
 plugin-or-not:
 	if $(MAKE) --no-print-directory plugin-configured; then $(MAKE) --no-print-directory plugin; \
-		else rm -rf $(PLUGIN)/dist; echo "no plug-in: its tests are skipped"; fi
+		else rm -rf $(PLUGIN)/dist; echo "the plug-in cannot be built here: its tests are skipped"; fi
 
 hosts:
 	command -v ardour7-lua >/dev/null && command -v jalv >/dev/null && command -v jackd >/dev/null && command -v sord_validate >/dev/null && command -v Xvfb >/dev/null \
@@ -105,35 +108,44 @@ hosts:
 		&& DEBIAN_FRONTEND=noninteractive $(APT) install -q -y --no-install-recommends $(HOST_PACKAGES); } \
 		|| echo "no Ardour, jalv, jackd, sord_validate or Xvfb: their tests are skipped"
 
-# Where apt may install the plug-in's tools and the hosts, their absence is a failure and not a skip (tests/hosts.py).
+# If apt can be used, a missing plug-in or host makes its tests fail rather than skip (tests/hosts.py).
 pytest: $(READY) programs plugin-or-not hosts
-	OMP_NUM_THREADS=1 STEMPROVER_HOSTS=$$(command -v apt-get >/dev/null && test "$$(id -u)" = 0 && echo required) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+	STEMPROVER_HOSTS=$$(command -v apt-get >/dev/null && test "$$(id -u)" = 0 && echo required) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
 
 test: lint pytest
 
 bench: $(READY)
 	$(VENV)/bin/stemprover bench $(BENCH_FLAGS)
 
-# STEMS names a folder of true stems, <song>/<stem>.wav; without it the pool is made of what Debian packages hold. Eight
-# hours take 31 GB: CORPUS_FLAGS="--hours 4" makes fewer.
+# STEMS names a folder of true stems, <song>/<stem>.wav; without it the pool is made from songs in Debian packages. Eight
+# hours take 31 GB; CORPUS_FLAGS="--hours 4" makes fewer.
 POOL := data/pool
 $(POOL)/.ready: | $(READY)
 	$(VENV)/bin/stemprover corpus build $(POOL) $(if $(STEMS),--stems $(STEMS)) $(CORPUS_FLAGS)
 	touch $@
 
-# StemProver beside other methods, on cases made of held-out material (make train builds the pool).
+# Cases for `stemprover validate`, made from held-out songs of the pool.
 cases/.ready: $(POOL)/.ready
 	$(VENV)/bin/python -m stemprover.engine.train.cases $(POOL) cases --separated 20 --simulated 6
 	touch $@
 
-peers: $(READY) cases/.ready
+# The other methods, installed only for the comparison with them.
+$(VENV)/.peers: $(READY)
 	$(VENV)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[peers]"
+	touch $@
+
+peers: $(VENV)/.peers cases/.ready
 	$(VENV)/bin/python -m stemprover.benchmarks.peers cases/test --cases 6
+
+# Measures what is missing in report/ and writes docs/results.md. To measure something again, delete its file in report/.
+# SONGS names a folder of true stems of recorded songs, <song>/<stem>.wav.
+results: $(VENV)/.peers cases/.ready plugin-or-not hosts
+	$(VENV)/bin/python tools/make_results.py report --run --pool $(POOL) $(if $(SONGS),--songs $(SONGS))
 
 train: $(READY) $(POOL)/.ready
 	$(VENV)/bin/stemprover train --config $(RECIPE) --pool $(POOL) $(TRAIN_FLAGS)
 
-# The trained flag of a preset's preset.toml is for a person to set, when the figures say that it is better than the base.
+# Afterwards set `trained` in the preset's preset.toml by hand, if the adapter is better than the base.
 adapters: $(READY) cases/.ready
 	for name in $(ADAPTERS); do \
 		$(VENV)/bin/stemprover train --config presets/$$name/recipe.toml --pool $(POOL) --run runs/$$name && \

@@ -5,7 +5,7 @@ The public API, loaded on first use so that `import stemprover` costs nothing:
     from stemprover import Repairer, load_preset
 
     repairer = Repairer(load_preset("bleed"))
-    repaired = repairer.process(stem, sample_rate, mix=song)   # float32 arrays (C, T)
+    repaired = repairer.process(stem, sample_rate, mix=mix)   # float32 arrays (C, T)
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What is timed: ratios, all measured in one run on the machine at hand."""
+"""Measurements of quality and speed. Each is a command that prints Markdown for docs/results.md."""

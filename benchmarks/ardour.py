@@ -1,7 +1,8 @@
 """Ardour 7 without a window: a session of two tracks, one of them through StemProver, exported to a file.
 
-Ardour 7.3 begins one export in a few hundred some samples off, all tracks alike. So a session begins with silence
-(LEAD samples), in which a third track has a click that no plug-in hears, and what is exported is counted from there.
+Ardour 7.3 starts about one export in a few hundred some samples too early or late, on all tracks alike. So a session
+starts with LEAD samples of silence, in which a third track has a click that passes through no plug-in; the exported
+file is aligned to that click.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ quit()
 """
 
 
-# The plug-in on a bus of four channels, to which both tracks go and nowhere else: Ardour 7 gives a side-chain's send as
-# late as what comes out of the plug-in.
+# Both tracks go to a bus of four channels with the plug-in on it, and nowhere else. A side-chain cannot be used, since
+# Ardour 7 delays its send as much as the plug-in's output.
 BUS = """
 place = session:new_audio_route(4, 2, nil, 1, "Repair", ARDOUR.PresentationInfo.Flag.AudioBus,
                                 ARDOUR.PresentationInfo.max_order):front()
@@ -67,7 +68,7 @@ place:panner_shell():set_bypassed(true)
 
 @dataclass(frozen=True)
 class Exported:
-    """What came out of the master bus from where the sounds begin, (2, n), and the seconds that it took."""
+    """What came out of the master bus (2, n), without the lead; the seconds that it took, and what Ardour printed."""
 
     sound: np.ndarray
     seconds: float
@@ -75,7 +76,7 @@ class Exported:
 
 
 class Session:
-    """Built once, exported as often as wanted."""
+    """A session that is built once and can be exported any number of times."""
 
     def __init__(self, folder: Path, plugin: Path, rate: int = 44100) -> None:
         self.folder, self.kind, self.rate = folder, plugin.suffix[1:].upper(), rate
@@ -96,8 +97,8 @@ class Session:
             )  # fmt: skip
 
     def build(self, stem: np.ndarray, other: np.ndarray, *, bus: bool = False, preset: float | None = None) -> None:
-        """Stem (2, n) on the track with the plug-in, and what is on the track beside it; or both on their way to a bus
-        with the plug-in, where the second is the song that its side-chain hears. The preset as the host has it."""
+        """Put `stem` (2, n) on the track with the plug-in, and `other` on a second track. With `bus` both go to a bus
+        with the plug-in, and `other` is the mix at its side-chain. preset: the parameter's value in the host."""
         script = self.folder / "build.lua"
         text = BUILD.format(
             folder=self.folder / "session", name="session", rate=self.rate, uri=NAMES[self.kind], kind=self.kind,
@@ -137,7 +138,7 @@ class Session:
             ET.SubElement(playlist, "Region", region)
             number += 3
         if bus:
-            _to_the_bus(root)
+            _connect_to_bus(root)
         span = {
             "id": str(number), "name": "session", "start": "a0", "end": f"a{length + CLICK * TICKS // self.rate}",
             "flags": "IsSessionRange",
@@ -148,8 +149,8 @@ class Session:
         tree.write(path)
 
     def export(self, port: int, timeout_s: float = 60.0, longest_s: float = 180.0) -> Exported:
-        """The session's range through the master bus, as 32-bit float. The plug-in waits for the bridge on `port` for
-        `timeout_s`, and the export may take `longest_s`. It is repeated where Ardour broke off."""
+        """Export the session through the master bus, as 32-bit float. The plug-in waits up to `timeout_s` for the
+        bridge on `port`, and the export may take `longest_s`. It is repeated if Ardour aborts."""
         self.environment |= {"STEMPROVER_PORT": str(port), "STEMPROVER_OFFLINE_TIMEOUT_S": str(timeout_s)}
         out = self.folder / "export.wav"
         out.unlink(missing_ok=True)
@@ -160,12 +161,12 @@ class Session:
         sound, rate = soundfile.read(out, dtype="float32")
         assert rate == self.rate
         (clicks,) = np.nonzero(sound[: LEAD // 2 + CLICK // 2].any(axis=1))
-        assert len(clicks) == 1, f"samples {clicks[:5]} of the lead sound, where one click is\n{log}"
+        assert len(clicks) == 1, f"expected one click in the lead, found {len(clicks)} at {clicks[:5]}\n{log}"
         begin = int(clicks[0]) + LEAD - CLICK
         return Exported(sound[begin : begin + self.length].T, seconds, log)
 
     def _run(self, *command: object, longest_s: float = 180.0) -> tuple[str, float]:
-        """What the program has printed, and the seconds that it took."""
+        """What the program printed, and how many seconds it took."""
         for _ in range(6):
             begun = time.monotonic()
             shown = subprocess.run(
@@ -175,8 +176,8 @@ class Session:
             seconds = time.monotonic() - begun
             if shown.returncode != -signal.SIGABRT:
                 break
-            # Ardour 7.3 without a window aborts once in five to twenty times at the end of an export in which something
-            # has latency, its own equaliser with one set by hand too (its heap, in ~ExportGraphBuilder).
+            # Without a window, Ardour 7.3 aborts at the end of one in five to twenty exports if anything in the session
+            # has latency, its own equaliser included (heap corruption in ~ExportGraphBuilder).
             if command[0] == "ardour7-lua":
                 shutil.rmtree(self.folder / "session", ignore_errors=True)
         assert shown.returncode == 0, f"{command[0]}: {shown.returncode}\n{shown.stdout[-3000:]}{shown.stderr[-3000:]}"
@@ -189,8 +190,8 @@ def _part(root: ET.Element, name: str) -> ET.Element:
     return found
 
 
-def _to_the_bus(root: ET.Element) -> None:
-    """The tracks' outputs to its four inputs and nowhere else, and its first two outputs to the master bus."""
+def _connect_to_bus(root: ET.Element) -> None:
+    """Connect the tracks to the bus's four inputs and nowhere else, and its first two outputs to the master bus."""
     wires = {
         f"{name}/audio_out {i % 2 + 1}": f"Repair/audio_in {i + 1}"
         for i, name in enumerate(["Stem"] * 2 + ["Other"] * 2)

@@ -1,5 +1,5 @@
-"""The bridge under load: round trips beside other servers, streams carried at once, blends that change while a stream
-runs, memory, mutated messages, a soak.
+"""The bridge under load: round trips beside other servers, streams at once, blends that change in a running stream,
+memory, malformed messages, and a soak.
 
     python -m stemprover.benchmarks.bridge round-trips carried blends memory
     python -m stemprover.benchmarks.bridge fuzz --messages 200000
@@ -11,61 +11,61 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import random
 import re
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from ..bridge.client.client import AsyncClient, Client
 from ..bridge.osc import Status
-from ..engine.detect.bank import TYPES
-from .echo import FRAMES, RATE, round_trips
-from .mutations import fuzz
+from ..engine.detect.detectors import TYPES
+from .osc_fuzz import fuzz
+from .processes import cpu_seconds, resident_mb, running
+from .round_trips import FRAMES, RATE, round_trips
 from .speed import excerpt
+from .table import print_table
 
 
 @contextlib.contextmanager
 def bridge(*options: str) -> Iterator[tuple[int, int]]:
-    """`stemprover serve` with the shipped model, loaded; its port and process number."""
+    """`stemprover serve` with the shipped model, loaded: its port and process id."""
     command = [sys.executable, "-m", "stemprover", "serve", "--port", "0", "--http-port", "0", *options]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        assert running.stdout is not None
-        found = re.search(r"OSC 127\.0\.0\.1:(\d+)", running.stdout.readline())
-        assert found is not None
-        with Client(RATE, 2, port=int(found[1])) as client:
+    with running(command) as (line, pid):
+        address = re.search(r"OSC 127\.0\.0\.1:(\d+)", line)
+        assert address is not None, f"`stemprover serve` printed {line!r}"
+        with Client(RATE, 2, port=int(address[1])) as client:
             client.process(np.zeros((2, 40000), np.float32), offline=True)  # waits for the model
-        yield int(found[1]), running.pid
-    finally:
-        running.kill()
-        running.wait()
+        yield int(address[1]), pid
 
 
 @dataclass
 class Played:
-    """What streams in real time met. worst_s: the longest wait for an answer."""
+    """What happened to streams that were played in real time. worst_s: the longest wait for an answer; cpu_s, wall_s:
+    what the bridge took meanwhile, and how long that was."""
 
     blocks: int = 0
     late: int = 0
     worst_s: float = 0.0
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+
+    @property
+    def cores(self) -> str:
+        """CPU seconds of the bridge a second, as text."""
+        return f"{self.cpu_s / self.wall_s:.2f}" if self.wall_s else "-"
 
 
 async def _play(
-    port: int, seconds: float, quality: str, met: Played, begin: float, ended: threading.Event | None = None,
+    port: int, seconds: float, quality: str, played: Played, begin: float, ended: threading.Event | None = None,
     beside: Callable[[AsyncClient], Coroutine[Any, Any, None]] | None = None,
 ) -> None:  # fmt: skip
-    """One stream in real time; `beside` runs along with it, as long as it lasts."""
+    """Play one stream in real time, from `begin` on. `beside` runs along with it and is cancelled at its end."""
     stem, mix = (np.concatenate([sound, sound[:, :FRAMES]], axis=1) for sound in excerpt(10.0))
     async with AsyncClient(RATE, 2, 2, max_block=FRAMES, port=port) as client:
         await client.set_quality(quality)
@@ -78,9 +78,9 @@ async def _play(
             asked = time.monotonic()
             reply = await client.send(stem[:, part], mix[:, part])
             if number * FRAMES > 2 * client.latency_samples:
-                met.blocks += 1
-                met.late += reply.status == Status.LATE
-                met.worst_s = max(met.worst_s, time.monotonic() - asked)
+                played.blocks += 1
+                played.late += reply.status == Status.LATE
+                played.worst_s = max(played.worst_s, time.monotonic() - asked)
             number += 1
             await asyncio.sleep(max(0.0, first + number * FRAMES / RATE - time.monotonic()))
         if along is not None:
@@ -92,93 +92,91 @@ async def _play(
 
 def play(
     port: int, streams: int, seconds: float, quality: str, ended: threading.Event | None = None,
-    met: Played | None = None,
+    played: Played | None = None,
 ) -> Played:  # fmt: skip
-    """That many streams at once in real time, begun apart within one chunk, for `seconds` or until `ended`; what they
-    meet is added to `met`."""
-    met = Played() if met is None else met
+    """Play that many streams at once in real time, for `seconds` or until `ended`, started at different moments within
+    one chunk. The outcome is added to `played`."""
+    played = Played() if played is None else played
 
     async def all_of_them() -> Played:
         begin = time.monotonic() + 2.0
         await asyncio.gather(
-            *(_play(port, seconds, quality, met, begin + 0.046 * i / streams, ended) for i in range(streams))
+            *(_play(port, seconds, quality, played, begin + 0.046 * i / streams, ended) for i in range(streams))
         )
-        return met
+        return played
 
     return asyncio.run(all_of_them())
 
 
 def carried(seconds: float, least: int, most: int) -> list[tuple[str, int, Played]]:
-    """(quality, streams, what they met), from `least` streams (half as many at the quality best, which takes two steps)
-    for one more each time until blocks are late."""
+    """(quality, streams at once, what happened to them), for one more stream each time until blocks are late. It starts
+    with `least` streams, and with half as many at the quality best, which takes two steps."""
     found = []
-    with bridge("--max-streams", str(most + 1)) as (port, _):
+    with bridge("--max-streams", str(most + 1)) as (port, pid):
         for quality in ("draft", "best"):
             for streams in range(least if quality == "draft" else max(1, least // 2), most + 1):
-                met = play(port, streams, seconds, quality)
-                found.append((quality, streams, met))
-                if met.late > 0:
+                cpu, wall = cpu_seconds(pid), time.monotonic()
+                played = play(port, streams, seconds, quality)
+                played.cpu_s, played.wall_s = cpu_seconds(pid) - cpu, time.monotonic() - wall - 2.0  # before `begin`
+                found.append((quality, streams, played))
+                if played.late > 0:
                     break
     return found
 
 
 def blends(seconds: float, every_s: float) -> tuple[Played, list[float]]:
-    """A stream in real time whose blend is another one every `every_s` seconds, of any number of adapters at weights up
-    to 1.5. Returns what it met, and how many seconds each change waited for its answer."""
-    rng, taken, met = random.Random(3), list[float](), Played()
+    """A stream in real time that gets another blend every `every_s` seconds, of any number of adapters at weights of up
+    to 1.5. Returns what happened to it, and how many seconds the answer to each change took."""
+    rng, waits, played = random.Random(3), list[float](), Played()
 
     async def change(client: AsyncClient) -> None:
         while True:
             chosen = rng.sample(TYPES, rng.randint(1, len(TYPES)))
             asked = time.monotonic()
             await client.blend({name: round(rng.uniform(0.1, 1.5), 2) for name in chosen})
-            taken.append(time.monotonic() - asked)
+            waits.append(time.monotonic() - asked)
             await asyncio.sleep(max(0.0, asked + every_s - time.monotonic()))
 
     with bridge() as (port, _):
-        asyncio.run(_play(port, seconds, "draft", met, time.monotonic() + 1.0, beside=change))
-    return met, taken
-
-
-def resident_mb(number: int) -> float:
-    """Memory of a process."""
-    return int(Path(f"/proc/{number}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        asyncio.run(_play(port, seconds, "draft", played, time.monotonic() + 1.0, beside=change))
+    return played, waits
 
 
 def memory(streams: int = 8) -> tuple[float, float]:
-    """(MB of a bridge with its model and one stream, MB for each other stream), each with sound gone through."""
-    with bridge("--max-streams", "64") as (port, number), contextlib.ExitStack() as stack:
+    """(MB of a bridge with its model and one stream, MB for each further stream), each after a second of audio."""
+    with bridge("--max-streams", "64") as (port, pid), contextlib.ExitStack() as stack:
         sizes = []
         for _ in range(streams + 1):
             client = stack.enter_context(Client(RATE, 2, 2, port=port))
             sound = np.zeros((2, RATE), np.float32) + 0.01
             client.process(sound, sound, offline=True)
-            sizes.append(resident_mb(number))
+            sizes.append(resident_mb(pid))
         return sizes[0], (sizes[-1] - sizes[0]) / streams
 
 
 def fuzz_beside_a_stream(messages: int, rate: float) -> tuple[Played, Played, list[float]]:
-    """(a stream alone for 15 s, the same beside `messages` mutated messages from the first to the last, memory in
-    MB before them and after each quarter)."""
-    with bridge() as (port, number):
-        ended, met, alone = threading.Event(), Played(), Played()
-        player = threading.Thread(target=play, args=(port, 1, 1e6, "draft", ended, met))
+    """(a stream alone for 15 s, the same stream while `messages` mutated messages arrive, memory in MB before them and
+    after each quarter)."""
+    with bridge() as (port, pid):
+        ended, played, alone = threading.Event(), Played(), Played()
+        player = threading.Thread(target=play, args=(port, 1, 1e6, "draft", ended, played))
         player.start()
         time.sleep(18.0)
-        alone, met.blocks, met.late, met.worst_s = replace(met), 0, 0, 0.0
-        fuzz(port, 3000, seed=0, rate=rate)  # what grows once
-        sizes = [resident_mb(number)]
+        alone, played.blocks, played.late, played.worst_s = replace(played), 0, 0, 0.0
+        fuzz(port, 3000, seed=0, rate=rate)  # for memory that grows only once
+        sizes = [resident_mb(pid)]
         for quarter in range(4):
             fuzz(port, messages // 4, seed=1 + quarter, rate=rate)
-            sizes.append(resident_mb(number))
+            sizes.append(resident_mb(pid))
         ended.set()
         player.join()
-        return alone, met, sizes
+        return alone, played, sizes
 
 
 def soak(minutes: float) -> tuple[int, int, list[float]]:
-    """Four streams that come and go for `minutes` of sound each, offline blocks as fast as they are repaired, presets
-    changing; every block is checked. Returns (streams, blocks, memory in MB at ten places)."""
+    """Four places in which streams come and go until each has had `minutes` of audio. Blocks are offline, so that they
+    come back as fast as they are repaired; presets change, and every block is checked. Returns (streams, blocks, memory
+    in MB at ten moments)."""
     rng = random.Random(2)
     stem, mix = excerpt(20.0)
     counts, sizes = [0, 0], list[float]()
@@ -202,85 +200,85 @@ def soak(minutes: float) -> tuple[int, int, list[float]]:
                     out = await client.process(part, mix[:, place : place + block], offline=True)
                     client_dry = np.concatenate([client_dry, part], axis=1)
                     dry, client_dry = client_dry[:, :block], client_dry[:, block:]
-                    assert np.isfinite(out).all(), "a sample that is no number"
-                    assert np.abs(out - dry).max() < 1.0, "the repair is out of all proportion"
+                    assert np.isfinite(out).all(), "non-finite samples"
+                    assert np.abs(out - dry).max() < 1.0, "a correction larger than full scale"
                     counts[1] += 1
 
-    async def all_of_them(port: int, number: int) -> None:
+    async def all_of_them(port: int, pid: int) -> None:
         tasks = [asyncio.create_task(one(port, minutes * 60)) for _ in range(4)]
         while not all(task.done() for task in tasks):
-            sizes.append(resident_mb(number))
+            sizes.append(resident_mb(pid))
             await asyncio.sleep(2.0)
         await asyncio.gather(*tasks)
 
-    with bridge("--max-streams", "8") as (port, number):
-        asyncio.run(all_of_them(port, number))
+    with bridge("--max-streams", "8") as (port, pid):
+        asyncio.run(all_of_them(port, pid))
     places = np.linspace(0, len(sizes) - 1, 10).round().astype(int)
     return counts[0], counts[1], [sizes[place] for place in places]
 
 
-def _print(console: Console, title: str, head: list[str], rows: list[list[str]]) -> None:
-    table = Table(*head, title=title)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-
-
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("what", nargs="+", choices=["round-trips", "carried", "blends", "memory", "fuzz", "soak"])
-    parser.add_argument("--count", type=int, default=20000, help="round trips")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long streams play at once")
-    parser.add_argument("--least", type=int, default=1, help="streams at once to begin with")
-    parser.add_argument("--most", type=int, default=24, help="streams that are tried at once")
-    parser.add_argument("--every", type=float, default=1.0, help="seconds from one blend to the next")
+    parser.add_argument("--count", type=int, default=20000, help="round trips through each server")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the streams of carried and blends")
+    parser.add_argument("--least", type=int, default=1, help="streams at once that carried starts with")
+    parser.add_argument("--most", type=int, default=24, help="streams at once that carried stops at")
+    parser.add_argument("--every", type=float, default=1.0, help="seconds between two blends")
     parser.add_argument("--messages", type=int, default=200_000, help="mutated messages")
-    parser.add_argument("--rate", type=float, default=3000.0, help="of them a second; 0: as many as can be made")
-    parser.add_argument("--minutes", type=float, default=30.0, help="sound of each of four streams in the soak")
+    parser.add_argument("--rate", type=float, default=3000.0, help="mutated messages a second; 0: no limit")
+    parser.add_argument("--minutes", type=float, default=30.0, help="audio in each of the four places of the soak")
     given = parser.parse_args()
-    console = Console(width=110)
 
     def show_round_trips() -> None:
-        rows = [[name, *(f"{value:.0f}" for value in values)] for name, *values in round_trips(given.count)]
-        _print(console, f"Round trip of {FRAMES} stereo frames, us", ["", "p50", "p99", "p99.9"], rows)
+        rows = []
+        for found in round_trips(given.count):
+            shown = [f"{value:.0f}" for value in found.quantiles_us]
+            ratios = [f"{a / b:.2f}" for a, b in zip(found.quantiles_us[:2], found.raw_us, strict=False)]
+            rows.append([found.protocol, found.server, *shown, *ratios, f"{found.cpu_us:.0f}"])
+        head = ["protocol", "server", "p50", "p99", "p99.9", "p50 / raw echo", "p99 / raw echo", "server's CPU"]
+        print_table(f"Round trips of {FRAMES} stereo frames, microseconds", head, rows)
 
     def show_carried() -> None:
         rows = [
-            [quality, str(streams), str(met.blocks), str(met.late), f"{1000 * met.worst_s:.1f}"]
-            for quality, streams, met in carried(given.seconds, given.least, given.most)
+            [quality, str(n), str(met.blocks), str(met.late), f"{1000 * met.worst_s:.1f}", met.cores]
+            for quality, n, met in carried(given.seconds, given.least, given.most)
         ]
-        head = ["quality", "streams", "blocks", "late", "longest answer, ms"]
-        _print(console, f"Streams at {RATE} Hz, {FRAMES} frames, with the song, {given.seconds:g} s", head, rows)
+        head = ["quality", "streams at once", "blocks", "late", "longest answer, ms", "CPU cores in use"]
+        print_table(f"Streams of {given.seconds:g} s at {RATE} Hz, {FRAMES} frames, with the mix", head, rows)
 
     def show_blends() -> None:
-        met, taken = blends(given.seconds, given.every)
-        console.print(
-            f"{len(taken)} blends in {given.seconds:g} s of a stream, each answered after "
-            f"{1000 * np.median(taken):.0f} ms (longest {1000 * max(taken):.0f}): "
-            f"{met.late} of {met.blocks} blocks late, longest answer to a block {1000 * met.worst_s:.1f} ms"
-        )
+        met, waits = blends(given.seconds, given.every)
+        if not waits:
+            raise SystemExit(f"Error: the bridge answered no blend within {given.seconds:g} s; try a larger --seconds")
+        rows = [[
+            str(len(waits)), f"{1000 * np.median(waits):.0f}", f"{1000 * max(waits):.0f}", str(met.blocks),
+            str(met.late), f"{1000 * met.worst_s:.1f}",
+        ]]  # fmt: skip
+        head = ["blends", "answer, median, ms", "longest, ms", "blocks", "late", "longest answer to a block, ms"]
+        print_table(f"Another blend every {given.every:g} s in a stream of {given.seconds:g} s", head, rows)
 
     def show_memory() -> None:
         first, more = memory()
-        console.print(f"Memory: {first:.0f} MB with the model and one stream, {more:.1f} MB for each other stream")
+        rows = [[f"{first:.0f} MB", f"{more:.1f} MB"]]
+        print_table("Memory of the bridge", ["with the model and one stream", "for each further stream"], rows)
 
     def show_fuzz() -> None:
         alone, beside, sizes = fuzz_beside_a_stream(given.messages, given.rate)
         rows = [
             [name, str(met.blocks), str(met.late), f"{1000 * met.worst_s:.1f}"]
-            for name, met in (("alone", alone), ("beside them", beside))
+            for name, met in (("alone", alone), ("beside the messages", beside))
         ]
-        head = ["a stream", "blocks", "late", "longest answer, ms"]
         pace = f"{given.rate:g} a second" if given.rate else "as fast as they can be made"
-        shown = ", ".join(f"{size:.0f}" for size in sizes)
-        _print(console, f"{given.messages} mutated messages, {pace}", head, rows)
-        console.print(f"Memory before them and after each quarter, MB: {shown}")
+        title = f"One stream beside {given.messages} mutated messages, {pace}"
+        print_table(title, ["the stream", "blocks", "late", "longest answer, ms"], rows)
+        print(f"Memory before the messages and after each quarter, MB: {', '.join(f'{size:.0f}' for size in sizes)}\n")
 
     def show_soak() -> None:
         streams, blocks, sizes = soak(given.minutes)
-        shown = ", ".join(f"{size:.0f}" for size in sizes)
-        console.print(f"Soak: {streams} streams, {blocks} blocks, all right; memory in MB, in order: {shown}")
+        print(f"Soak: {streams} streams and {blocks} blocks, all correct.")
+        print(f"Memory at ten moments from start to end, MB: {', '.join(f'{size:.0f}' for size in sizes)}\n")
 
     shows: dict[str, Callable[[], Any]] = {
         "round-trips": show_round_trips, "carried": show_carried, "blends": show_blends, "memory": show_memory,

@@ -1,5 +1,5 @@
-"""What it does to a song's stems to have them sum to the song, on the real Spleeter's stems of a held-out split, each
-repaired first as `repair --mix` does it, by what the detectors find.
+"""What it does to the stems of a song to make them sum to the mix. The stems are real ones by Spleeter, of a held-out
+split of the training pool, and each is repaired first, as `repair --mix` does it.
 
     python -m stemprover.benchmarks.consistency data/pool --split test
 """
@@ -11,57 +11,57 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from ..engine.auto import preset_for
 from ..engine.detect.analysis import analyse
 from ..engine.dsp.consistency import MixConsistency
 from ..engine.metrics.basic import log_spectral_distance, si_sdr, windowed
 from ..engine.repair import Repairer
+from .table import print_table
 
 RATE, WINDOW = 44100, 220500
 FULL_SCALE = 32767  # of the pool's int16
-#: By Spleeter's ways to go on above the bins that it knows: the rows of vocals and accompaniment in an item (12, T).
+#: Spleeter models nothing above 11 kHz; the pool has its stems with two ways to fill in the highs. By their names: the
+#: rows of vocals and accompaniment in an item (12, T).
 EXTENSIONS = {"zeros": [2, 3], "average": [4, 5]}
 _SILENT = 1e-3  # of full scale
 
 
 class AsRepair:
-    """Repairs stems (S, C, n) as the command does, one after the other; keeps one model, since models take memory."""
+    """Repairs stems (S, C, n) one after the other, as the command does. It keeps one model at a time."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[str, bool], Repairer] = {}
+        self._loaded: dict[tuple[str, bool], Repairer] = {}
 
     def __call__(self, dry: np.ndarray, mix: np.ndarray) -> tuple[np.ndarray, list[float]]:
         """The repaired stems, and how faulty each was."""
         repaired, severities = [], []
         for stem in dry:
-            heard = analyse(stem, RATE, mix)
-            preset = preset_for(heard)
+            analysis = analyse(stem, RATE, mix)
+            preset = preset_for(analysis)
             key = preset.name, preset.separated
-            if key not in self._made:
-                self._made = {key: Repairer(preset, jobs=1)}
-            repaired.append(self._made[key].process(stem, RATE, mix))
-            severities.append(heard.strength)
+            if key not in self._loaded:
+                self._loaded = {key: Repairer(preset, jobs=1)}
+            repaired.append(self._loaded[key].process(stem, RATE, mix))
+            severities.append(analysis.strength)
         return np.stack(repaired), severities
 
 
 def in_sum(stems: np.ndarray, mix: np.ndarray, severities: list[float]) -> np.ndarray:
-    """Stems (S, C, n) with their shares."""
+    """Stems (S, C, n) that sum to the mix."""
     stream = MixConsistency(severities, mix.shape[0])
     return stems + np.concatenate([stream.process(stems, mix), stream.finish()], axis=-1)
 
 
 def measured(stem: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """SI-SDR and log-spectral distance in dB, medians over windows; NaN where the true stem is silent in all."""
+    """SI-SDR and log-spectral distance in dB, medians over windows; NaN if the true stem is silent in all of them."""
     found = [windowed(measure, stem, truth, WINDOW) for measure in (si_sdr, log_spectral_distance)]
     si_sdr_db, distance_db = (float(np.nanmedian(v)) if np.isfinite(v).any() else np.nan for v in found)
     return si_sdr_db, distance_db
 
 
 def items(folder: Path, most: int | None) -> Iterator[np.ndarray]:
-    """Sounds (12, T) of the pool, evenly spread, without those in which voice or accompaniment is silent."""
+    """Items (12, T) of a split of the pool, evenly spread, without those whose voice or accompaniment is silent."""
     shards = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("shard_*.npy"))]
     sounding = [
         (shard, number)
@@ -77,14 +77,14 @@ def items(folder: Path, most: int | None) -> Iterator[np.ndarray]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("pool", type=Path)
     parser.add_argument("--split", default="test", help="a held-out split")
-    parser.add_argument("--items", type=int, help="how many, evenly spread; all unless given")
+    parser.add_argument("--items", type=int, help="number of items, evenly spread (default: all)")
     given = parser.parse_args()
     folder = given.pool / given.split
     if not any(folder.glob("shard_*.npy")):
-        parser.error(f"{folder} holds no shards; build it first: python -m stemprover.engine.train.corpus.pool --help")
+        parser.error(f"{folder} has no shards; build the pool first: stemprover corpus build --help")
     repair, found = AsRepair(), dict[tuple[str, str], list[np.ndarray]]()
     for item in items(folder, given.items):
         truth = item[:2]
@@ -96,23 +96,23 @@ def main() -> None:
             for number, role in enumerate(("vocals", "accompaniment")):
                 measures = np.array([measured(stems[number], truth[number]) for stems in states])
                 found.setdefault((role, extension), []).append(measures)
-    table = Table(title="Stems in sum; SI-SDR and log-spectral distance in dB", title_justify="left")
-    for heading in (
-        "stem", "extension", "sets", "gain, repaired", "gain, in sum", "worst, repaired", "worst, in sum",
-        "for the sum: median", "mean", "worst", "distance: separated", "repaired", "in sum",
-    ):  # fmt: skip
-        table.add_column(heading)
-    for (role, extension), rows in found.items():
-        values = np.array(rows)  # (sets, states, measures)
+    gain_rows, distance_rows = [], []
+    for (role, extension), measures_of in found.items():
+        values = np.array(measures_of)  # (sets, states, measures)
         values = values[np.isfinite(values).all(axis=(1, 2))]
         gains = values[:, 1:, 0] - values[:, :1, 0]
-        for_sum = gains[:, 1] - gains[:, 0]
-        numbers = [*np.median(gains, axis=0), *gains.min(axis=0), np.median(for_sum), for_sum.mean(), for_sum.min()]
+        by_sum = gains[:, 1] - gains[:, 0]
+        numbers = [*np.median(gains, axis=0), *gains.min(axis=0), np.median(by_sum), by_sum.mean(), by_sum.min()]
+        gain_rows.append([role, extension, str(len(values)), *(f"{n:+.2f}" for n in numbers)])
         distances = np.median(values[:, :, 1], axis=0)
-        table.add_row(
-            role, extension, str(len(values)), *[f"{n:+.2f}" for n in numbers], *[f"{n:.2f}" for n in distances]
-        )
-    Console(width=180).print(table)
+        distance_rows.append([role, extension, str(len(values)), *(f"{n:.2f}" for n in distances)])
+    head = ["stem", "highs", "cases"]
+    print_table(
+        "SI-SDR gain in dB, repaired and then made to sum to the mix",
+        [*head, "repaired", "in sum", "worst, repaired", "worst, in sum", "by the sum: median", "mean", "worst"],
+        gain_rows,
+    )
+    print_table("Log-spectral distance in dB, medians", [*head, "separated", "repaired", "in sum"], distance_rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The plug-in in real time: jackd's dummy driver, jalv with the LV2 in it, a client that plays into it and records."""
+"""The plug-in in real time: jalv with the LV2 under jackd's dummy driver, and a client that plays and records."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ URI = "https://stemprover.invalid/plugin"
 
 @dataclass(frozen=True)
 class Played:
-    """What has come back (2, n) from the same sample on, the latency that jalv tells JACK of, how often JACK has left
-    out periods since somebody was late, which moves all that follows, and about where it did so first."""
+    """What came back. sound: (2, n), beginning with the answer to the first sample; latency: in samples, as jalv
+    reports it to JACK; skipped: periods that JACK skipped because a client was late, which shifts everything after
+    them; first_skipped: about at which sample the first was."""
 
     sound: np.ndarray
     latency: int
-    left_out: int
-    first_left_out: int
+    skipped: int
+    first_skipped: int
 
 
 class Jack:
-    """A server of its own, with jalv as client `stem`."""
+    """A JACK server with jalv as its client `stem`."""
 
     def __init__(self, folder: Path, environment: dict[str, str], jalv: subprocess.Popen[bytes]) -> None:
         self.folder, self.environment, self._jalv = folder, environment, jalv
@@ -36,24 +37,24 @@ class Jack:
         subprocess.run(["cc", "-O2", "-o", self.probe, PROBE, "-ljack"], check=True)
 
     def tell(self, line: str) -> None:
-        """A line for jalv's prompt: `set enabled 0`, `preset URI`."""
+        """Write a line to jalv's prompt, such as `set enabled 0` or `preset URI`."""
         assert self._jalv.stdin is not None
         self._jalv.stdin.write(line.encode() + b"\n")
         self._jalv.stdin.flush()
 
     def set_period(self, frames: int) -> None:
-        """Another period, while everything runs."""
+        """Change the period while everything runs."""
         subprocess.run(["jack_bufsize", str(frames)], env=self.environment, check=True, capture_output=True, timeout=30)
 
     def open_and_close(self) -> None:
-        """One more jalv, for as long as it takes to load the plug-in. Raises CalledProcessError where it fails."""
+        """Open the plug-in in a second jalv and close it again. Raises CalledProcessError if that fails."""
         command = ["jalv", "-n", "other", "-x", URI]
         subprocess.run(
             command, env=self.environment, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=30
         )
 
     def play(self, sound: np.ndarray, timeout_s: float) -> Played:
-        """Channels (2 or 4, n), stem and song, in real time."""
+        """Play channels (2 or 4, n), the stem and the mix, in real time. Raises RuntimeError if the client fails."""
         files = self.folder / "in.raw", self.folder / "out.raw"
         np.ascontiguousarray(sound.T, "<f4").tofile(files[0])
         command = [str(self.probe), "stem", *map(str, files), str(len(sound))]
@@ -62,14 +63,14 @@ class Jack:
                 command, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
             )
         except subprocess.TimeoutExpired:
-            raise RuntimeError(f"jack_probe takes longer than {timeout_s:g} s: {self.log()}") from None
+            raise RuntimeError(f"jack_probe did not end within {timeout_s:g} s: {self.log()}") from None
         if shown.returncode:
-            raise RuntimeError(f"jack_probe ended with {shown.returncode}: {shown.stderr} {self.log()}")
+            raise RuntimeError(f"jack_probe failed ({shown.returncode}): {shown.stderr} {self.log()}")
         words = shown.stdout.split()
-        return Played(np.fromfile(files[1], "<f4").reshape(-1, 2).T, int(words[1]), int(words[4]), int(words[7]))
+        return Played(np.fromfile(files[1], "<f4").reshape(-1, 2).T, int(words[1]), int(words[3]), int(words[5]))
 
     def log(self) -> str:
-        """What server and host have printed."""
+        """The ends of the logs of jackd and jalv."""
         return "".join((self.folder / name).read_text(errors="replace")[-2000:] for name in ("jackd.log", "jalv.log"))
 
 
@@ -86,8 +87,8 @@ def may_be_real_time() -> bool:
 
 @contextlib.contextmanager
 def jack(folder: Path, lv2: Path, port: int, period: int, rate: int = 48000) -> Iterator[Jack]:
-    """The server at this period, and jalv in it, talking to the bridge on `port`. LV2 bundles that are in the folder's
-    lv2/ are found."""
+    """Run jackd at this period, and in it jalv with the plug-in, connected to the bridge on `port`. Further LV2 bundles
+    can be put into `folder`/lv2."""
     bundles = folder / "lv2"
     bundles.mkdir(exist_ok=True)
     (bundles / lv2.name).symlink_to(lv2)
@@ -107,19 +108,19 @@ def jack(folder: Path, lv2: Path, port: int, period: int, rate: int = 48000) -> 
                 command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
             )
             stack.callback(_end, process)
-            _until_there(process, {"jackd": "system:", "jalv": "stem:"}[name], environment, folder / f"{name}.log")
+            _wait_for_port(process, {"jackd": "system:", "jalv": "stem:"}[name], environment, folder / f"{name}.log")
         yield Jack(folder, environment, process)
 
 
-def _until_there(process: subprocess.Popen[bytes], port: str, environment: dict[str, str], log: Path) -> None:
-    """Waits for a port of this name. Raises RuntimeError where the process ends, or takes longer than ten seconds."""
+def _wait_for_port(process: subprocess.Popen[bytes], port: str, environment: dict[str, str], log: Path) -> None:
+    """Wait for a port with this name. Raises RuntimeError if the process ends or takes more than ten seconds."""
     deadline = time.monotonic() + 10
     while process.poll() is None and time.monotonic() < deadline:
         ports = subprocess.run(["jack_lsp"], env=environment, capture_output=True, text=True, timeout=30, check=False)
         if port in ports.stdout:
             return
         time.sleep(0.05)
-    raise RuntimeError(f"no {port} in JACK: {log.read_text(errors='replace')}")
+    raise RuntimeError(f"JACK has no port {port}: {log.read_text(errors='replace')}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,7 +1,7 @@
 /* Plays a file of interleaved float32 into another JACK client and records what it gives back, sample by sample.
      jack_probe CLIENT IN OUT CHANNELS
-   The first sample of OUT is what the client gives in the cycle in which it gets the first sample of IN. What goes wrong
-   ends it with a line on the error stream. */
+   The first sample of OUT is what the client returns in the cycle in which it is given the first sample of IN. On an
+   error it prints one line to standard error and exits with 1. */
 #include <jack/jack.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -13,7 +13,7 @@
 static jack_port_t *to[MOST], *from[2];
 static float *played, *recorded;
 static long frames;
-static atomic_long at, left_out, first_left_out;
+static atomic_long at, skipped, first_skipped;
 static int channels;
 static atomic_int running, ended;
 
@@ -53,8 +53,8 @@ static int on_xrun (void* unused)
 {
     (void) unused;
     const long here = atomic_load (&at);
-    if (atomic_load (&running) && here < frames && atomic_fetch_add (&left_out, 1) == 0)
-        atomic_store (&first_left_out, here);
+    if (atomic_load (&running) && here < frames && atomic_fetch_add (&skipped, 1) == 0)
+        atomic_store (&first_skipped, here);
     return 0;
 }
 
@@ -64,22 +64,22 @@ static void on_shutdown (void* unused)
     atomic_store (&ended, 1);
 }
 
-static void read_sound (const char* path)
+static void read_audio (const char* path)
 {
     FILE* file = fopen (path, "rb");
     need (file != NULL, "cannot be read", path);
     need (fseek (file, 0, SEEK_END) == 0, "cannot be read", path);
     frames = ftell (file) / (long) sizeof (float) / channels;
-    need (frames > 0, "holds no sound", path);
+    need (frames > 0, "contains no audio", path);
     rewind (file);
     played = calloc ((size_t) (frames * channels), sizeof (float));
     recorded = calloc ((size_t) (frames * 2), sizeof (float));
-    need (played != NULL && recorded != NULL, "no memory", "");
+    need (played != NULL && recorded != NULL, "out of memory", "");
     need (fread (played, sizeof (float), (size_t) (frames * channels), file) == (size_t) (frames * channels), "cannot be read", path);
     fclose (file);
 }
 
-static void write_sound (const char* path)
+static void write_audio (const char* path)
 {
     FILE* file = fopen (path, "wb");
     need (file != NULL, "cannot be written", path);
@@ -96,7 +96,7 @@ static int count_of (const char** names)
     return count;
 }
 
-/* The names of at least so many audio ports of the client; it may still be on its way. */
+/* The names of the client's audio ports. Waits until there are at least `wanted`, since the client may still be starting. */
 static const char** ports_of (jack_client_t* client, const char* name, unsigned long kind, int wanted)
 {
     char pattern[128];
@@ -108,7 +108,7 @@ static const char** ports_of (jack_client_t* client, const char* name, unsigned 
             return found;
         usleep (100000);
     }
-    need (0, "no such client, or too few ports", name);
+    need (0, "there is no such client, or it has too few ports", name);
     return NULL;
 }
 
@@ -116,8 +116,8 @@ int main (int count, char** words)
 {
     need (count == 5, "usage", "jack_probe CLIENT IN OUT CHANNELS");
     channels = atoi (words[4]);
-    need (channels >= 1 && channels <= MOST, "channels 1 to 4", words[4]);
-    read_sound (words[2]);
+    need (channels >= 1 && channels <= MOST, "the number of channels has to be 1 to 4", words[4]);
+    read_audio (words[2]);
 
     jack_client_t* client = jack_client_open ("probe", JackNoStartServer, NULL);
     need (client != NULL, "no JACK server", "");
@@ -133,7 +133,7 @@ int main (int count, char** words)
     jack_set_process_callback (client, process, NULL);
     jack_set_xrun_callback (client, on_xrun, NULL);
     jack_on_shutdown (client, on_shutdown, NULL);
-    need (jack_activate (client) == 0, "JACK does not run it", "");
+    need (jack_activate (client) == 0, "JACK does not activate the client", "");
 
     const char** inputs = ports_of (client, words[1], JackPortIsInput, channels);
     const char** outputs = ports_of (client, words[1], JackPortIsOutput, 2);
@@ -147,19 +147,19 @@ int main (int count, char** words)
     const double most_s = 30.0 + 2.0 * (double) frames / jack_get_sample_rate (client);
     for (double waited_s = 0.0; atomic_load (&at) < frames; waited_s += 0.05)
     {
-        need (! atomic_load (&ended), "the JACK server has ended", "");
-        need (waited_s < most_s, "JACK stands still", "");
+        need (! atomic_load (&ended), "the JACK server has stopped", "");
+        need (waited_s < most_s, "JACK makes no progress", "");
         usleep (50000);
     }
 
-    /* jalv tells its plug-in's latency with its inputs. */
+    /* jalv reports the latency of its plug-in at its input ports. */
     jack_port_t* first = jack_port_by_name (client, inputs[0]);
-    need (first != NULL, "the client has gone", words[1]);
+    need (first != NULL, "the client has disappeared", words[1]);
     jack_latency_range_t latency;
     jack_port_get_latency_range (first, JackCaptureLatency, &latency);
-    write_sound (words[3]);
-    const long times = atomic_load (&left_out);
-    printf ("latency %u left out %ld first at %ld\n", latency.max, times, times ? (long) atomic_load (&first_left_out) : frames);
+    write_audio (words[3]);
+    const long times = atomic_load (&skipped);
+    printf ("latency %u skipped %ld first %ld\n", latency.max, times, times ? (long) atomic_load (&first_skipped) : frames);
     jack_client_close (client);
     return 0;
 }

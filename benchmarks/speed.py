@@ -1,9 +1,13 @@
-"""`stemprover bench`: speed and memory, as ratios in one run."""
+"""`stemprover bench`: speed and memory on this machine.
+
+Everything is measured in processes of its own, without a limit on the threads of NumPy's BLAS from outside. Times are
+shown twice: wall seconds, which a user waits, and CPU seconds, which all threads together take.
+"""
 
 from __future__ import annotations
 
 import os
-import subprocess
+import platform
 import sys
 import tempfile
 import time
@@ -12,19 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from rich.console import Console
-from rich.table import Table
 
 from ..engine.adapters import active_adapters, merge_adapters
 from ..engine.bundle import Bundle, base_bundle
 from ..engine.constants import MODEL_RATE
-from ..engine.detect.bank import Detectors
+from ..engine.detect.detectors import Detectors
 from ..engine.dsp.stft import Stft
 from ..engine.preset import list_presets
 from ..engine.repair import QUALITY_STEPS, Repairer
 from ..engine.runtime import Runtime
-from ..engine.stream import DeltaStream
+from ..engine.stream import CorrectionStream
 from ..reports.demo import DEMO
+from .processes import Usage, call_in_process, run_measured
+from .table import print_table
 
 FIRST_BLOCK = """
 import numpy as np
@@ -39,150 +43,156 @@ while fed <= stream.latency_samples:
 assert np.isfinite(out).all()
 """
 
-PEAK = """
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
-
 
 def excerpt(seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """The demo's stem and song (2, T), repeated to a length."""
+    """The demo's stem and mix (2, T) at 44.1 kHz, repeated to a length."""
     count = round(seconds * MODEL_RATE)
     sounds = [soundfile.read(DEMO / f"{name}.flac", dtype="float32")[0].T for name in ("separated", "song")]
     return tuple(np.tile(s, (1, -(-count // s.shape[1])))[:, :count] for s in sounds)  # type: ignore[return-value]
 
 
-def seconds_of(work: Callable[[], object], repeats: int = 3) -> float:
-    """The shortest of some runs, after one that does not count."""
+def fastest(work: Callable[[], object], repeats: int = 3) -> tuple[float, float]:
+    """Wall and CPU seconds of the fastest of some runs, after one that does not count."""
     work()
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         work()
-        times.append(time.perf_counter() - start)
+        times.append((time.perf_counter() - wall, time.process_time() - cpu))
     return min(times)
 
 
-def real_time_factors(device: str, seconds: float) -> list[tuple[str, int, float]]:
-    """(quality, cores, processing time / duration) with the mixture given."""
-    stem, mix = excerpt(seconds)
-    found = []
-    for quality in QUALITY_STEPS:
-        for cores in (1, 2):
-            repairer = Repairer(quality=quality, device=device, jobs=cores)
-            took = seconds_of(lambda r=repairer: r.process(stem, MODEL_RATE, mix), 1)  # type: ignore[misc]
-            found.append((quality, cores, took / seconds))
-    return found
+def repair_usage(folder: Path, seconds: float, device: str, *options: str) -> Usage:
+    """What `stemprover repair` takes for stereo files of a length, with the mix."""
+    stem, mix = excerpt(60.0)
+    for name, sound in (("stem", stem), ("mix", mix)):
+        with soundfile.SoundFile(folder / f"{name}.wav", "w", MODEL_RATE, 2, "PCM_16") as file:
+            left = round(seconds * MODEL_RATE)
+            while left > 0:
+                file.write(sound[:, :left].T)
+                left -= sound.shape[1]
+    out = folder / "out.wav"
+    usage = run_measured([
+        *(sys.executable, "-m", "stemprover", "repair", str(folder / "stem.wav"), "-o", str(out), "--overwrite"),
+        *("--mix", str(folder / "mix.wav"), "--device", device, *options),
+    ])  # fmt: skip
+    out.unlink()
+    return usage
 
 
 def control_savings(device: str, seconds: float) -> list[tuple[int, float]]:
-    """(steps, time with the control branch recomputed for each step / time with it cached)."""
+    """(steps, wall time with the control branch recomputed for each step / wall time with it computed once)."""
     runtime = Runtime(Bundle.load(base_bundle()), device=device)
     stem, mix = (sound[None, :, : round(seconds * MODEL_RATE) // 512 * 512] for sound in excerpt(seconds))
-    found = []
+    ratios = []
     for steps in (1, 2, 4, 8):
         times = []
         for recompute in (False, True):
-            stream = DeltaStream(runtime, steps, recompute)
-            times.append(seconds_of(lambda s=stream: s.process(stem, mix, s.start(1))))  # type: ignore[misc]
-        found.append((steps, times[1] / times[0]))
-    return found
+            stream = CorrectionStream(runtime, steps, recompute)
+            times.append(fastest(lambda s=stream: s.process(stem, mix, s.start(1)))[0])  # type: ignore[misc]
+        ratios.append((steps, times[1] / times[0]))
+    return ratios
 
 
-def detector_costs(seconds: float) -> list[tuple[int, float]]:
-    """(frames at a time, processing time / duration) of the detectors with the song, from spectra to severities, on one
-    core."""
+def detector_costs(seconds: float) -> list[tuple[int, float, float]]:
+    """(frames at a time, wall and CPU seconds a second of audio) of the detectors with the mix, from spectra to
+    severities."""
     detectors, stft = Detectors(), Stft()
     stem, mix = (
         stft.analysis(sound[:, : sound.shape[1] // 512 * 512], stft.start_analysis(2))[0] for sound in excerpt(seconds)
     )
 
-    def listen(size: int) -> None:
+    def analyse(size: int) -> None:
         state = detectors.start()
         for start in range(0, stem.shape[-1], size):
             part = slice(start, start + size)
             _, state = detectors(stem[..., part], mix[..., part], state)
 
-    return [(size, seconds_of(lambda s=size: listen(s)) / seconds) for size in (4, 32, 512)]  # type: ignore[misc]
+    costs = []
+    for size in (4, 32, 512):
+        wall, cpu = fastest(lambda s=size: analyse(s))  # type: ignore[misc]
+        costs.append((size, wall / seconds, cpu / seconds))
+    return costs
 
 
 def blend_costs(device: str) -> list[tuple[int, float, float]]:
-    """(adapters, seconds to merge them into the graphs, seconds to a model that is ready) for one and for all of the
-    presets that are trained."""
+    """(adapters, seconds to merge them into the graphs, seconds until the model is ready): for one adapter, and for
+    those of all trained presets together."""
     bundle = Bundle.load(base_bundle())
     files = [file for preset in list_presets() if preset.is_shipped and preset.trained for file in preset.adapters]
-    found = []
+    costs = []
     for count in sorted({1, len(files)} if files else ()):
         blend = dict.fromkeys(files[:count], 1.0 / count)
-        merge = seconds_of(lambda b=blend: merge_adapters(bundle, active_adapters(b)))  # type: ignore[misc]
-        found.append((count, merge, seconds_of(lambda b=blend: Repairer(blend=b, device=device))))  # type: ignore[misc]
-    return found
+        merge, _ = fastest(lambda b=blend: merge_adapters(bundle, active_adapters(b)))  # type: ignore[misc]
+        costs.append((count, merge, fastest(lambda b=blend: Repairer(blend=b, device=device))[0]))  # type: ignore[misc]
+    return costs
 
 
-def start_up(device: str) -> float:
-    """Seconds from the start of a process to its first repaired block."""
+def first_block(device: str) -> Usage:
+    """What a new process takes until its first repaired block: the fastest of three, after one that does not count."""
     program = [sys.executable, "-c", FIRST_BLOCK.format(device=device)]
-    return seconds_of(lambda: subprocess.run(program, check=True, env=_environment()))
-
-
-def peak_memory(minutes: float, folder: Path, device: str) -> tuple[float, float]:
-    """(peak resident memory in MB, processing time / duration) of `stemprover repair` on a stereo file of that
-    length."""
-    stem, mix = excerpt(60.0)
-    for name, sound in (("stem", stem), ("mix", mix)):
-        with soundfile.SoundFile(folder / f"{name}.wav", "w", MODEL_RATE, 2, "PCM_16") as file:
-            for _ in range(int(minutes)):
-                file.write(sound.T)
-    out = folder / "out.wav"
-    program = [
-        *(sys.executable, "-m", "stemprover", "repair", str(folder / "stem.wav"), "-o", str(out), "--overwrite"),
-        *("--mix", str(folder / "mix.wav"), "--quality", "draft", "--device", device),
-    ]
-    # By way of a small process: a child's peak starts at that of the process that it was forked from.
-    start = time.perf_counter()
-    found = subprocess.run(
-        [sys.executable, "-c", PEAK, *program], check=True, env=_environment(), stdout=subprocess.PIPE, text=True
-    )
-    took = time.perf_counter() - start
-    out.unlink()
-    return int(found.stdout) / (2**20 if sys.platform == "darwin" else 2**10), took / (60 * minutes)
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "COLUMNS": "80"}
+    run_measured(program)
+    return min((run_measured(program) for _ in range(3)), key=lambda usage: usage.wall_s)
 
 
 def run(device: str = "auto", quick: bool = False) -> None:
-    """Measure and print. `quick`: shorter sounds, memory of 1 and 5 minutes alone."""
-    console = Console()
-    seconds = 20.0 if quick else 60.0
-    table = Table(
-        "quality", "steps", "1 core", "2 cores", title="Real-time factor (time / duration, stereo, with mixture)"
-    )
-    factors = {(quality, cores): value for quality, cores, value in real_time_factors(device, seconds)}
+    """Measure and print. quick: shorter files, and memory for 1 and 5 minutes alone."""
+    print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, device {device}\n", flush=True)
+    with tempfile.TemporaryDirectory(prefix="stemprover-bench-") as name:
+        _print_jobs(Path(name), 30.0 if quick else 180.0, device)
+        _print_parts(device)
+        usage = first_block(device)
+        print(f"A new process has its first repaired block after {usage.wall_s:.2f} s ({usage.cpu_s:.2f} CPU s).\n")
+        minutes: dict[str, tuple[int, ...]] = {"general": (1, 5)}
+        if not quick:
+            minutes = {"general": (1, 5, 60), "auto": (1, 5, 15)}
+        _print_memory(Path(name), minutes, device)
+
+
+def _print_jobs(folder: Path, seconds: float, device: str) -> None:
+    by_steps: dict[int, list[str]] = {}
     for quality, steps in QUALITY_STEPS.items():
-        table.add_row(quality, str(steps), *(f"{factors[quality, cores]:.3f}" for cores in (1, 2)))
-    console.print(table)
-    table = Table("steps", "recomputed / cached", title="Control branch: recomputed for each step against cached")
-    for steps, ratio in control_savings(device, 10.0):
-        table.add_row(str(steps), f"{ratio:.2f}")
-    console.print(table)
-    table = Table("frames at a time", "real-time factor", title="Detectors (stereo, with the song)")
-    for size, factor in detector_costs(10.0):
-        table.add_row(str(size), f"{factor:.4f}")
-    console.print(table)
-    table = Table("adapters", "merged after", "model ready after", title="A blend")
-    for adapters, merged, ready in blend_costs(device):
-        table.add_row(str(adapters), f"{merged:.3f} s", f"{ready:.3f} s")
-    console.print(table)
-    console.print(f"Start of the process to the first repaired block: {start_up(device):.2f} s")
-    table = Table(
-        "minutes of stereo", "peak memory", "against 5 minutes", "real-time factor", title="stemprover repair, draft"
-    )
-    with tempfile.TemporaryDirectory(prefix="stemprover-bench-") as folder:
-        lengths = (1, 5) if quick else (1, 5, 60)
-        found = {minutes: peak_memory(minutes, Path(folder), device) for minutes in lengths}
-    for minutes, (megabytes, factor) in found.items():
-        table.add_row(str(minutes), f"{megabytes:.0f} MB", f"{megabytes / found[5][0]:.2f}", f"{factor:.3f}")
-    console.print(table)
+        by_steps.setdefault(steps, []).append(quality)
+    rows = []
+    for steps, qualities in by_steps.items():
+        one, two = (
+            repair_usage(folder, seconds, device, *f"--preset general --quality {qualities[0]} --jobs {jobs}".split())
+            for jobs in (1, 2)
+        )
+        cells = [f"{value / seconds:.3f}" for value in (one.wall_s, one.cpu_s, two.wall_s, two.cpu_s)]
+        ratios = [f"{two.wall_s / one.wall_s:.2f}", f"{two.cpu_s / one.cpu_s:.2f}"]
+        rows.append([", ".join(qualities), str(steps), *cells, *ratios])
+    print_table(
+        f"`stemprover repair --mix --preset general` of {seconds:g} s in stereo, start-up included: seconds a second "
+        "of audio",
+        ["quality", "steps", "wall, 1 job", "CPU, 1 job", "wall, 2 jobs", "CPU, 2 jobs", "wall, 2 jobs / 1",
+         "CPU, 2 jobs / 1"],
+        rows,
+    )  # fmt: skip
+
+
+def _print_parts(device: str) -> None:
+    rows = [[str(steps), f"{ratio:.2f}"] for steps, ratio in call_in_process(control_savings, device, 10.0)]
+    title = "Control branch computed for each step, against once for all steps"
+    print_table(title, ["steps", "wall, each step / once"], rows)
+    rows = [[str(size), f"{wall:.4f}", f"{cpu:.4f}"] for size, wall, cpu in call_in_process(detector_costs, 10.0)]
+    title = "Detectors alone, stereo with the mix: seconds a second of audio"
+    print_table(title, ["frames at a time", "wall", "CPU"], rows)
+    rows = [[str(n), f"{merged:.3f} s", f"{ready:.3f} s"] for n, merged, ready in call_in_process(blend_costs, device)]
+    print_table("Loading a blend", ["adapters", "merged after", "model ready after"], rows)
+
+
+def _print_memory(folder: Path, minutes: dict[str, tuple[int, ...]], device: str) -> None:
+    rows = []
+    for preset, lengths in minutes.items():
+        usages = {
+            n: repair_usage(folder, 60.0 * n, device, "--preset", preset, "--quality", "draft") for n in lengths
+        }
+        for n, usage in usages.items():
+            costs = (f"{usage.wall_s / (60 * n):.3f}", f"{usage.cpu_s / (60 * n):.3f}")
+            ratio = f"{usage.peak_mb / usages[5].peak_mb:.2f}"
+            rows.append([preset, str(n), f"{usage.peak_mb:.0f} MB", ratio, *costs])
+    print_table(
+        "`stemprover repair --mix --quality draft` of stereo files: peak memory, and seconds a second of audio",
+        ["preset", "minutes", "peak memory", "against 5 minutes", "wall", "CPU"], rows,
+    )  # fmt: skip

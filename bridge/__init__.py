@@ -1,5 +1,4 @@
-"""What people and hosts talk to: presets, files in and out, the demo, and the live bridge with its clients. Imports
-engine, never export.
+"""The live bridge: a server that repairs streams over OSC, its clients, and the DAW plug-in.
 
     from stemprover.bridge import Client
 """
@@ -13,7 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PORT", "AsyncClient", "Client"]
 
-PORT = 9140  # the bridge's, for OSC over TCP and UDP; HTTP is on the next
+PORT = 9140  # of OSC over TCP and UDP; HTTP is on the next
+TOKEN_VARIABLE = "STEMPROVER_TOKEN"  # the environment variable with the token
 
 
 def __getattr__(name: str) -> Any:

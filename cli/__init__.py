@@ -1,6 +1,6 @@
-"""The command line. The one place that knows every package; each command imports what it needs when it runs.
+"""The command line. The only place that knows every package; each command imports what it needs when it runs.
 
-Exit codes: 0 done, 1 failed, 2 the input has to change. One line on the error stream says why.
+Exit codes: 0 success, 1 failure, 2 wrong input. One line on the error stream says why.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer
 
 from .. import __version__
 from ..engine.errors import StemProverError
+from ..engine.threads import limit_own_process
 from . import corpus, files, listen, live, models, options, plugin, presets
 
 __all__ = ["app", "main", "options"]
@@ -25,8 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Repairs separated stems: musical noise, bleed, phasiness, lost highs, smeared attacks.\n\n"
-    "Start with [bold]stemprover demo[/bold], then "
+    help="Repairs separated stems: bleed, musical noise, phasiness, smeared attacks and missing highs.\n\n"
+    "Try [bold]stemprover demo[/bold] first, then "
     "[bold]stemprover repair vocals.wav -o repaired.wav --mix song.wav[/bold].",
 )
 app.add_typer(presets.app, name="presets")
@@ -43,10 +44,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+        bool, options.flag("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Options before any command."""
+    """Options of all commands."""
 
 
 for _command in (
@@ -57,13 +58,14 @@ for _command in (
 
 
 def main() -> None:
-    """The entry point: runs the command line and ends the process with its exit code."""
-    # File names may hold bytes that no encoding knows.
+    """The entry point: runs the command line and exits with its code."""
+    limit_own_process()
+    # File names may contain bytes that are not valid text.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_, **__: print(f"stemprover: {message}", file=sys.stderr)
-    # A plain kill ends like Ctrl-C does: files under way are removed.
+    # Clean up unfinished files on a plain kill, as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app(prog_name="stemprover")

@@ -8,21 +8,19 @@ from typing import Annotated
 import typer
 
 from ..engine.errors import OutputError
-from .options import check_range, needs_extra
+from .options import check_range, flag, needs_extra
 
-app = typer.Typer(no_args_is_help=True, help="Make the training material, or show what it would be made of.")
+app = typer.Typer(no_args_is_help=True, help="Build the training material, or list its sources.")
 
 StemsOption = Annotated[
     list[Path] | None,
     typer.Option(
         metavar="FOLDER",
-        help="A folder of true stems: songs as <song>/vocals.wav, drums.wav and so on, MUSDB18-HQ, or MoisesDB. May be "
-        "given several times.  \\[default: $STEMPROVER_STEMS]",
+        help="A folder of true stems: songs as <song>/vocals.wav, drums.wav and so on, MUSDB18-HQ, or MoisesDB. Can be "
+        "used several times.  \\[default: $STEMPROVER_STEMS]",
     ),
 ]
-NoPackagesOption = Annotated[
-    bool, typer.Option("--no-packages", help="Use the folders of stems alone, and nothing from the network.")
-]
+NoPackagesOption = Annotated[bool, flag("--no-packages", help="Use only the folders of stems, and download nothing.")]
 
 
 def _stems(given: list[Path] | None) -> tuple[Path, ...]:
@@ -34,14 +32,14 @@ def _stems(given: list[Path] | None) -> tuple[Path, ...]:
 
 @app.command("build")
 def corpus_build(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the material goes; a new folder, or one begun.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the material goes: a new or unfinished folder.")],
     stems: StemsOption = None,
     hours: Annotated[
-        float, typer.Option(metavar="H", help="Hours of training material; each takes 3.8 GB and some ten minutes.")
+        float, typer.Option(metavar="H", help="Hours of training material. Each takes 3.8 GB and about ten minutes.")
     ] = 8.0,
     no_packages: NoPackagesOption = False,
 ) -> None:
-    """Build the training material. Stopped, the same command goes on. Needs the \\[train] extra (torch).
+    """Build the training material. If it is stopped, run it again to continue. Needs the \\[train] extra (torch).
 
     \b
     stemprover corpus build data/pool --stems ~/stems --hours 8
@@ -55,7 +53,7 @@ def corpus_build(
         try:
             about = build_corpus(options, say=lambda line: print(line, flush=True))
         except KeyboardInterrupt:
-            print("Stopped; the same command goes on from here.", flush=True)
+            print("Stopped; run the same command again to continue.", flush=True)
             raise typer.Exit(130) from None
         except OSError as error:
             raise OutputError(f"{folder} cannot be built: {error}") from error
@@ -64,13 +62,13 @@ def corpus_build(
 
 @app.command("list")
 def corpus_list(stems: StemsOption = None, no_packages: NoPackagesOption = False) -> None:
-    """Show what there is to build from: origin, kind, split, licence, minutes. Nothing is fetched or made."""
+    """List the sources of the training material: origin, kind, split, licence, minutes. Downloads nothing."""
     with needs_extra("train"):
-        from ..engine.train.corpus.build import list_sources
+        from ..engine.train.corpus.collect import list_sources
         from ..engine.train.corpus.manifest import render_table
 
         sources = list_sources(_stems(stems), not no_packages, say=lambda line: print(line, flush=True))
     if sources:
         print(render_table(sources))
     else:
-        print("There is nothing yet: 'stemprover corpus build DIR' fetches packages, --stems names a folder of stems.")
+        print("No sources yet: 'stemprover corpus build DIR' downloads packages, --stems DIR adds your own stems.")

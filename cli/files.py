@@ -10,89 +10,106 @@ import typer
 
 from ..engine.errors import OptionError
 from . import options
-from .options import Device, DeviceOption, JobsOption, OverwriteOption, Quality, check_range, preset_option
+from .options import (
+    QUALITY_HELP,
+    Device,
+    DeviceOption,
+    JobsOption,
+    OverwriteOption,
+    Quality,
+    check_range,
+    flag,
+    preset_option,
+)
 
 if TYPE_CHECKING:
-    from ..reports.terminal import Choice
+    from ..offline.auto import RepairerChoice
 
 
 def repair(
-    inputs: Annotated[list[Path], typer.Argument(metavar="IN", help="Stems to repair: files, or folders of them.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN", help="Stems to repair: files, or folders of files.")],
     output: Annotated[
         str,
         typer.Option(
-            "--output", "-o", metavar="OUT", help="The repaired file; a folder for several files or a folder."
+            "--output", "-o", metavar="OUT", help="The repaired file; for several files or a folder, an output folder."
         ),
     ],
     mix: Annotated[
         Path | None,
-        typer.Option(metavar="SONG", help="The song the stems were separated from. Gives a much better repair."),
+        typer.Option(metavar="MIX", help="The mix the stems were separated from. Makes the repair much better."),
     ] = None,
     preset: Annotated[str | None, preset_option("auto with --mix, else general")] = None,
     blend: Annotated[
         str | None,
-        typer.Option(metavar="NAME=WEIGHT,...", help="Several presets at once, as in bleed=0.6,musical-noise=0.4."),
+        typer.Option(metavar="NAME=WEIGHT,...", help="Several presets at once, such as bleed=0.6,musical-noise=0.4."),
     ] = None,
     wet: Annotated[
         float | None,
         typer.Option(
-            metavar="0..1", help="How much of the repair to mix in: 0 none, 1 all.  \\[default: the preset's]"
+            metavar="0..1", help="How much of the repair to apply, from 0 (none) to 1 (all).  \\[default: the preset's]"
         ),
     ] = None,
-    quality: Annotated[Quality | None, typer.Option(help="How careful to be.  \\[default: standard]")] = None,
+    quality: Annotated[Quality | None, typer.Option(help=f"{QUALITY_HELP}  \\[default: standard]")] = None,
     steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Model steps (1 to 50), in place of --quality.")
+        int | None, typer.Option(metavar="N", help="Number of model steps, 1 to 50, instead of --quality.")
     ] = None,
-    in_sum: Annotated[
-        bool, typer.Option("--sum/--no-sum", help="Have a song's stems sum to it again, if all of them are given.")
+    sum_to_mix: Annotated[
+        bool,
+        flag("--sum/--no-sum", help="If you pass all stems of a song, make the results sum to the mix."),
     ] = True,
     linked: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--linked/--no-linked",
-            help="Repair more than two channels (5.1, ambisonics) as one sound, and not two by two.",
+            help="Repair more than two channels (5.1, ambisonics) together, or in independent pairs.",
         ),
     ] = True,
     device: DeviceOption = Device.AUTO,
     jobs: JobsOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Repair stems. Format, bit depth, sample rate, length and tags stay as they are.
+    """Repair stems.
+
+    File type, bit depth, sample rate, length and tags stay the same unless the output's extension differs.
 
     \b
     stemprover repair vocals.wav -o repaired.wav --mix song.wav
     stemprover repair vocals.wav drums.wav bass.wav other.wav -o repaired/ --mix song.wav
     stemprover repair stems/ -o repaired/ --mix song.wav --preset bleed
     """
-    from ..offline.batch import plan_renders
+    from ..offline.plan import plan_batch
     from ..reports.terminal import run_plan
 
     if quality is not None and steps is not None:
-        raise OptionError("--quality and --steps exclude each other; give one of them")
+        raise OptionError("--quality and --steps exclude each other; use one of them")
     if preset is None and blend is None and mix is not None:
         preset = "auto"
     chosen = None if preset == "auto" and blend is None else options.choose_preset(preset, blend)
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)
     check_range("--jobs", jobs, 1, 1024)
-    plan = plan_renders(inputs, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix)
+    plan = plan_batch(inputs, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix)
     if mix is not None:
         from ..offline.audiofile import probe
 
-        probe(mix)
-    careful = (quality or Quality.STANDARD).value
+        probe(mix, "the mix")
     settings: dict[str, Any] = {
-        "steps": steps, "quality": careful, "device": device.value, "jobs": jobs, "linked": linked
-    }  # fmt: skip
-    choice: Choice
+        "steps": steps,
+        "quality": (quality or Quality.STANDARD).value,
+        "device": device.value,
+        "jobs": jobs,
+        "linked": linked,
+    }
+    choice: RepairerChoice
     if chosen is None:
         from ..offline.auto import AutoChoice
 
-        # What was found to need nothing stays as it is, whatever --wet says.
-        choice = AutoChoice(lambda found: options.make_repairer(found, wet=wet if found.wet else None, **settings))
+        # A stem that needs no repair gets a preset with wet 0, which --wet must not override.
+        choice = AutoChoice(lambda preset: options.make_repairer(preset, wet=wet if preset.wet else None, **settings))
     else:
         choice = (options.make_repairer(chosen, wet=wet, **settings), chosen)
-    raise typer.Exit(run_plan(plan, choice, mix=mix, overwrite=overwrite, in_sum=in_sum and wet != 0.0))
+    code = run_plan(plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix and wet != 0.0)
+    raise typer.Exit(code)
 
 
 def demo(
@@ -102,10 +119,11 @@ def demo(
     device: DeviceOption = Device.AUTO,
     jobs: JobsOption = None,
 ) -> None:
-    """Repair an excerpt that comes with StemProver, and compare it with the true stem."""
+    """Repair a bundled excerpt and compare it with the true stem."""
     from ..offline.auto import AutoChoice
     from ..reports.demo import run_demo
-    from ..reports.terminal import file_progress, print_demo
+    from ..reports.tables import print_demo
+    from ..reports.terminal import file_progress
 
     check_range("--jobs", jobs, 1, 1024)
     choose = AutoChoice(lambda preset: options.make_repairer(preset, device=device.value, jobs=jobs))

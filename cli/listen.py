@@ -10,6 +10,7 @@ import typer
 
 from . import options
 from .options import (
+    QUALITY_HELP,
     AlsoOption,
     Device,
     DeviceOption,
@@ -18,79 +19,87 @@ from .options import (
     PresetOption,
     Quality,
     check_range,
+    flag,
     needs_extra,
     parse_also,
 )
 
 if TYPE_CHECKING:
-    from ..engine.preset import Preset
+    from ..offline.auto import RepairerChoice
 
 
 def analyze(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The stem to look at.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The stem to analyze.")],
     mix: Annotated[
         Path | None,
-        typer.Option(metavar="SONG", help="The song the stem was separated from. Tells much more."),
+        typer.Option(metavar="MIX", help="The mix the stem was separated from. Detects far more with it."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(metavar="F", help="Write all figures here.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures to this file.")] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="F", help="Write a page to listen to and look at, in any browser.")
+        Path | None, typer.Option(metavar="FILE", help="Write a page with audio and figures for the browser.")
     ] = None,
-    png: Annotated[Path | None, typer.Option(metavar="F", help="Draw what is where.")] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw when and at which frequencies the artefacts are."),
+    ] = None,
     tempo: Annotated[
-        float | None, typer.Option(metavar="BPM", help="Show bars (4/4) in the picture in place of minutes.")
+        float | None,
+        typer.Option(metavar="BPM", help="Show bars (4/4) in --png and --html, not minutes."),
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Show which artefacts a stem has, where, and which preset would help.
+    """Show which artefacts a stem has, where they are, and which preset would help.
 
     \b
     stemprover analyze vocals.wav --mix song.wav --png vocals.png
     """
-    from ..offline.analysis import align_song, analyse_file
+    from ..offline.analysis import analyse_pair
     from ..offline.outfile import check_output
-    from ..reports.analyze import write_json, write_page, write_picture
-    from ..reports.terminal import file_progress, print_analysis, print_notes
+    from ..offline.pair import StemAndMix
+    from ..reports.analyze import write_figure, write_json, write_page
+    from ..reports.tables import print_analysis
+    from ..reports.terminal import file_progress, print_notes
 
     check_range("--tempo", tempo, 1, 1000)
     inputs = [file] if mix is None else [file, mix]
     for target in (json, html, png):
         if target is not None:
             check_output(target, inputs, overwrite=overwrite)
-    alignment, notes = (None, list[str]()) if mix is None else align_song(file, mix)
-    print_notes(file.name, notes)
+    pair = StemAndMix.open(file, mix)
+    print_notes(file.name, pair.notes)
     with file_progress(file.name) as progress:
-        analysis = analyse_file(file, mix, alignment=alignment, progress=progress)
+        analysis = analyse_pair(pair, progress=progress)
     if json is not None:
         write_json(analysis, file, mix, json, overwrite=overwrite)
     if html is not None:
-        write_page(analysis, file, mix, html, overwrite=overwrite, tempo_bpm=tempo, alignment=alignment)
+        write_page(analysis, pair, html, overwrite=overwrite, tempo_bpm=tempo)
     if png is not None:
-        write_picture(analysis, file, png, overwrite=overwrite, tempo_bpm=tempo)
+        write_figure(analysis, file, png, overwrite=overwrite, tempo_bpm=tempo)
     print_analysis(analysis, file)
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The stem as it was.")],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="The stem after a repair.")],
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The stem before the repair.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="The stem after the repair.")],
     reference: Annotated[Path | None, typer.Option(metavar="TRUE", help="The true stem, if you have it.")] = None,
-    mix: Annotated[Path | None, typer.Option(metavar="SONG", help="The song the stem was separated from.")] = None,
+    mix: Annotated[Path | None, typer.Option(metavar="MIX", help="The mix the stem was separated from.")] = None,
     also: AlsoOption = None,
-    json: Annotated[Path | None, typer.Option(metavar="F", help="Write all figures here.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures to this file.")] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="F", help="Write a page to listen to and look at, in any browser.")
+        Path | None, typer.Option(metavar="FILE", help="Write a page with audio and figures for the browser.")
     ] = None,
-    png: Annotated[Path | None, typer.Option(metavar="F", help="Draw the spectrograms.")] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the spectrograms.")] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Measure what a repair did: against the true stem, the song, and by the detectors.
+    """Measure what a repair did, with the true stem, the mix and the artefact detectors.
 
     \b
     stemprover compare vocals.wav vocals-repaired.wav --mix song.wav
     """
     from ..offline.outfile import check_output
-    from ..reports.compare import compare_files, write_json, write_page, write_picture
-    from ..reports.terminal import file_progress, print_comparison
+    from ..reports.compare import compare_files, write_figure, write_json, write_page
+    from ..reports.tables import print_comparison
+    from ..reports.terminal import file_progress
 
     inputs = [path for path in (before, after, reference, mix) if path is not None]
     for target in (json, html, png):
@@ -104,36 +113,41 @@ def compare(
     if html is not None:
         write_page(comparison, html, overwrite=overwrite)
     if png is not None:
-        write_picture(comparison, png, overwrite=overwrite)
+        write_figure(comparison, png, overwrite=overwrite)
     print_comparison(comparison)
 
 
 def validate(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="Cases: folders with truth.wav, degraded.wav and, if there is, mix.wav."),
+        typer.Argument(metavar="FOLDER", help="Cases: folders with truth.wav, degraded.wav and (optional) mix.wav."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the report and the worst cases' pictures.")
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for the report and the pictures."),
     ] = Path("validation"),
     preset: PresetOption = None,
-    no_mix: Annotated[bool, typer.Option("--no-mix", help="Repair without the songs.")] = False,
+    no_mix: Annotated[bool, flag("--no-mix", help="Repair without the mixes.")] = False,
     also: AlsoOption = None,
     brief: Annotated[
-        bool, typer.Option("--brief", help="Only SI-SDR, SDR, log-spectral distance and the detectors: much faster.")
+        bool,
+        flag("--brief", help="Only SI-SDR, SDR, log-spectral distance and detectors: much faster."),
     ] = False,
-    quality: Annotated[Quality, typer.Option(help="How careful to be.")] = Quality.STANDARD,
+    quality: Annotated[Quality, typer.Option(help=QUALITY_HELP)] = Quality.STANDARD,
     device: DeviceOption = Device.AUTO,
     jobs: JobsOption = None,
 ) -> None:
-    """Repair cases whose true stem is known, and say with certainty what that does to each type.
+    """Repair cases whose true stem is known, and measure how much better each type of artefact gets.
 
-    A case may stand in a folder of its type: FOLDER/bleed/0001/truth.wav.
+    Sort cases into folders by type, if you like: FOLDER/bleed/0001/truth.wav.
+
+    The default preset is general, with or without mixes.
     """
     from ..offline.auto import AutoChoice
-    from ..offline.batch import make_folder
-    from ..reports.terminal import file_progress, print_validation
-    from ..reports.validate import Case, find_cases
+    from ..offline.outfile import make_folder
+    from ..reports.tables import print_validation
+    from ..reports.terminal import file_progress
+    from ..reports.validate import find_cases
     from ..reports.validate import validate as run_validation
     from ..reports.validation_report import write_report
 
@@ -143,20 +157,14 @@ def validate(
     if no_mix:
         cases = [replace(case, mix=None) for case in cases]
     settings: dict[str, Any] = {"quality": quality.value, "device": device.value, "jobs": jobs}
+    choice: RepairerChoice
     if preset == "auto":
-        auto = AutoChoice(lambda found: options.make_repairer(found, **settings))
-
-        def choose(case: Case) -> tuple[Any, Preset]:
-            return auto(case.degraded, case.mix)
+        choice = AutoChoice(lambda chosen: options.make_repairer(chosen, **settings))
     else:
         chosen = options.choose_preset(preset, None)
-        repairer = options.make_repairer(chosen, **settings)
-
-        def choose(case: Case) -> tuple[Any, Preset]:
-            return repairer, chosen
-
+        choice = (options.make_repairer(chosen, **settings), chosen)
     make_folder(output)
-    with file_progress(folder.name, sound=False) as progress, needs_extra("metrics"):
-        results, excerpts = run_validation(cases, choose, also=extras, brief=brief, progress=progress)
+    with file_progress(folder.name, show_speed=False) as progress, needs_extra("metrics"):
+        results, excerpts = run_validation(cases, choice, also=extras, brief=brief, progress=progress)
     page = write_report(results, excerpts, output, folder.resolve().name)
     print_validation(results, page)

@@ -1,4 +1,4 @@
-"""`serve`, `status` and `send`: the bridge, what it does, and a file through it."""
+"""`serve`, `status` and `send`: run the bridge, watch it, and send a file through it."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ import typer
 
 from ..bridge import PORT
 from ..engine.errors import OptionError, StemProverError
-from .options import Device, DeviceOption, OverwriteOption, PresetOption, check_range, needs_extra
+from .options import Device, DeviceOption, OverwriteOption, PresetOption, check_range, flag, needs_extra
 
 HTTP_PORT = PORT + 1
-PortOption = Annotated[int, typer.Option(metavar="N", help="Port of the bridge: OSC over TCP and UDP.")]
+PortOption = Annotated[int, typer.Option(metavar="N", help="Port of the bridge (OSC over TCP and UDP).")]
 HttpPortOption = Annotated[int, typer.Option(metavar="N", help="Port of the monitor page and of discovery.")]
 TokenOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="The token's file; or set the environment variable STEMPROVER_TOKEN."),
+    typer.Option(metavar="FILE", help="File with the token; or set the environment variable STEMPROVER_TOKEN."),
 ]
 
 
 def serve(
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where to listen; others than loopback need a token.")
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; any but loopback needs a token.")
     ] = "127.0.0.1",
     port: PortOption = PORT,
     http_port: HttpPortOption = HTTP_PORT,
     token_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Ask clients for the token in this file; it is made where there is none."),
+        typer.Option(
+            metavar="FILE", help="Require the token in this file from clients; creates the file if it does not exist."
+        ),
     ] = None,
     root: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="A folder whose files clients may have rendered. May be given several times."),
+        typer.Option(metavar="DIR", help="Folder whose files clients may have repaired; repeatable."),
     ] = None,
-    jobs_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Where rendering jobs are kept.")] = None,
+    jobs_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Where rendering jobs are stored.")] = None,
     max_streams: Annotated[
-        int | None, typer.Option(metavar="N", help="Most streams.  \\[default: what this machine carries]")
+        int | None, typer.Option(metavar="N", help="Maximum number of streams.  \\[default: what this machine can run]")
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Worker threads.  \\[default: all cores]")] = None,
     device: DeviceOption = Device.AUTO,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
+    verbose: Annotated[bool, flag("--verbose", help="Log more.")] = False,
 ) -> None:
-    """Run the bridge: DAWs and scripts send it their buffers over OSC, and get them back repaired.
+    """Run the bridge: DAWs and scripts send it audio over OSC and get it back repaired.
 
     \b
     stemprover serve
@@ -71,36 +73,38 @@ def serve(
 def status(
     http_port: HttpPortOption = HTTP_PORT,
     token_file: TokenOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the state as JSON, once.")] = False,
-    once: Annotated[bool, typer.Option("--once", help="Print the table once.")] = False,
+    as_json: Annotated[bool, flag("--json", help="Print the state once, as JSON.")] = False,
+    once: Annotated[bool, flag("--once", help="Print the table once and exit.")] = False,
 ) -> None:
-    """Show what the bridge does: streams, presets, latency, load, late blocks."""
+    """Show the state of the bridge: streams, presets, latency, load, late blocks."""
     with needs_extra("live"):
         from ..bridge.client.client import find_token
-        from ..bridge.client.status import fetch_status, watch
+        from ..bridge.client.status import fetch_status, show_status
 
         token = find_token(token_file)
         if as_json:
             print(json.dumps(fetch_status(http_port, token), indent=1))
             return
-        watch(http_port, token, once=once)
+        show_status(http_port, token, once=once)
 
 
 def send(
     source: Annotated[Path, typer.Argument(metavar="IN", help="The stem to send.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The repaired file.")],
     mix: Annotated[
-        Path | None, typer.Option(metavar="SONG", help="The song the stem was separated from, sent beside it.")
+        Path | None, typer.Option(metavar="MIX", help="The mix the stem was separated from, sent along with it.")
     ] = None,
     preset: PresetOption = None,
-    wet: Annotated[float | None, typer.Option(metavar="0..1", help="Share of the preset's repair.")] = None,
-    realtime: Annotated[bool, typer.Option("--realtime", help="At the pace of the sound, as a DAW would.")] = False,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where the bridge is.")] = "127.0.0.1",
+    wet: Annotated[float | None, typer.Option(metavar="0..1", help="How much of the repair to apply.")] = None,
+    realtime: Annotated[bool, flag("--realtime", help="Send in real time, as a DAW would.")] = False,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address of the bridge.")] = "127.0.0.1",
     port: PortOption = PORT,
     token_file: TokenOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Send a file through a running bridge, and write what comes back.
+    """Repair a file through a running bridge.
+
+    The default preset is general, with or without --mix.
 
     \b
     stemprover send vocals.wav -o repaired.wav --mix song.wav
@@ -119,7 +123,7 @@ def send(
                 client.set_wet(wet)
 
         if source.is_dir():
-            raise OptionError(f"{source} is a folder; send one file, or use stemprover repair")
+            raise OptionError(f"{source} is a folder; send a single file, or use stemprover repair")
         remote = RemoteRepairer(
             prepare, realtime=realtime, host=host, port=port, token=find_token(token_file), name=source.name[:60]
         )
@@ -128,6 +132,6 @@ def send(
         print(report.render())
         if remote.late:
             raise StemProverError(
-                f"{remote.late} of {remote.blocks} blocks came too late and are unrepaired in {output}; "
-                "send without --realtime"
+                f"{remote.late} of {remote.blocks} blocks came back too late and are not repaired in {output}; "
+                "try again without --realtime"
             )

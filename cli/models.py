@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 
 from ..engine.errors import OptionError
-from .options import Device, DeviceOption, OverwriteOption, check_range, needs_extra
+from .options import Device, DeviceOption, OverwriteOption, check_range, flag, needs_extra
 
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A training checkpoint.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The folder of the new model bundle.")
-    ],
-    adapter: Annotated[Path | None, typer.Option(metavar="A", help="A LoRA adapter to merge into it.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder for the new model bundle.")],
+    adapter: Annotated[Path | None, typer.Option(metavar="A", help="A LoRA adapter to merge into the model.")] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Turn a checkpoint into a model bundle (ONNX) and prove that both are equal. Needs the \\[export] extra."""
@@ -32,44 +30,46 @@ def train(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Training settings (TOML).")] = None,
     run: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Checkpoints and logs; goes on where it stopped.  \\[default: runs/base]"),
+        typer.Option(
+            metavar="DIR", help="Folder of checkpoints and logs; an existing run is continued.  \\[default: runs/base]"
+        ),
     ] = None,
     pool: Annotated[Path | None, typer.Option(metavar="DIR", help="Training material.  \\[default: data/pool]")] = None,
     base: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Begin with a pretrained U-Net of the Stable Diffusion family: a folder in diffusers' format.",
+            help="Start from a pretrained U-Net of the Stable Diffusion family: a folder in diffusers' format.",
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Stop after this many steps.")] = None,
     minutes: Annotated[float | None, typer.Option(metavar="M", help="Stop after this many minutes.")] = None,
-    device: Annotated[Device | None, typer.Option(help="Where to compute.  \\[default: auto]")] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="Processor cores to use.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to train.  \\[default: auto]")] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU cores to use.")] = None,
     adapter: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Train an adapter of this name, and not the base model.")
+        str | None, typer.Option(metavar="NAME", help="Train an adapter of this name instead of the base model.")
     ] = None,
     pairs: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Train the adapter on your own sounds: DIR/before and DIR/after (and DIR/mix), files of one name in "
-            "step. Makes a preset's folder.",
+            help="Train the adapter on your own audio: files with the same names, sample-aligned, in DIR/before, "
+            "DIR/after and, if you have the mixes, DIR/mix. Creates a preset.",
         ),
     ] = None,
 ) -> None:
     """Train the base model or an adapter. Needs the \\[train] extra (torch).
 
     \b
-    stemprover train --adapter my-fault --pairs my-sounds --minutes 10
-    stemprover repair --preset runs/my-fault/my-fault stem.wav
+    stemprover train --adapter my-fault --pairs my-pairs --minutes 10
+    stemprover repair stem.wav -o repaired.wav --preset runs/my-fault/my-fault
     """
     check_range("--steps", steps, 1, None)
     check_range("--minutes", minutes, 0, None)
     check_range("--threads", threads, 1, 1024)
     with needs_extra("train"):
         from ..engine.train.loop import train as run_training
-        from ..engine.train.settings import load_options
+        from ..engine.train.options import load_options
 
         if pairs is not None:
             _train_on_pairs(pairs, adapter, config, run, steps, minutes, threads, device)
@@ -96,17 +96,17 @@ def _train_on_pairs(
     from ..engine.preset import check_preset, find_presets
     from ..engine.train import pairs
     from ..engine.train.loop import train as run_training
-    from ..engine.train.settings import load_options
+    from ..engine.train.options import load_options
 
     if adapter is None:
-        raise OptionError("--pairs trains an adapter: give it a name with --adapter NAME")
+        raise OptionError("--pairs trains an adapter; name it with --adapter NAME")
     if adapter in find_presets():
-        raise OptionError(f"--adapter {adapter}: a preset of this name is there already; choose another")
+        raise OptionError(f"--adapter {adapter}: a preset with this name already exists; choose another name")
     found = pairs.find_pairs(folder)
     run = run if run is not None else Path("runs") / adapter
     lengths = pairs.build_pairs(found, run / "pairs")
-    said = f"{lengths['train']:.1f} minutes to train on, {lengths['valid']:.1f} held out"
-    print(f"{len(found)} pairs: {said}", flush=True)
+    minutes_used = f"{lengths['train']:.1f} minutes for training, {lengths['valid']:.1f} for validation"
+    print(f"{len(found)} pairs: {minutes_used}", flush=True)
     options = load_options(
         config, run=run, pool=run / "pairs", steps=steps, minutes=10.0 if minutes is None else minutes,
         threads=threads, adapter=adapter, device=device.value if device else None,
@@ -115,14 +115,14 @@ def _train_on_pairs(
     run_training(options)
     preset = pairs.finish(options, found, lengths)
     check_preset(preset)
-    print(f"Preset {preset}\nstemprover repair --preset {preset.parent} STEM")
+    print(f"Preset {preset}\nTry it: stemprover repair STEM -o OUT --preset {preset.parent}")
 
 
 def bench(
     device: DeviceOption = Device.AUTO,
-    quick: Annotated[bool, typer.Option("--quick", help="Shorter sounds; a first idea in a minute.")] = False,
+    quick: Annotated[bool, flag("--quick", help="Shorter signals: a rough result in a minute.")] = False,
 ) -> None:
-    """Measure speed and memory on this machine, as ratios."""
+    """Measure speed (relative to real time) and memory on this machine."""
     from ..benchmarks.speed import run as run_bench
 
     run_bench(device=device.value, quick=quick)

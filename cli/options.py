@@ -1,4 +1,4 @@
-"""What several commands of the command line share: their options and the checks of them."""
+"""Options that several commands share, and checks of their values."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 def preset_names(incomplete: str) -> list[str]:
-    """For shell completion: the presets that begin so."""
+    """For shell completion: presets whose names begin with `incomplete`."""
     from ..engine.preset import find_presets
 
     return [name for name in find_presets() if name.startswith(incomplete)]
 
 
 def preset_choices(incomplete: str) -> list[str]:
-    """For shell completion of --preset: the presets, and auto."""
+    """For shell completion of --preset: presets, and auto."""
     return [*preset_names(incomplete), *(name for name in ("auto",) if name.startswith(incomplete))]
 
 
 class Quality(StrEnum):
-    """How much work goes into a repair."""
+    """How much work is put into a repair."""
 
     DRAFT = "draft"
     STANDARD = "standard"
@@ -44,18 +44,24 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes the graphics card (CUDA) if it can.")]
-JobsOption = Annotated[
-    int | None, typer.Option(metavar="N", help="Processor cores to use.  \\[default: all there are]")
-]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist (never an input).")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to run the model; auto uses the GPU (CUDA) if possible.")]
+JobsOption = Annotated[int | None, typer.Option(metavar="N", help="CPU cores to use.  \\[default: all]")]
+QUALITY_HELP = "Sampler steps: draft and standard take 1, best 2; more steps hardly change the result."
+
+
+def flag(*names: str, **settings: Any) -> Any:
+    """An option without a value. The empty metavar keeps `<bool>` out of its help."""
+    return typer.Option(*names, metavar="", **settings)
+
+
+OverwriteOption = Annotated[bool, flag("--overwrite", help="Replace existing outputs (but never an input).")]
 
 
 def preset_option(default: str) -> Any:
-    """--preset, with what is taken where it is not given."""
+    """The --preset option; `default` is shown in its help."""
     return typer.Option(
         metavar="NAME",
-        help=f"What to repair, see 'presets list'; auto: what is found.  \\[default: {default}]",
+        help=f"What to repair; see 'presets list'. auto repairs what it detects.  \\[default: {default}]",
         autocompletion=preset_choices,
     )
 
@@ -66,14 +72,14 @@ AlsoOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME,...",
-        help="More measures against the true stem: perceptual (2f), speech (PESQ and STOI), bsseval. "
-        "Need the \\[metrics] extra.",
+        help="Additional measures that need the true stem: perceptual (2f), speech (PESQ and STOI), bsseval. "
+        "They need the \\[metrics] extra.",
     ),
 ]
 
 
 def parse_also(text: str | None) -> tuple[str, ...]:
-    """The names in --also. Raises OptionError for one that is unknown."""
+    """The names in --also. Raises OptionError for an unknown one."""
     from ..engine.metrics.scorecard import check_extras
 
     names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
@@ -82,17 +88,17 @@ def parse_also(text: str | None) -> tuple[str, ...]:
 
 
 def check_range(option: str, value: float | None, low: float, high: float | None) -> None:
-    """Raises OptionError where a number is not in its range; None is always right."""
+    """Raises OptionError if a number is out of its range; None is always accepted."""
     if value is None:
         return
     if not value >= low or (high is not None and not value <= high):
         limits = f"from {low:g} to {high:g}" if high is not None else f"of {low:g} or more"
-        raise OptionError(f"{option} {value:g} is out of range; give a number {limits}")
+        raise OptionError(f"{option} {value:g} is out of range; use a number {limits}")
 
 
 @contextlib.contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Turns a missing package into one line that says how to install it."""
+    """Turn a missing package into a one-line error that says how to install it."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -100,7 +106,7 @@ def needs_extra(extra: str) -> Iterator[None]:
             raise
         raise StemProverError(
             f"this command needs {error.name}, which is not installed; run: pip install '.[{extra}]' "
-            "in the folder that StemProver was installed from"
+            "in StemProver's source folder"
         ) from error
 
 

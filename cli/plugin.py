@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Put the DAW plug-in where hosts look for it.")
+app = typer.Typer(no_args_is_help=True, help="Install or remove the DAW plug-in.")
 
 
 @app.command("install")
 def plugin_install(
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="DIR", help="Folder with the built plug-ins.  \\[default: make plugin's]"),
+        typer.Option(
+            "--from", metavar="DIR", help="Folder with the built plug-ins.  \\[default: where make plugin puts them]"
+        ),
     ] = None,
 ) -> None:
-    """Copy the VST3 and LV2 plug-in into your plug-in folders, and note where the bridge's command is.
+    """Copy the VST3 and LV2 plug-ins into your plug-in folders, and note where the stemprover command is.
 
     \b
     make plugin && stemprover plugin install
@@ -25,18 +27,18 @@ def plugin_install(
     from ..bridge.plugin.install import find_command, install
 
     for done in install(source):
-        print(f"{done.path}{' (took the place of an older one)' if done.replaced else ''}")
+        print(f"{done.path}{' (replaced an older one)' if done.replaced else ''}")
     if find_command() is None:
-        print("There is no stemprover command for it to start the bridge with: run stemprover serve yourself.")
-    print("Let your host scan for plug-ins, insert StemProver on the stem's track, send the song to its side-chain.")
+        print("No stemprover command found, so the plug-in cannot start the bridge: run 'stemprover serve' yourself.")
+    print("Rescan plug-ins in your DAW, insert StemProver on the stem's track, and send the mix to its side-chain.")
 
 
 @app.command("remove")
 def plugin_remove() -> None:
-    """Take the plug-in out of your plug-in folders again."""
+    """Remove the plug-ins from your plug-in folders."""
     from ..bridge.plugin.install import remove
 
     for path in (gone := remove()):
         print(f"removed {path}")
     if not gone:
-        print("there was none")
+        print("no plug-in was installed")

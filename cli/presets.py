@@ -8,16 +8,17 @@ from typing import Annotated
 import typer
 
 from ..engine.errors import StemProverError
-from .options import preset_names
+from .options import preset_choices
 
-app = typer.Typer(no_args_is_help=True, help="Show the presets there are, or check your own.")
+app = typer.Typer(no_args_is_help=True, help="Show presets, or check your own.")
 
 
 @app.command("list")
 def presets_list() -> None:
-    """All presets: those that come with StemProver, and your own."""
+    """List all presets: auto, those that come with StemProver, and your own."""
     from ..engine.preset import check_preset, find_presets, user_preset_folder
-    from ..reports.terminal import print_error, print_presets
+    from ..reports.tables import print_presets
+    from ..reports.terminal import print_error
 
     presets, exit_code = [], 0
     for path in find_presets().values():
@@ -33,23 +34,26 @@ def presets_list() -> None:
 @app.command("show")
 def presets_show(
     name: Annotated[
-        str, typer.Argument(help="A preset's name, or the path of its folder.", autocompletion=preset_names)
+        str, typer.Argument(help="Name of a preset, or path of its folder.", autocompletion=preset_choices)
     ],
 ) -> None:
-    """What one preset does, and where it lies."""
-    from ..engine.preset import load_preset
-    from ..reports.terminal import print_preset
+    """Show what a preset does and where its files are."""
+    from ..engine.preset import AUTO, load_preset
+    from ..reports.tables import print_auto, print_preset
 
-    print_preset(load_preset(name))
+    if name == AUTO:
+        print_auto()
+    else:
+        print_preset(load_preset(name))
 
 
 @app.command("check")
 def presets_check(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Names, or paths of preset folders; all presets if none is given.")
+        list[str] | None, typer.Argument(help="Names, or paths of preset folders.  \\[default: all presets]")
     ] = None,
 ) -> None:
-    """Check presets: every key, every value, every file they name."""
+    """Check presets: all keys, values and files."""
     from ..engine.preset import find_presets, load_preset
     from ..reports.terminal import print_error
 
@@ -57,7 +61,7 @@ def presets_check(
     wanted: list[str | Path] = list(names) if names else list(find_presets().values())
     for name in wanted:
         try:
-            print(f"{load_preset(name).name}: all right")
+            print(f"{load_preset(name).name}: OK")
         except StemProverError as error:
             print_error(error)
             exit_code = error.exit_code

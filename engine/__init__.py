@@ -1,2 +1,2 @@
-"""What repairs sound: the signal path, the streams and the Repairer (NumPy and ONNX Runtime; torch only in model and
+"""What repairs audio: the signal path, streams and the Repairer (NumPy and ONNX Runtime; torch only in model and
 train)."""

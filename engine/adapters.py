@@ -14,19 +14,19 @@ import numpy as np
 from .bundle import GRAPHS, Bundle
 from .constants import MAX_WEIGHT
 from .errors import ModelError, OptionError
-from .trust import Caution, Gate
+from .trust import Trust, TrustCurve
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA: for each layer the factors A (r, in, ...) and B (out, r, ...), and the common scale alpha / r; and how
-    much of the change that it makes is let through, if that was fitted."""
+    """A LoRA: for each layer the factors A (r, in, ...) and B (out, r, ...), and the common scale alpha / r; and its
+    trust curve, if one was fitted."""
 
     path: Path
     factors: Mapping[str, tuple[np.ndarray, np.ndarray]]
     scale: float
     base: str
-    caution: Caution | None = None
+    trust_curve: TrustCurve | None = None
 
     @classmethod
     def load(cls, path: Path) -> Adapter:
@@ -41,43 +41,44 @@ class Adapter:
             raise ModelError(f"adapter {path} is missing; install the preset again") from error
         except (OSError, SafetensorError) as error:
             raise ModelError(f"adapter {path} is damaged ({error}); install the preset again") from error
-        if meta.get("format") != "stemprover-lora-1":
-            raise ModelError(f"adapter {path}: format {meta.get('format')!r} is not one that this version reads")
+        if meta.get("format") != "stemprover-lora-2":
+            raise ModelError(f"adapter {path}: this version cannot read format {meta.get('format')!r}; train it again")
         layers = sorted({key.rpartition(".lora_")[0] for key in tensors})
         try:
             factors = {layer: (tensors[f"{layer}.lora_A"], tensors[f"{layer}.lora_B"]) for layer in layers}
-            caution = Caution.from_dict(json.loads(meta["caution"])) if "caution" in meta else None
-            return cls(path, factors, float(meta["scale"]), meta["base"], caution)
+            trust_curve = TrustCurve.from_dict(json.loads(meta["trust"])) if "trust" in meta else None
+            return cls(path, factors, float(meta["scale"]), meta["base"], trust_curve)
         except (KeyError, TypeError, ValueError, OptionError) as error:
             raise ModelError(f"adapter {path}: {error} is missing or wrong; install the preset again") from error
 
     @property
     def neutral(self) -> bool:
-        """True where the adapter changes nothing, as one that was never trained."""
+        """Whether the adapter changes nothing, like one that was never trained."""
         return all(not b.any() for _, b in self.factors.values())
 
     def delta(self, layer: str) -> np.ndarray:
-        """The change (out, in, ...) of one layer's kernel: scale * B A."""
+        """What the adapter adds to one layer's kernel (out, in, ...): scale * B A."""
         a, b = (factor.astype(np.float32) for factor in self.factors[layer])
         product = b.reshape(b.shape[0], -1) @ a.reshape(a.shape[0], -1)
         return self.scale * product.reshape(b.shape[0], *a.shape[1:])
 
 
 def write_adapter(path: Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str, str]) -> None:
-    """Tensors and metadata as an adapter's file: beside its place first, and readable for whom a new file is."""
+    """Write tensors and metadata as an adapter file: to a temporary file that is renamed, with a new file's usual
+    permissions."""
     from safetensors.numpy import save_file
 
     part = path.with_name(f".{path.name}.part")
     part.touch()
     mode = part.stat().st_mode
     save_file(dict(tensors), part, metadata=dict(meta))
-    part.chmod(mode)  # safetensors keeps it to its owner
+    part.chmod(mode)  # safetensors makes it readable by its owner only
     os.replace(part, path)
 
 
 def fingerprint(kernels: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of the base kernels that an adapter changes, by layer: an adapter fits the weights it was trained on
-    alone."""
+    """SHA-256 of the base kernels that an adapter changes, by layer: an adapter only fits the weights that it was
+    trained on."""
     digest = hashlib.sha256()
     for layer in sorted(kernels):
         digest.update(layer.encode() + np.ascontiguousarray(kernels[layer], np.float32).tobytes())
@@ -86,31 +87,31 @@ def fingerprint(kernels: Mapping[str, np.ndarray]) -> str:
 
 def active_adapters(blend: Mapping[Path, float]) -> list[tuple[Adapter, float]]:
     """The adapters of a blend that change something, with their weights. Raises OptionError for a weight outside
-    0..1.5 and ModelError for a file that is none."""
+    0..1.5 and ModelError for a file that is not an adapter."""
     for path, weight in blend.items():
         if not 0.0 <= weight <= MAX_WEIGHT:
-            raise OptionError(f"weight {weight:g} of {path.parent.name} is out of range; give 0 to {MAX_WEIGHT:g}")
+            raise OptionError(f"weight {weight:g} of {path.parent.name} is out of range; use 0 to {MAX_WEIGHT:g}")
     adapters = [(Adapter.load(path), weight) for path, weight in blend.items() if weight]
     return [(adapter, weight) for adapter, weight in adapters if not adapter.neutral]
 
 
 def opens_fine(adapter: Adapter) -> bool:
-    """Whether an adapter needs the fine branch to be run."""
+    """Whether an adapter needs the fine branch to run."""
     return any(layer.startswith("fine.") and b.any() for layer, (_, b) in adapter.factors.items())
 
 
-def gate_of(bundle: Bundle, adapters: Sequence[tuple[Adapter, float]]) -> Gate:
-    """The gate of a blend: of each adapter its own caution, or the base's where it has none. Where neither has one, it
-    lets through all that the detectors do."""
-    found = [(adapter.caution or bundle.caution, weight) for adapter, weight in adapters]
-    known = tuple((caution, weight) for caution, weight in found if caution is not None)
-    return Gate(cautions=known, base=bundle.caution) if len(known) == len(found) else Gate()
+def trust_of(bundle: Bundle, adapters: Sequence[tuple[Adapter, float]]) -> Trust:
+    """The trust of a blend: each adapter's own trust curve, or the base's where it has none. Where one has neither, the
+    detectors alone decide."""
+    found = [(adapter.trust_curve or bundle.trust_curve, weight) for adapter, weight in adapters]
+    known = tuple((trust_curve, weight) for trust_curve, weight in found if trust_curve is not None)
+    return Trust(trust_curves=known, base=bundle.trust_curve) if len(known) == len(found) else Trust()
 
 
 def merge_adapters(bundle: Bundle, adapters: Sequence[tuple[Adapter, float]]) -> dict[str, bytes]:
-    """The graphs with W + sum of weight * scale * B A in their initialisers; torch is not needed.
+    """The graphs with W + sum of weight * scale * B A in their initialisers.
 
-    Adapters as of `active_adapters`. Raises ModelError for one that does not fit.
+    adapters: from `active_adapters`. Raises ModelError for one that does not fit.
     """
     if not adapters:
         return dict(bundle.graphs)
@@ -129,7 +130,7 @@ def merge_adapters(bundle: Bundle, adapters: Sequence[tuple[Adapter, float]]) ->
         for layer in adapter.factors:
             if layer not in kernels:
                 raise ModelError(
-                    f"adapter {adapter.path}: the model has no layer {layer}; it was made for another base"
+                    f"adapter {adapter.path}: the model has no layer {layer}; it belongs to another base model"
                 )
             delta = adapter.delta(layer)
             if delta.shape != kernels[layer].shape:

@@ -1,4 +1,4 @@
-"""What to repair is chosen by what the detectors find: in each file (`--preset auto`), or in a stream as it runs."""
+"""`auto`: the detectors choose what to repair, once for a whole file or continuously for a live stream."""
 
 from __future__ import annotations
 
@@ -14,56 +14,55 @@ from .dsp.channels import finite
 from .errors import OptionError
 from .preset import AUTO, Preset, blend_presets, load_preset
 from .repair import Repairer
-from .stream import DeltaStream
+from .stream import CorrectionStream
 
-_UNSURE = "nothing was found for sure; chose general until something is"
-_SEPARATED = "a separator's mask left this of the song; chose general and a Wiener filter for what masks get wrong"
+_UNSURE = "nothing found with certainty yet; using general meanwhile"
+_SEPARATED = "looks like the output of a mask-based separator: repaired with general"
 _NOTHING = Preset(
     name=AUTO,
     title="Nothing to repair",
-    description="The detectors found nothing, so the sound stays as it is.",
+    description="The detectors found nothing, so the audio stays as it is.",
     artefact="nothing",
     wet=0.0,
-    note="nothing was found that a repair would be needed for; the sound stays as it is",
+    note="nothing found that needs repair; left unchanged",
 )
+_NOTHING_WITHOUT_MIX = replace(_NOTHING, note="nothing found, but bleed cannot be detected without the mix; pass --mix")
 
 
 def preset_for(analysis: Analysis) -> Preset:
-    """As `preset_for_choice`, for what was found in a whole sound; where that is nothing it stays as it is, since there
-    general does true stems harm, and nothing else much good (docs/training.md)."""
+    """As `preset_for_choice`, for a whole file. Without findings it is left unchanged: general would damage true stems
+    and do little good otherwise (docs/experiments.md)."""
     if not analysis.found and not analysis.is_separated:
-        return _NOTHING
+        return _NOTHING if analysis.has_mix else _NOTHING_WITHOUT_MIX
     preset = preset_for_choice(Choice(analysis.blend(), analysis.is_separated), analysis.has_mix)
     if preset.separated:
-        return replace(preset, note=f"{preset.note}; repairs the rest of the song beside it")
+        return replace(preset, note=f"{_SEPARATED}, a Wiener filter, and what the rest of the mix shows")
     return preset
 
 
 def preset_for_choice(choice: Choice, has_mix: bool) -> Preset:
-    """The blend of these weights by type of artefact. For none, in a running stream: with the song, general, until more
-    is heard; without the song, one that leaves the sound as it is. For what a separator's mask left of the song,
-    general, `separated`, with a Wiener filter beside the model: the adapters have learnt single faults, the base has
-    heard such stems most."""
+    """The blend of the presets with these weights. Without any, in a running stream: general with the mix, until more
+    is found; without the mix, a preset that changes nothing. For a mask-based separator's stem: general as `separated`,
+    with a Wiener filter beside the model, since the adapters were trained on single faults and the base mostly on such
+    stems."""
     if choice.is_separated:
-        return replace(load_preset("general"), separated=True, note=_SEPARATED)
+        return replace(load_preset("general"), separated=True, note=f"{_SEPARATED} and a Wiener filter")
     if not choice.weights:
         return replace(load_preset("general"), note=_UNSURE) if has_mix else _NOTHING
     blend = blend_presets(choice.weights)
-    chosen = f"chose {blend.name}"
+    chosen = f"using {blend.name}"
     return replace(blend, note=f"{chosen}; {blend.note}" if blend.note else chosen)
 
 
-
-
 class AutoStream:
-    """A live stream that chooses its presets by itself, slowly and with hysteresis, and cross-fades from one choice to
-    the next; it begins with `general`. `process`, `flush` and `latency_samples` as in `Repairer.stream`; `preset` is
-    the present choice, `error` why the last one could not be had.
+    """A live stream that chooses its presets by itself, slowly and with hysteresis, and cross-fades between them; it
+    begins with `general`. `process`, `flush` and `latency_samples` as in `Repairer.stream`. preset: the present choice.
+    error: why the last one could not be loaded.
 
-    make_repairer: called for each new choice, in a thread of its own so that no block waits for it; with `wait`, as for
-    rendering, the block that asks for it waits, so that the result depends on the sound and its blocks, not on time.
-    A separator's stem takes twice the time, unless make_repairer is told otherwise (`Repairer`'s `both_sides=False`).
-    The stream is a context manager; `close` lets go of the thread.
+    make_repairer: called for each new choice in a thread of its own, so that no block waits for it; with `wait`, as for
+    rendering, the block that asks for it waits, so that the result depends on the audio and its blocks, not on time. A
+    separator's stem takes twice the time, unless make_repairer passes `repair_residual=False` to `Repairer`. The stream
+    is a context manager; `close` ends its thread.
     """
 
     def __init__(
@@ -83,11 +82,11 @@ class AutoStream:
         self._stream = first.stream(sample_rate, channels, has_mix=has_mix, chunk_frames=chunk_frames)
         self._choice = LiveChoice(sample_rate, channels, has_mix, config or ChoiceConfig())
         self._make, self._wait = make_repairer, wait
-        self._asked: Choice | None = None
+        self._requested: Choice | None = None
         self._has_mix = has_mix
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="stemprover-preset")
         self._closed = False
-        self._coming: Future[tuple[Preset, DeltaStream | None]] | None = None
+        self._loading: Future[tuple[Preset, CorrectionStream | None]] | None = None
 
     @property
     def latency_samples(self) -> int:
@@ -100,16 +99,16 @@ class AutoStream:
             raise OptionError("this stream was closed; open a new one")
         out = self._stream.process(block, mix)
         wanted = self._choice.process(finite(block), None if mix is None else finite(mix))
-        if self._choice.made and wanted != self._asked and self._coming is None:
-            self._asked = wanted
-            self._coming = self._worker.submit(self._prepare, preset_for_choice(wanted, self._has_mix))
-        if self._coming is not None and (self._wait or self._coming.done()):
-            found, self._coming = self._coming, None
+        if self._choice.made and wanted != self._requested and self._loading is None:
+            self._requested = wanted
+            self._loading = self._worker.submit(self._prepare, preset_for_choice(wanted, self._has_mix))
+        if self._loading is not None and (self._wait or self._loading.done()):
+            loaded, self._loading = self._loading, None
             try:
-                preset, delta = found.result()
-                self._stream.swap(delta, preset.wet)
+                preset, model = loaded.result()
+                self._stream.swap(model, preset.wet)
                 self.preset, self.error = preset, None
-            except Exception as error:  # whatever loading raises: the sound goes on with the preset that it has
+            except Exception as error:  # whatever loading raises: the present preset stays
                 self.error = error
         return out
 
@@ -118,7 +117,7 @@ class AutoStream:
         return self._stream.flush()
 
     def close(self) -> None:
-        """Let go of the thread."""
+        """End the thread."""
         self._closed = True
         self._worker.shutdown(cancel_futures=True)
 
@@ -128,5 +127,5 @@ class AutoStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _prepare(self, preset: Preset) -> tuple[Preset, DeltaStream | None]:
-        return preset, self._make(preset).delta_stream() if preset.wet else None
+    def _prepare(self, preset: Preset) -> tuple[Preset, CorrectionStream | None]:
+        return preset, self._make(preset).correction_stream() if preset.wet else None

@@ -1,5 +1,4 @@
-"""The model bundle on disk: bundle.json, control.onnx, denoiser.onnx, fine.onnx; and adapters, merged into the
-initialisers at load."""
+"""The model bundle on disk: bundle.json, control.onnx, denoiser.onnx and fine.onnx."""
 
 from __future__ import annotations
 
@@ -12,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from .detect.bank import Detectors
+from .detect.detectors import Detectors
 from .dsp.latent import Latent
 from .dsp.stft import StftConfig
 from .errors import ModelError, OptionError
-from .sampler import BridgeSchedule
-from .trust import Caution
+from .latency import ModelTiming
+from .sampler import DiffusionSchedule
+from .trust import TrustCurve
 
 GRAPHS = ("control", "denoiser", "fine")
 
@@ -29,30 +29,37 @@ def base_bundle() -> Path:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What bundle.json says, checked, and the bytes of the graphs. Made by `Bundle.load`."""
+    """The checked contents of bundle.json, and the bytes of the graphs. Made by `Bundle.load`."""
 
     folder: Path
     stft: StftConfig
     latent: Latent
-    schedule: BridgeSchedule
+    schedule: DiffusionSchedule
     lookahead: int
     receptive_field: Mapping[str, int]
     caches: Mapping[str, Mapping[str, tuple[int, int, int]]]
     graphs: Mapping[str, bytes]
     fine_opened: bool = False
-    caution: Caution | None = None
+    trust_curve: TrustCurve | None = None
+
+    @property
+    def timing(self) -> ModelTiming:
+        """Hop, STFT window and look-ahead in samples."""
+        return ModelTiming(self.stft.hop, self.stft.n_fft, self.lookahead * self.stft.hop)
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
-        """Read and check a bundle folder. Raises ModelError where a file is missing or its checksum differs."""
+        """Read and check a bundle folder. Raises ModelError if a file is missing or its checksum differs."""
         about = _read_json(folder / "bundle.json")
-        if about.get("format") != "stemprover-bundle-3":
+        if about.get("format") != "stemprover-bundle-4":
             raise ModelError(
-                f"{folder / 'bundle.json'}: format {about.get('format')!r} is not one that this version reads; export "
-                "it again with this version"
+                f"{folder / 'bundle.json'}: this version cannot read format {about.get('format')!r}; "
+                "export the model again"
             )
         if about.get("detectors") != Detectors().fingerprint:
-            raise ModelError(f"{folder} was made for other detectors than this version's; train it on with these")
+            raise ModelError(
+                f"{folder} was trained with other detectors than this version's; continue its training with these"
+            )
         graphs = {}
         try:
             for name in GRAPHS:
@@ -63,7 +70,7 @@ class Bundle:
                 latent=Latent(
                     scale=np.array(about["latent"]["scale"], np.float32), exponent=about["latent"]["exponent"]
                 ),
-                schedule=BridgeSchedule(**about["schedule"]),
+                schedule=DiffusionSchedule(**about["schedule"]),
                 lookahead=int(about["lookahead"]),
                 receptive_field={name: int(about["receptive_field"][name]) for name in ("control", "denoiser")},
                 caches={
@@ -72,7 +79,7 @@ class Bundle:
                 },
                 graphs=graphs,
                 fine_opened=bool(about["fine_opened"]),
-                caution=Caution.from_dict(about["caution"]) if "caution" in about else None,
+                trust_curve=TrustCurve.from_dict(about["trust"]) if "trust" in about else None,
             )
         except (KeyError, TypeError, ValueError, IndexError, OptionError) as error:
             raise ModelError(
@@ -105,17 +112,3 @@ def _checked_bytes(path: Path, expected: str) -> bytes:
             f"model file {path} is damaged (SHA-256 {found[:12]}..., should be {expected[:12]}...); install it again"
         )
     return content
-
-
-
-
-
-
-
-
-
-
-
-
-
-

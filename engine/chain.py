@@ -1,8 +1,8 @@
 """Chains of pedalboard plugins that a preset runs before and after the repair.
 
-Only plugins that delay nothing and treat each channel by itself are allowed, so that a chain can run block by block
-beside the untouched sound and any split into blocks gives the same result. The table below is the whole list; a test
-compares it with pedalboard's own signatures.
+Only plugins without latency that treat each channel by itself are allowed, so that a chain can run block by block
+beside the dry signal and the result does not depend on block sizes. The table below is the whole list; a test compares
+it with pedalboard's own signatures.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ PLUGINS: Mapping[str, Mapping[str, tuple[float, float]]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class ChainLink:
-    """One plugin and its parameters; what is not given keeps pedalboard's default.
+class PluginSettings:
+    """One plugin and its parameters; the others keep pedalboard's defaults.
 
-    Raises PresetError for an unknown plugin or parameter, or a value out of range. The message names the key only:
-    whoever knows the file puts it in front.
+    Raises PresetError for an unknown plugin or parameter, or a value out of range. The message names only the key; the
+    caller adds the file.
     """
 
     plugin: str
@@ -70,33 +70,33 @@ class ChainLink:
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
 
     @classmethod
-    def from_toml(cls, table: object) -> ChainLink:
+    def from_toml(cls, table: object) -> PluginSettings:
         """A [[before]] or [[after]] table: `plugin` and the plugin's parameters."""
         if not isinstance(table, dict) or not isinstance(table.get("plugin"), str):
             raise PresetError('needs plugin = "...", the name of a pedalboard plugin')
         return cls(table["plugin"], {key: value for key, value in table.items() if key != "plugin"})
 
     def build(self, sample_rate: float) -> Any:
-        """The pedalboard plugin. Raises InputError where a frequency does not exist at `sample_rate` (Hz)."""
+        """The pedalboard plugin. Raises InputError if a frequency is too high for `sample_rate` (Hz)."""
         import pedalboard
 
         cutoff_hz = self.parameters.get("cutoff_frequency_hz")
         if cutoff_hz is not None and cutoff_hz >= sample_rate / 2:
             raise InputError(
-                f"the preset's {self.plugin} at {cutoff_hz:g} Hz cannot run at a sample rate of {sample_rate:g} Hz, "
-                f"which ends at {sample_rate / 2:g} Hz; lower cutoff_frequency_hz or use another preset"
+                f"the preset's {self.plugin} at {cutoff_hz:g} Hz needs a sample rate above "
+                f"{2 * cutoff_hz:g} Hz, and this is {sample_rate:g} Hz; lower cutoff_frequency_hz or use another preset"
             )
         return getattr(pedalboard, self.plugin)(**self.parameters)
 
 
 class Chain:
-    """The running chain of one stream: call it with block after block.
+    """The running chain of one stream: call it with one block after another.
 
-    pedalboard takes a block with fewer samples than channels for one with its axes swapped, so each channel has a
-    board of its own and is passed as one row.
+    pedalboard mistakes a block with fewer samples than channels for one with swapped axes, so each channel has its own
+    board and is passed as one row.
     """
 
-    def __init__(self, links: Sequence[ChainLink], sample_rate: float, channels: int) -> None:
+    def __init__(self, links: Sequence[PluginSettings], sample_rate: float, channels: int) -> None:
         self.sample_rate = sample_rate
         self._boards: list[Any] = []
         if links:

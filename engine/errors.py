@@ -1,7 +1,7 @@
 """The errors that a user can cause or meet: one small tree.
 
 Every message is one line that names the value and says what to do, so that the command line can print it as it is.
-`exit_code` is what the command line ends with: 2 where the user's input has to change, 1 where the work failed.
+`exit_code` is the command line's: 2 if the user's input must change, 1 if the work failed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class StemProverError(Exception):
 
 
 class InputError(StemProverError):
-    """What the user gave cannot be used: a file, an option, a preset."""
+    """Something the user passed cannot be used: a file, an option, a preset."""
 
     exit_code = 2
 
@@ -24,7 +24,7 @@ class AudioFileError(InputError):
 
 
 class MixMismatchError(InputError):
-    """The mixture does not belong to the stem: other length, sample rate or number of channels."""
+    """The mix does not belong to the stem: another length, sample rate or number of channels."""
 
 
 class OptionError(InputError):
@@ -32,11 +32,11 @@ class OptionError(InputError):
 
 
 class OutputExistsError(InputError):
-    """The output is there already, or is one of the inputs."""
+    """The output exists already, or is one of the inputs."""
 
 
 class PresetError(InputError):
-    """A preset is unknown or wrong; the message names the file and the key."""
+    """A preset is unknown or invalid; the message names the file and the key."""
 
 
 class ModelError(StemProverError):

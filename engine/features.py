@@ -1,58 +1,84 @@
-"""What the control branch is shown, made from the packed spectra of the stem and, when it is there, of the mixture."""
+"""What the control branch is shown, made from the packed spectra of the stem and, if there is one, of the mix."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 
-from .detect.bank import TYPES, Detectors, DetectorState
+from .detect.detectors import TYPES, Detectors, DetectorState
 from .detect.measures import MEMORY
-from .dsp.latent import SLOTS, Latent
-from .dsp.leakage import LeakCanceller, LeakState, mid_side
-from .dsp.phase import PhaseState, phase_coherence, start_phase
+from .dsp.latent import SLOTS, BandLayout, Latent
+from .dsp.leakage import LeakageCanceller, LeakageState, left_right, mid_side
 from .dsp.stft import StftConfig
 
-FEATURES = 4 * SLOTS * 2 + 2 * SLOTS * 3 + 8 + 1 + 4 + 2 * SLOTS + len(TYPES)
-#: Where among them the log-magnitudes of stem, mixture and rest begin.
-LOG_STEM, LOG_MIX, LOG_REST = 128, 160, 192
-#: Where among them are the flag for the mixture, and the leak's gain and coherence of mid and side.
-MIX_FLAG, LEAK_GAIN, LEAK_COHERENCE = 232, slice(233, 235), slice(235, 237)
+
+class FeatureLayout(NamedTuple):
+    """Which rows of the control features (B, rows, K, N) hold what."""
+
+    stem: slice  # latent of the stem
+    residual: slice  # latent of mix minus stem
+    log_stem: slice  # log-magnitudes: of the stem,
+    log_mix: slice  # of the mix,
+    log_residual: slice  # of mix minus stem
+    coherence_in_time: slice  # phase coherence of mid and side of stem and mix, in time
+    coherence_in_frequency: slice  # and over frequency
+    has_mix: slice  # 1 with the mix, 0 without
+    leakage_gain: slice  # of mid and side
+    leakage_coherence: slice
+    log_cancelled: slice  # log-magnitudes of the stem without its leakage
+    severity: slice  # the detectors' severities, in the order of TYPES
+
+    @property
+    def rows(self) -> int:
+        """Rows in all."""
+        return int(self.severity.stop)
+
+
+def _layout(**sizes: int) -> FeatureLayout:
+    ends = list(accumulate(sizes.values()))
+    return FeatureLayout(*(slice(end - size, end) for end, size in zip(ends, sizes.values(), strict=True)))
+
+
+LAYOUT = _layout(
+    stem=4 * SLOTS, residual=4 * SLOTS, log_stem=2 * SLOTS, log_mix=2 * SLOTS, log_residual=2 * SLOTS,
+    coherence_in_time=4, coherence_in_frequency=4, has_mix=1, leakage_gain=2, leakage_coherence=2,
+    log_cancelled=2 * SLOTS, severity=len(TYPES),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class FeatureState:
-    """The last frame of mid and side of stem and mixture, what the leak's gain is measured from, and what the detectors
-    of each pair remember."""
+    """The last frame of mid and side of stem and mix, what the leakage is measured from, and the detectors' state for
+    each pair."""
 
     phase: PhaseState
-    leak: LeakState
+    leakage: LeakageState
     detectors: tuple[DetectorState, ...]
 
 
 @dataclass(frozen=True)
 class Features:
-    """The inputs of the model for one run of frames; B batch, K bands, N frames.
+    """The inputs of the model for a run of frames; B batch, K bands, N frames.
 
-    control (B, 274, K, N): latents of stem and of mixture minus stem, log-magnitudes of stem, mixture and their
-    difference, phase coherence in time and over frequency of stem and mixture (mid and side), a flag for the mixture,
-    gain and coherence of the leak (mid and side), log-magnitudes of the stem without it, the detectors' severities.
-    stem, mix, cancelled (B, 64, K, N): the latents of stem, mixture, and stem without its leak (leak.py); without a
-    mixture all three are the stem's. For the gate alone masked (B, N), how far stem and rest are in phase, and balance
-    (B, K, N), the stem's part of the power of both (leak.py); without a mixture 0 and 1.
+    control (B, LAYOUT.rows, K, N). stem, mix, cancelled (B, 64, K, N): the latents of stem, mix, and stem without its
+    leakage (dsp/leakage.py); without a mix all three are the stem's. mask_likelihood (B, N) and balance (B, K, N) as in
+    `Leakage`, for trust alone; without a mix 0 and 1.
     """
 
     control: np.ndarray
     stem: np.ndarray
     mix: np.ndarray
     cancelled: np.ndarray
-    masked: np.ndarray
+    mask_likelihood: np.ndarray
     balance: np.ndarray
 
     @property
     def references(self) -> np.ndarray:
-        """What the denoiser's gates act on: stem, mix, cancelled as (B, 3, 64, K, N)."""
+        """What the network's gates act on: stem, mix, cancelled as (B, 3, 64, K, N)."""
         return np.stack([self.stem, self.mix, self.cancelled], axis=1)
 
 
@@ -81,14 +107,14 @@ class FeatureMaker:
         return np.searchsorted(self.detectors.bands.starts, middle, side="right") - 1
 
     @cached_property
-    def _leak(self) -> LeakCanceller:
-        return LeakCanceller(self.latent.layout)
+    def _leakage(self) -> LeakageCanceller:
+        return LeakageCanceller(self.latent.layout)
 
     def start(self, batch: int) -> FeatureState:
         """State before the first frame."""
         return FeatureState(
             start_phase((batch, 4, self.latent.layout.bins)),
-            self._leak.start(batch),
+            self._leakage.start(batch),
             tuple(self.detectors.start() for _ in range(batch)),
         )
 
@@ -96,41 +122,42 @@ class FeatureMaker:
         """Features of the frames and the state after them."""
         z_stem = self.latent.encode(stem)
         batch, _, bands, frames = z_stem.shape
-        control = np.zeros((batch, FEATURES, bands, frames), np.float32)
-        control[:, :64] = z_stem
-        control[:, LOG_STEM : LOG_STEM + 2 * SLOTS] = log_magnitude(z_stem)
+        control = np.zeros((batch, LAYOUT.rows, bands, frames), np.float32)
+        control[:, LAYOUT.stem] = z_stem
+        control[:, LAYOUT.log_stem] = log_magnitude(z_stem)
         z_mix = z_cancelled = z_stem
-        sides, leak = _sides(stem, mix), state.leak
-        masked, balance = np.zeros((batch, frames), np.float32), np.ones((batch, bands, frames), np.float32)
+        both, leakage = _mid_side_of_both(stem, mix), state.leakage
+        mask_likelihood = np.zeros((batch, frames), np.float32)
+        balance = np.ones((batch, bands, frames), np.float32)
         if mix is not None:
             z_mix = self.latent.encode(mix)
-            z_rest = self.latent.encode(mix - stem)
-            control[:, 64:128] = z_rest
-            control[:, LOG_MIX : LOG_MIX + 2 * SLOTS] = log_magnitude(z_mix)
-            control[:, LOG_REST : LOG_REST + 2 * SLOTS] = log_magnitude(z_rest)
-            control[:, MIX_FLAG] = 1.0
-            own, rest = sides[:, 0:2], sides[:, 2:4] - sides[:, 0:2]
-            found, leak = self._leak.measure(own, rest, leak)
-            z_cancelled = self.latent.encode(_left_right(self._leak.cancel(own, rest, found.gain)))
-            control[:, LEAK_GAIN] = found.gain
-            control[:, LEAK_COHERENCE] = found.coherence
-            masked, balance = found.masked, found.balance
-        control[:, 237:269] = log_magnitude(z_cancelled)
-        temporal, spectral, phase = phase_coherence(sides, self.latent.layout, state.phase)
-        control[:, 224:228] = temporal
-        control[:, 228:232] = spectral
+            z_residual = self.latent.encode(mix - stem)
+            control[:, LAYOUT.residual] = z_residual
+            control[:, LAYOUT.log_mix] = log_magnitude(z_mix)
+            control[:, LAYOUT.log_residual] = log_magnitude(z_residual)
+            control[:, LAYOUT.has_mix] = 1.0
+            own, residual = both[:, 0:2], both[:, 2:4] - both[:, 0:2]
+            found, leakage = self._leakage.measure(own, residual, leakage)
+            z_cancelled = self.latent.encode(left_right(self._leakage.cancel(own, residual, found.gain)))
+            control[:, LAYOUT.leakage_gain] = found.gain
+            control[:, LAYOUT.leakage_coherence] = found.coherence
+            mask_likelihood, balance = found.mask_likelihood, found.balance
+        control[:, LAYOUT.log_cancelled] = log_magnitude(z_cancelled)
+        in_time, in_frequency, phase = phase_coherence(both, self.latent.layout, state.phase)
+        control[:, LAYOUT.coherence_in_time] = in_time
+        control[:, LAYOUT.coherence_in_frequency] = in_frequency
         severity, detectors = self._detect(stem, mix, state.detectors)
-        control[:, 269:] = severity[:, :, self._perceptual]
-        made = Features(control, z_stem, z_mix, z_cancelled, masked, balance)
-        return made, FeatureState(phase, leak, detectors)
+        control[:, LAYOUT.severity] = severity[:, :, self._perceptual]
+        made = Features(control, z_stem, z_mix, z_cancelled, mask_likelihood, balance)
+        return made, FeatureState(phase, leakage, detectors)
 
     def listen(self, stem: np.ndarray, mix: np.ndarray | None, state: FeatureState) -> FeatureState:
         """The state after the frames, without their features."""
-        sides, leak = _sides(stem, mix), state.leak
-        _, _, phase = phase_coherence(sides[..., -1:], self.latent.layout, state.phase)
+        both, leakage = _mid_side_of_both(stem, mix), state.leakage
+        _, _, phase = phase_coherence(both[..., -1:], self.latent.layout, state.phase)
         if mix is not None:
-            leak = self._leak.measure(sides[:, 0:2], sides[:, 2:4] - sides[:, 0:2], leak)[1]
-        return FeatureState(phase, leak, self._detect(stem, mix, state.detectors)[1])
+            leakage = self._leakage.measure(both[:, 0:2], both[:, 2:4] - both[:, 0:2], leakage)[1]
+        return FeatureState(phase, leakage, self._detect(stem, mix, state.detectors)[1])
 
     def _detect(
         self, stem: np.ndarray, mix: np.ndarray | None, states: tuple[DetectorState, ...]
@@ -141,21 +168,62 @@ class FeatureMaker:
         return np.stack([severity for severity, _ in found]), tuple(state for _, state in found)
 
 
-def _sides(stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
-    """Mid and side of the stem and of the mixture (B, 4, F, N); zeros for a mixture that is not there."""
-    sides = np.zeros((len(stem), 4, *stem.shape[2:]), np.complex64)
-    sides[:, 0:2] = mid_side(stem)
+def _mid_side_of_both(stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
+    """Mid and side of stem and mix (B, 4, F, N); zeros for a mix that is not there."""
+    both = np.zeros((len(stem), 4, *stem.shape[2:]), np.complex64)
+    both[:, 0:2] = mid_side(stem)
     if mix is not None:
-        sides[:, 2:4] = mid_side(mix)
-    return sides
-
-
-def _left_right(sides: np.ndarray) -> np.ndarray:
-    """The inverse of `mid_side`."""
-    return np.stack([sides[:, 0] + sides[:, 1], sides[:, 0] - sides[:, 1]], axis=1)
+        both[:, 2:4] = mid_side(mix)
+    return both
 
 
 def log_magnitude(latent: np.ndarray) -> np.ndarray:
     """Latent (B, 64, K, N) to a quarter of the natural logarithm of its slots' power (B, 32, K, N), floored at -2.3."""
     power = np.square(latent[:, : 2 * SLOTS]) + np.square(latent[:, 2 * SLOTS :])
     return np.float32(0.25) * np.log(power + np.float32(1e-4))
+
+
+@dataclass(frozen=True)
+class PhaseState:
+    """The last frame of the spectrum (..., F, 1)."""
+
+    last: np.ndarray
+
+
+def start_phase(shape: tuple[int, ...]) -> PhaseState:
+    """State before the first frame of a spectrum (..., F, N); `shape` is (..., F)."""
+    return PhaseState(np.zeros((*shape, 1), np.complex64))
+
+
+def _band_mean(values: np.ndarray, layout: BandLayout) -> np.ndarray:
+    """Mean over the bins of each band: (..., F, N) to (..., K, N)."""
+    parts, start = [], 0
+    for count, width in layout.runs:
+        run = values[..., start : start + count * width, :]
+        parts.append(run.reshape(*run.shape[:-2], count, width, run.shape[-1]).mean(axis=-2))
+        start += count * width
+    return np.concatenate(parts, axis=-2)
+
+
+def phase_coherence(
+    spectrum: np.ndarray, layout: BandLayout, state: PhaseState
+) -> tuple[np.ndarray, np.ndarray, PhaseState]:
+    """How coherent the phase of each band is in time and over frequency.
+
+    spectrum (..., F, N) complex -> (temporal, spectral), each (..., K, N) in 0..1, and the next state. Temporal:
+    resultant length of the phase advance over one hop (the instantaneous frequency, which all bins of one partial
+    share), 1 where one steady partial fills the band. Spectral: resultant length of the phase step from bin to bin
+    (the group delay), 1 for a single impulse. Both weight by magnitude (mean resultant length: Fisher, Statistical
+    Analysis of Circular Data, 1993).
+    """
+    unit = spectrum / np.maximum(np.abs(spectrum), np.float32(1e-12))
+    root = np.sqrt(np.abs(spectrum))
+    flat = unit * root
+    before = np.concatenate([state.last, flat[..., :-1]], axis=-1)
+    in_time = flat * before.conj()
+    above = np.concatenate([flat[..., 1:, :], flat[..., -1:, :]], axis=-2)
+    in_frequency = above * flat.conj()
+    floor = np.float32(1e-7)
+    temporal = np.abs(_band_mean(in_time, layout)) / (_band_mean(np.abs(in_time), layout) + floor)
+    spectral = np.abs(_band_mean(in_frequency, layout)) / (_band_mean(np.abs(in_frequency), layout) + floor)
+    return temporal.astype(np.float32), spectral.astype(np.float32), PhaseState(flat[..., -1:])

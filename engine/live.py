@@ -1,4 +1,4 @@
-"""A live stream: host blocks of any size in, the same number of samples out, a fixed latency later."""
+"""Live streams: host blocks of any size in, as many samples out, a fixed latency later."""
 
 from __future__ import annotations
 
@@ -10,72 +10,68 @@ from .constants import MODEL_RATE
 from .dsp.channels import finite, pair_count
 from .dsp.fifo import Fifo
 from .dsp.resample import Resampler
-from .dsp.silence import SilenceGate
 from .errors import MixMismatchError, OptionError
-from .latency import round_trip_latency
-from .mixer import add_change
-from .stream import DeltaState, DeltaStream
+from .latency import ModelTiming, stream_latency
+from .mixer import Mixer, SilenceMask
+from .stream import CorrectionState, CorrectionStream
 
 FADE_S = 0.02
 
 
 @dataclass
-class _Voice:
-    """A model in a stream (None: no change), the share of its change that is added, the samples it still has to hear
-    before it may sound, and its states: megabytes, made with the first sample that is not silence."""
+class _ModelSlot:
+    """One model in a stream (None: no correction). wet: the amount of its correction. unready: samples that it must
+    still process before it may be heard, the last `sees` of them with the model running; before that only the features,
+    which remember longer, are updated. states: megabytes, made with the first sample that is not silence."""
 
-    delta: DeltaStream | None
+    model: CorrectionStream | None
     wet: float
     unready: int = 0
-    states: list[DeltaState] | None = None
+    sees: int = 0
+    states: list[CorrectionState] | None = None
 
     @classmethod
-    def of(cls, delta: DeltaStream | None, wet: float, *, late: bool = False) -> _Voice:
-        """`late`: it joins a stream that runs."""
-        if delta is None or wet == 0.0:
+    def of(cls, model: CorrectionStream | None, wet: float, *, joins: bool = False) -> _ModelSlot:
+        """`joins`: the stream is running already."""
+        if model is None or wet == 0.0:
             return cls(None, 0.0)
-        needed = delta.memory_samples + delta.warmup_samples + delta.delay_samples if late else 0
-        return cls(delta, wet, needed)
+        sees = model.warmup_samples + model.timing.delay_samples
+        return cls(model, wet, model.memory_samples + sees if joins else 0, sees)
 
-    def change(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
-        """The wet change (C, n) of a chunk."""
-        if self.delta is None:
+    def correction(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
+        """The correction (C, n) of a chunk, times wet."""
+        if self.model is None:
             return np.zeros_like(stem)
         if self.states is None:
             if not stem.any() and (mix is None or not mix.any()):
                 self.unready = max(0, self.unready - stem.shape[1])
-                return np.zeros_like(stem)  # what the states would be after silence is what they begin with
-            self.states = [self.delta.start() for _ in range(pair_count(len(stem)))]
-        # What it has to hear first is longer than what the model sees: that part is only listened to.
-        listen_only = self.unready > self.delta.warmup_samples + self.delta.delay_samples
-        change, self.states = self.delta.process_channels(stem, mix, self.states, listen_only=listen_only)
+                return np.zeros_like(stem)  # the states after silence are the states to begin with
+            self.states = [self.model.start() for _ in range(pair_count(len(stem)))]
+        listen_only = self.unready > self.sees
+        correction, self.states = self.model.process_channels(stem, mix, self.states, listen_only=listen_only)
         self.unready = max(0, self.unready - stem.shape[1])
-        return np.float32(self.wet) * change
+        return np.float32(self.wet) * correction
 
 
-class ChangeStream:
-    """The change that a model makes, at the host's rate and in step with the sound: `process(stem, mix)` returns what
-    is ready, from the change of the first sample on; `latency_samples` after a sample its change is ready at the
-    latest.
+class LiveCorrectionStream:
+    """The correction that a model makes, at the host's rate: `process(stem, mix)` returns what is ready, from the
+    correction of the first sample on. The correction of a sample is ready `latency_samples` later at the latest.
 
-    hop, delay_samples: of the models that may follow each other in it. It begins with no change at all; `begin` names
-    the model before the first block, `swap` goes over to another at any time.
+    timing: of all models that may follow each other in the stream. It begins without a model; `begin` sets the one for
+    the first block, `swap` goes over to another at any time. Digital silence gets no correction. Input must be finite.
     """
 
-    def __init__(
-        self, hop: int, delay_samples: int, sample_rate: int, channels: int, has_mix: bool, chunk_frames: int
-    ) -> None:
+    def __init__(self, timing: ModelTiming, sample_rate: int, channels: int, has_mix: bool, chunk_frames: int) -> None:
         if channels < 1:
-            raise OptionError(f"channels={channels}: give 1 or more")
+            raise OptionError(f"channels={channels}: use 1 or more")
         if chunk_frames < 1:
-            raise OptionError(f"chunk_frames={chunk_frames}: give 1 or more")
-        self.sample_rate, self.channels, self.has_mix = sample_rate, channels, has_mix
-        self._hop, self._delay, self._chunk = hop, delay_samples, chunk_frames * hop
-        self._model: tuple[DeltaStream | None, float] = (None, 0.0)
-        self._chosen = False
-        self._next: _Voice | None = None
-        self._later: _Voice | None = None  # what a fade that has begun must wait for
-        self.latency_samples = round_trip_latency(sample_rate, self._chunk, self._delay)
+            raise OptionError(f"chunk_frames={chunk_frames}: use 1 or more")
+        self.timing, self.sample_rate, self.channels, self.has_mix = timing, sample_rate, channels, has_mix
+        self.latency_samples = stream_latency(timing, sample_rate, chunk_frames)
+        self._chunk = chunk_frames * timing.hop
+        self._chosen: tuple[CorrectionStream | None, float] | None = None
+        self._next: _ModelSlot | None = None
+        self._after_next: _ModelSlot | None = None  # waits for the end of a fade that has begun
         self.reset()
 
     @property
@@ -85,188 +81,191 @@ class ChangeStream:
 
     @property
     def missing_samples(self) -> int:
-        """Samples at the model's rate that the next chunk lacks."""
-        return self._chunk - self._waiting
+        """Samples at the model's rate that the next chunk still needs."""
+        return self._chunk - len(self._model_in)
 
     @property
-    def heard_samples(self) -> int:
-        """Samples at the model's rate that went through a model, or past it."""
-        return self._heard_samples
+    def processed_samples(self) -> int:
+        """Samples at the model's rate that were processed in chunks."""
+        return self._processed
 
     @property
     def wet(self) -> float:
-        """The share of the change of the last model chosen."""
-        return self._model[1]
+        """The amount of the chosen model's correction."""
+        return 0.0 if self._chosen is None else self._chosen[1]
 
     @property
-    def speaks(self) -> bool:
-        """Whether what is heard is what was chosen, be it no change at all, and not the lack of it."""
-        return self._chosen and (self._voice.delta is not None or self._model[0] is None)
+    def is_settled(self) -> bool:
+        """Whether the correction is the chosen model's (or none was wanted), rather than still missing."""
+        return self._chosen is not None and (self._current.model is not None or self._chosen[0] is None)
 
-    def begin(self, delta: DeltaStream | None, wet: float) -> None:
-        """The model from the first sample on (or, in a stream that runs, from the next chunk on, abruptly and without
-        what it should have heard before). Raises OptionError as `swap`."""
-        self._check(delta, wet)
-        self._model, self._chosen = (delta, wet), True
-        self._voice = _Voice.of(delta, wet)
-        self._next, self._later, self._faded = None, None, 0
+    def begin(self, model: CorrectionStream | None, wet: float) -> None:
+        """Set the model for the first sample (in a running stream: for the next chunk, without a fade and without what
+        it should have processed before). Raises OptionError as `swap`."""
+        self._check(model, wet)
+        self._chosen = (model, wet)
+        self._current = _ModelSlot.of(model, wet)
+        self._next, self._after_next, self._faded = None, None, 0
 
     def reset(self) -> None:
-        """Back to the state before the first block, with the last model chosen."""
-        self._sources = 2 * self.channels if self.has_mix else self.channels
-        self._there = Resampler(self.sample_rate, MODEL_RATE, self._sources)
-        self._back = Resampler(MODEL_RATE, self.sample_rate, self.channels)
+        """Back to the state before the first block, with the chosen model."""
+        sources = 2 * self.channels if self.has_mix else self.channels
+        self._down = Resampler(self.sample_rate, MODEL_RATE, sources)
+        self._up = Resampler(MODEL_RATE, self.sample_rate, self.channels)
         self._model_in = Fifo()
-        self._waiting = 0  # samples in _model_in
-        self._heard_samples = 0  # in chunks, at the model's rate
-        self._skip = self._delay
-        self._voice = _Voice.of(*self._model)
-        self._next, self._later, self._faded = None, None, 0
+        self._mask = SilenceMask(self.sample_rate, self.channels)
+        self._processed = 0  # samples in chunks, at the model's rate
+        self._received = self._returned = 0  # samples of the stem, and of its correction
+        self._skip = self.timing.delay_samples
+        self._current = _ModelSlot.of(*(self._chosen or (None, 0.0)))
+        self._next, self._after_next, self._faded = None, None, 0
 
-    def swap(self, delta: DeltaStream | None, wet: float) -> int:
-        """Go over to another model of the same look-ahead, or to no change at all (None), with a cross-fade of 20 ms
-        once it has heard enough of the sound; until then the present one goes on. Costs both models meanwhile. `wet`:
-        the share of its change that is added. A swap that still waits is replaced, a fade that has begun is ended
-        first. Returns the sample of the sound, counted from the first, from which the change begins to be the new one.
-        Raises OptionError for a model or a share that does not fit."""
-        self._check(delta, wet)
-        self._model, self._chosen = (delta, wet), True
-        voice = _Voice.of(delta, wet, late=True)
+    def swap(self, model: CorrectionStream | None, wet: float) -> int:
+        """Go over to another model of the same timing, or to none, with a cross-fade of 20 ms once it has processed
+        enough; until then the present one goes on, and both cost time. wet: the amount of its correction.
+
+        A swap that still waits is replaced; a fade that has begun is finished first. Returns the sample, counted from
+        the first, at which the correction begins to be the new one. Raises OptionError for a model or an amount that
+        does not fit.
+        """
+        self._check(model, wet)
+        self._chosen = (model, wet)
+        slot = _ModelSlot.of(model, wet, joins=True)
         if self._faded:
-            self._later = voice
+            self._after_next = slot
         else:
-            self._next = voice
-        chunks = -(-voice.unready // self._chunk)
-        return max(0, self._heard_samples + chunks * self._chunk - self._delay) * self.sample_rate // MODEL_RATE
-
-    def miss(self, stem: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
-        """As `process`, for a sound that there is no time to repair: no model runs, the change is zero, and the model
-        listens anew from what follows."""
-        self._voice, self._next, self._later, self._faded = _Voice.of(None, 0.0), None, None, 0
-        change = self.process(stem, mix)
-        if self._model[0] is not None:
-            self._next = _Voice.of(*self._model, late=True)
-        return change
+            self._next = slot
+        chunks = -(-slot.unready // self._chunk)
+        at = self._processed + chunks * self._chunk - self.timing.delay_samples
+        return max(0, at) * self.sample_rate // MODEL_RATE
 
     def process(self, stem: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
-        """The next samples (C, n), and the mixture's where the stream has one, to the change (C, m) that is ready."""
-        arrived = self._there.process(stem if mix is None else np.concatenate([stem, mix]))
-        self._model_in.push(arrived)
-        self._waiting += arrived.shape[1]
+        """The next samples (C, n), and the mix's where the stream has one, to the correction (C, m) that is ready."""
+        self._mask.push(stem)
+        correction = self._run(stem, mix)
+        self._received += stem.shape[1]
+        return self._return(correction)
+
+    def drop(self, stem: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
+        """As `process`, for samples that there is no time to repair: no model runs, their correction is zero, and the
+        model starts anew with what follows."""
+        self._current, self._next, self._after_next, self._faded = _ModelSlot.of(None, 0.0), None, None, 0
+        correction = self.process(stem, mix)
+        if self._chosen is not None and self._chosen[0] is not None:
+            self._next = _ModelSlot.of(*self._chosen, joins=True)
+        return correction
+
+    def finish(self, samples: int) -> np.ndarray:
+        """The correction (C, m) that becomes ready when `samples` samples of silence follow the end."""
+        self._mask.end()
+        silence = np.zeros((self.channels, samples), np.float32)
+        return self._return(self._run(silence, silence if self.has_mix else None))
+
+    def without_model(self, samples: int) -> np.ndarray:
+        """A correction of zero (C, m) for all samples that have had none, and for `samples` more that are not passed
+        in: for a model that has failed, until `reset`."""
+        self._received += samples
+        missing, self._returned = self._received - self._returned, self._received
+        return np.zeros((self.channels, missing), np.float32)
+
+    def _run(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
+        self._model_in.push(self._down.process(stem if mix is None else np.concatenate([stem, mix])))
         parts = [np.zeros((self.channels, 0), np.float32)]
-        while self._waiting >= self._chunk:
+        while len(self._model_in) >= self._chunk:
             block = self._model_in.pop(self._chunk)
-            self._waiting -= self._chunk
-            self._heard_samples += self._chunk
-            song = block[self.channels :] if self.has_mix else None
-            change = self._heard(block[: self.channels], song)
-            parts.append(self._back.process(change[:, self._skip :]))
+            self._processed += self._chunk
+            mix_block = block[self.channels :] if self.has_mix else None
+            correction = self._chunk_correction(block[: self.channels], mix_block)
+            parts.append(self._up.process(correction[:, self._skip :]))
             self._skip = max(0, self._skip - self._chunk)
         return np.concatenate(parts, axis=1)
 
-    def _check(self, delta: DeltaStream | None, wet: float) -> None:
-        if delta is not None and (delta.hop, delta.delay_samples) != (self._hop, self._delay):
+    def _return(self, correction: np.ndarray) -> np.ndarray:
+        """No more correction than there was signal, masked where that is silent."""
+        correction = correction[:, : self._received - self._returned]
+        self._returned += correction.shape[1]
+        return self._mask.apply(correction)
+
+    def _check(self, model: CorrectionStream | None, wet: float) -> None:
+        if model is not None and model.timing != self.timing:
             raise OptionError(
-                f"a model of hop {delta.hop} and delay {delta.delay_samples} cannot follow one of hop {self._hop} and "
-                f"delay {self._delay}; open a new stream"
+                f"a model of {_sizes(model.timing)} cannot follow one of {_sizes(self.timing)}; open a new stream"
             )
         if not 0.0 <= wet <= 1.0:
-            raise OptionError(f"wet={wet:g} is out of range; give 0 (untouched) to 1 (fully repaired)")
+            raise OptionError(f"wet={wet:g} is out of range; use 0 (untouched) to 1 (fully repaired)")
 
-    def _heard(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
-        change = self._voice.change(stem, mix)
+    def _chunk_correction(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
+        correction = self._current.correction(stem, mix)
         if self._next is None:
-            return change
+            return correction
         ready = self._next.unready == 0
-        other = self._next.change(stem, mix)
+        other = self._next.correction(stem, mix)
         if not ready:
-            return change
+            return correction
         length = round(FADE_S * MODEL_RATE)
-        share = np.minimum(1.0, (self._faded + 1 + np.arange(stem.shape[1])) / length).astype(np.float32)
+        gain = np.minimum(1.0, (self._faded + 1 + np.arange(stem.shape[1])) / length).astype(np.float32)
         self._faded += stem.shape[1]
         if self._faded >= length:
-            self._voice, self._next, self._later, self._faded = self._next, self._later, None, 0
-        return change + share * (other - change)
+            self._current, self._next, self._after_next, self._faded = self._next, self._after_next, None, 0
+        return correction + gain * (other - correction)
+
+
+def _sizes(timing: ModelTiming) -> str:
+    return f"hop {timing.hop}, window {timing.window} and look-ahead {timing.lookahead}"
 
 
 class RepairStream:
     """`process(block)` returns as many samples as it gets, `latency_samples` late; `flush()` returns those still
-    inside.
-
-    The latency is fixed from the start: STFT window, look-ahead, one chunk, and the resamplers where the rate is not
-    44.1 kHz.
-    """
+    inside. The latency (latency.stream_latency) is fixed from the start."""
 
     def __init__(
-        self, delta: DeltaStream, sample_rate: int, channels: int, has_mix: bool, wet: float, chunk_frames: int
+        self, model: CorrectionStream, sample_rate: int, channels: int, has_mix: bool, wet: float, chunk_frames: int
     ) -> None:
-        self._changes = ChangeStream(delta.hop, delta.delay_samples, sample_rate, channels, has_mix, chunk_frames)
-        self._changes.begin(delta, wet)
+        self._corrections = LiveCorrectionStream(model.timing, sample_rate, channels, has_mix, chunk_frames)
+        self._corrections.begin(model, wet)
         self.sample_rate, self.channels, self.has_mix = sample_rate, channels, has_mix
-        self.latency_samples = self._changes.latency_samples
+        self.latency_samples = self._corrections.latency_samples
         self.reset()
 
     @property
     def wet(self) -> float:
-        """The share of the change that is added."""
-        return self._changes.wet
+        """The amount of the correction that is added, 0 to 1."""
+        return self._corrections.wet
 
     def reset(self) -> None:
         """Back to the state before the first block."""
-        self._changes.reset()
-        self._gate = SilenceGate(self.sample_rate, self.channels)
-        self._dry, self._gains, self._change = Fifo(), Fifo(), Fifo()
-        self._ready = 0  # samples in _change
-        self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
-        self._lead = self.latency_samples
+        self._corrections.reset()
+        self._mixer = Mixer(self.channels, self.sample_rate, latency_samples=self.latency_samples)
 
-    def swap(self, delta: DeltaStream | None, wet: float | None = None) -> None:
-        """As `ChangeStream.swap`; `wet`: as before."""
-        self._changes.swap(delta, self.wet if wet is None else wet)
+    def swap(self, model: CorrectionStream | None, wet: float | None = None) -> None:
+        """As `LiveCorrectionStream.swap`; without `wet` the amount stays."""
+        self._corrections.swap(model, self.wet if wet is None else wet)
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
-        """Host block (C, n), and the mixture's where the stream has one, to (C, n) float32. Raises OptionError,
-        MixMismatchError for blocks that do not fit; the stream is unharmed by them."""
+        """Host block (C, n), and the mix's where the stream has one, to (C, n) float32. Raises OptionError and
+        MixMismatchError for blocks that do not fit; they leave the stream unharmed."""
         if np.asarray(block).dtype.kind != "f":
-            raise OptionError(f"block of type {np.asarray(block).dtype}: give floats with a full scale of 1.0")
+            raise OptionError(f"block of type {np.asarray(block).dtype}: pass floats with a full scale of 1.0")
         stem = np.asarray(block, np.float32)
         if stem.ndim != 2 or stem.shape[0] != self.channels:
-            raise OptionError(f"block of shape {np.shape(block)}: give ({self.channels}, samples)")
+            raise OptionError(f"block of shape {np.shape(block)}: pass ({self.channels}, samples)")
         if (mix is not None) != self.has_mix:
             raise MixMismatchError(
-                f"this stream was made with has_mix={self.has_mix}; {'leave out' if mix is not None else 'give'} mix"
+                f"this stream was made with has_mix={self.has_mix}: "
+                + ("leave out the mix, or open it with has_mix=True" if mix is not None else "pass the mix as well")
             )
         if mix is not None and np.shape(mix) != stem.shape:
-            raise MixMismatchError(f"mix of shape {np.shape(mix)} and block of shape {stem.shape} must be equal")
-        self._dry.push(stem.copy())
-        heard = finite(stem)
-        self._gains.push(self._gate.process(heard))
-        self._take(self._changes.process(heard, None if mix is None else finite(np.asarray(mix, np.float32))))
-        return self._give(stem.shape[1])
+            raise MixMismatchError(
+                f"mix of shape {np.shape(mix)} beside a block of shape {stem.shape}: pass as many channels and samples"
+            )
+        self._mixer.push(stem.copy())
+        clean = None if mix is None else finite(np.asarray(mix, np.float32))
+        self._mixer.push_correction(self._corrections.process(finite(stem), clean))
+        return self._mixer.pull(stem.shape[1]).audio
 
     def flush(self) -> np.ndarray:
         """The last `latency_samples` samples (C, latency); afterwards the stream is as new."""
-        rest = np.zeros((self.channels, self.latency_samples), np.float32)
-        self._gains.push(self._gate.process(rest[:, :0], last=True))
-        self._take(self._changes.process(rest, rest if self.has_mix else None))
-        out = self._give(self.latency_samples)
+        self._mixer.push_correction(self._corrections.finish(self.latency_samples))
+        out = self._mixer.pull(self.latency_samples).audio
         self.reset()
-        return out
-
-    def _take(self, change: np.ndarray) -> None:
-        self._change.push(change)
-        self._ready += change.shape[1]
-
-    def _give(self, count: int) -> np.ndarray:
-        if count == 0:
-            return np.zeros((self.channels, 0), np.float32)
-        dry = self._dry.pop(count)
-        lead = min(count, self._lead)
-        self._lead -= lead
-        out = dry.copy()
-        if count > lead:
-            assert self._ready >= count - lead, "the latency is a bound on what the model needs"
-            self._ready -= count - lead
-            change = self._change.pop(count - lead) * self._gains.pop(count - lead)
-            out[:, lead:] = add_change(dry[:, lead:], change, 1.0)
         return out

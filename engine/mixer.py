@@ -1,26 +1,87 @@
-"""What a live stream gives back: its sound, delayed, and the change that repairs it wherever that has come in time."""
+"""The one mixer, for files, streams and the bridge: delays the dry signal, adds the correction, fades. Digital silence
+stays digital silence: `SilenceMask` keeps the correction out of it."""
 
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 import numpy as np
 
-from ..bridge.osc import Status
 from .dsp.fifo import Fifo
-from .latency import reserve_samples
 
 SETTING_FADE_S = 0.02
+SILENCE_S = 64 / 44100  # zeros for at least this long are digital silence
+
+
+def add_correction(dry: np.ndarray, correction: np.ndarray) -> np.ndarray:
+    """dry + correction; where the correction is zero, the dry sample itself, bit for bit (a negative zero too)."""
+    return np.where(correction == 0.0, dry, dry + correction)
+
+
+class SilenceMask:
+    """A gain for the correction, for each channel: 0 in every stretch of zeros of at least 1.5 ms, 1 elsewhere, with a
+    linear ramp of 1.5 ms on either side of a stretch, so that the correction neither rings into a pause nor breaks off.
+
+    `push` takes the signal, `apply` masks its correction, sample for sample in the same order. The gains of the last
+    `delay_samples` samples are undecided until more signal or `end` comes. The result does not depend on block sizes.
+    """
+
+    def __init__(self, sample_rate: int, channels: int) -> None:
+        self._stretch = max(1, round(SILENCE_S * sample_rate))
+        self._ramp = (np.arange(self._stretch, dtype=np.float32) + 1) / np.float32(self._stretch + 1)
+        self._recent = np.zeros((channels, 0), np.float32)
+        self._decided = 0  # of the recent samples
+        self._gains = Fifo()
+
+    @property
+    def delay_samples(self) -> int:
+        """Samples after a position that its gain depends on: a ramp and a stretch."""
+        return 2 * self._stretch
+
+    def push(self, block: np.ndarray) -> None:
+        """The next samples (C, n)."""
+        self._decide(np.concatenate([self._recent, block], axis=1), last=False)
+
+    def end(self) -> None:
+        """No more samples follow: all gains are decided."""
+        self._decide(self._recent, last=True)
+
+    def apply(self, correction: np.ndarray) -> np.ndarray:
+        """The correction (C, n) of the next n samples, masked. Their gains must be decided."""
+        return correction * self._gains.pop(correction.shape[1]) if correction.shape[1] else correction
+
+    def _decide(self, signal: np.ndarray, *, last: bool) -> None:
+        end = signal.shape[1] if last else max(self._decided, signal.shape[1] - self.delay_samples)
+        gains = np.ones(signal.shape, np.float32)
+        silent = signal == 0.0
+        if silent.any():
+            for gain, zeros in zip(gains, silent, strict=True):
+                self._close(gain, zeros)
+        self._gains.push(gains[:, self._decided : end])
+        keep = max(0, end - self.delay_samples)
+        self._recent, self._decided = signal[:, keep:], end - keep
+
+    def _close(self, gain: np.ndarray, zeros: np.ndarray) -> None:
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], zeros, [False]])))
+        starts, stops = edges[::2], edges[1::2]
+        long = stops - starts >= self._stretch
+        for start, stop in zip(starts[long], stops[long], strict=True):
+            gain[start:stop] = 0.0
+            before = gain[max(0, start - len(self._ramp)) : start]
+            np.minimum(before, self._ramp[::-1][len(self._ramp) - len(before) :], out=before)
+            after = gain[stop : stop + len(self._ramp)]
+            np.minimum(after, self._ramp[: len(after)], out=after)
 
 
 class _Ramp:
-    """A gain that moves to its target in a straight line, `samples` from 0 to 1."""
+    """A gain that moves to its target on a straight line; 0 to 1 takes `samples`."""
 
     def __init__(self, samples: int, value: float) -> None:
         self.samples, self.value, self.target = samples, value, value
 
     def take(self, count: int) -> np.ndarray | float:
-        """The next `count` gains (n,), or the one that they all are."""
+        """The next `count` gains (n,), or a single one if they are all equal."""
         if self.value == self.target:
             return self.value
         way = self.target - self.value
@@ -31,50 +92,57 @@ class _Ramp:
         return gains.astype(np.float32)
 
 
-class Output:
-    """Sound (C, n) goes in by `push`, its change by `push_change`, in order, and the sum comes out by `pull`,
-    `latency_samples` after the sound, whenever it is asked for.
+class Mixed(NamedTuple):
+    """Samples (C, n) that leave the mixer. late: some of their correction was not there in time. repaired: a model made
+    all of the correction."""
 
-    Change that has not come when its sound goes out is left out: what is there is faded out over 5 ms before it ends
-    (so that much of it must always be there beforehand: `reserve_samples`), and faded in again once it is in time.
-    `wet` (0..1) and `bypass` scale the change, smoothed over 20 ms. Where the change is zero, the sound is the same
-    bit for bit.
+    audio: np.ndarray
+    late: bool
+    repaired: bool
+
+
+class Mixer:
+    """The dry signal (C, n) goes in by `push`, its correction by `push_correction`, in order; their sum comes out by
+    `pull`, `latency_samples` after the dry signal.
+
+    A correction that is missing when its dry samples leave is skipped: what is there is faded out over
+    `reserve_samples` before it ends (so that much must always be there in advance), and faded in again once it is in
+    time. With a reserve of 0 the caller promises that every correction is in time. `set` scales the correction by `wet`
+    (0 to 1) and `bypass`, smoothed over 20 ms. Where the correction is zero, the output is the dry signal bit for bit.
     """
 
-    def __init__(self, sample_rate: int, channels: int, latency_samples: int) -> None:
-        self.channels, self.latency_samples = channels, latency_samples
-        self.reserve_samples = reserve_samples(sample_rate)
-        self._dry, self._change = Fifo(), Fifo()
-        self._lead = latency_samples  # silence that goes out before the first sound
-        self._ready = 0  # samples in _change
-        self._owed = 0  # samples whose change was not there in time: it is dropped when it comes
-        self._runs: deque[list[int]] = deque()  # [samples, 1 where a model spoke], of those in _change
-        self._heard = False
-        self._ended = False
-        self._share = _Ramp(self.reserve_samples, 1.0)
-        self._setting = _Ramp(max(1, round(SETTING_FADE_S * sample_rate)), 1.0)
-        self._wet, self._bypass = 1.0, False
+    def __init__(
+        self, channels: int, sample_rate: int, *, latency_samples: int = 0, reserve_samples: int = 0, wet: float = 1.0
+    ) -> None:
+        self.channels, self.reserve_samples = channels, reserve_samples
+        self._dry, self._correction = Fifo(), Fifo()
+        self._lead = latency_samples  # silence that leaves before the first sample
+        self._owed = 0  # samples whose correction came too late: it is dropped when it comes
+        self._runs: deque[list[int]] = deque()  # [samples, 1 if a model made them] of those in _correction
+        self._started = self._ended = False
+        self._in_time = _Ramp(reserve_samples, 1.0)
+        self._setting = _Ramp(max(1, round(SETTING_FADE_S * sample_rate)), wet)
+        self._wet, self._bypass = wet, False
 
     def push(self, block: np.ndarray) -> None:
-        """The next sound (C, n), which must not change afterwards."""
+        """The next dry samples (C, n), which must not change afterwards."""
         self._dry.push(block)
 
-    def push_change(self, change: np.ndarray, spoken: bool) -> None:
-        """The next change (C, n); spoken: a model made it, and not the lack of one."""
-        drop = min(self._owed, change.shape[1])
+    def push_correction(self, correction: np.ndarray, *, repaired: bool = True) -> None:
+        """The next correction (C, n); `repaired`: a model made it, rather than there being none."""
+        drop = min(self._owed, correction.shape[1])
         self._owed -= drop
-        change = change[:, drop:]
-        if count := change.shape[1]:
-            self._change.push(change)
-            self._ready += count
-            self._runs.append([count, int(spoken)])
+        correction = correction[:, drop:]
+        if count := correction.shape[1]:
+            self._correction.push(correction)
+            self._runs.append([count, int(repaired)])
 
     def end(self) -> None:
-        """No sound follows: what is still inside can be pulled."""
+        """No dry signal follows: what is inside can be pulled."""
         self._ended = True
 
     def set(self, *, wet: float | None = None, bypass: bool | None = None, at_once: bool = False) -> None:
-        """How much of the change is added from now on."""
+        """How much of the correction is added from now on."""
         self._wet = self._wet if wet is None else wet
         self._bypass = self._bypass if bypass is None else bypass
         self._setting.target = 0.0 if self._bypass else self._wet
@@ -83,86 +151,83 @@ class Output:
 
     @property
     def mute(self) -> bool:
-        """Whether none of the change is heard, and none will be."""
+        """Whether none of the correction is audible, now or later."""
         return self._setting.value == self._setting.target == 0.0
 
+    @property
+    def ready(self) -> int:
+        """Samples that can be pulled with their correction, if no more comes; the reserve is not among them."""
+        return self._lead + max(0, len(self._correction) - self._owed)
+
     def missing(self, count: int) -> int:
-        """Samples of change that have to come before the next `count` samples can go out whole."""
+        """Samples of correction that must come before the next `count` samples can leave whole."""
         wanted = max(0, count - self._lead)
         if wanted == 0:
             return 0
-        return max(0, wanted + (0 if self._ended else self.reserve_samples) + self._owed - self._ready)
+        return max(0, wanted + (0 if self._ended else self.reserve_samples) + self._owed - len(self._correction))
 
-    def pull(self, count: int) -> tuple[np.ndarray, Status]:
-        """The next `count` samples (C, n), which must have been pushed, and what they are. Not to be written to."""
+    def pull(self, count: int) -> Mixed:
+        """The next `count` samples, which must have been pushed. Not to be written to."""
         lead = min(count, self._lead)
         wanted = count - lead
         in_time = self.missing(count) == 0
+        assert in_time or self.reserve_samples, "without a reserve every correction is in time"
         self._lead -= lead
         if wanted == 0:
-            return np.zeros((self.channels, count), np.float32), Status.WET
+            return Mixed(np.zeros((self.channels, count), np.float32), False, True)
         out = self._dry.pop(wanted)
         if lead:
             out = np.concatenate([np.zeros((self.channels, lead), np.float32), out], axis=1)
-        if not self._heard or self._setting.value == 0.0:
-            self._share.value = float(in_time)  # nothing is heard that would have to fade
-        self._heard = True
-        self._share.target = float(in_time)
-        there = min(wanted, self._ready)
-        mute, spoken = self.mute, True
-        share = self._share.take(wanted)
-        late = isinstance(share, np.ndarray) or share < 1.0
-        gains = share * self._setting.take(wanted)
+        if not self._started or self._setting.value == 0.0:
+            self._in_time.value = float(in_time)  # nothing is audible that would have to fade
+        self._started = True
+        self._in_time.target = float(in_time)
+        there = min(wanted, len(self._correction))
+        mute, repaired = self.mute, True
+        timely = self._in_time.take(wanted)
+        late = isinstance(timely, np.ndarray) or timely < 1.0
+        gains = timely * self._setting.take(wanted)
         if there:
-            change = self._change.pop(there)
-            spoken = self._spoken(there)
-            self._ready -= there
+            correction = self._correction.pop(there)
+            repaired = self._made_by_model(there)
             if isinstance(gains, np.ndarray):
-                change = change * gains[:there]
+                correction = correction * gains[:there]
             elif gains != 1.0:
-                change = change * np.float32(gains)
+                correction = correction * np.float32(gains)
             part = slice(lead, lead + there)
-            repaired = add_change(out[:, part], change, 1.0)
+            corrected = add_correction(out[:, part], correction)
             if there == count:
-                out = repaired
+                out = corrected
             else:
                 out = out.copy(order="K")
-                out[:, part] = repaired
+                out[:, part] = corrected
         self._owed += wanted - there
-        if late and not mute:
-            return out, Status.LATE
-        return out, Status.WET if spoken else Status.WARMING_UP
+        return Mixed(out, late and not mute, repaired)
 
     def skip(self, count: int) -> None:
         """As `pull`, for samples that nobody waits for."""
         wanted = max(0, count - self._lead)
         in_time = self.missing(count) == 0
+        assert in_time or self.reserve_samples, "without a reserve every correction is in time"
         self._lead -= count - wanted
         if wanted == 0:
             return
-        there = min(wanted, self._ready)
+        there = min(wanted, len(self._correction))
         self._dry.drop(wanted)
-        self._change.drop(there)
-        self._spoken(there)
-        self._ready -= there
+        self._correction.drop(there)
+        self._made_by_model(there)
         self._owed += wanted - there
-        self._heard = True
-        self._share.value = self._share.target = float(in_time)  # what follows is torn from what was before anyway
+        self._started = True
+        self._in_time.value = self._in_time.target = float(in_time)  # the signal is interrupted here anyway
 
-    def _spoken(self, count: int) -> bool:
-        spoken = True
+    def _made_by_model(self, count: int) -> bool:
+        repaired = True
         while count:
             run = self._runs[0]
             taken = min(count, run[0])
-            spoken &= bool(run[1])
+            repaired &= bool(run[1])
             run[0] -= taken
             count -= taken
             if run[0] == 0:
                 self._runs.popleft()
-        return spoken
-
-
-def add_change(dry: np.ndarray, change: np.ndarray, wet: float) -> np.ndarray:
-    """dry + wet * change; where the change is zero the dry sample itself, bit for bit (a negative zero too)."""
-    added = change if wet == 1.0 else np.float32(wet) * change
-    return np.where(change == 0.0, dry, dry + added)
+        return repaired

@@ -1,14 +1,14 @@
-"""Presets: what to repair, in a folder with a preset.toml and, where there is one, an adapter file.
+"""Presets: what to repair, as a folder with a preset.toml and, usually, an adapter file.
 
-Shipped presets lie in the package's presets/ folder, a user's own in the folder that `user_preset_folder` names.
-A preset.toml has these keys (required ones marked *):
+Shipped presets are in the package's presets/ folder, a user's own in `user_preset_folder()`. Keys of a preset.toml
+(* required):
 
-    name* title* description* for*   text; name equals the folder's name
-    wet                              0 (nothing) to 1 (the whole repair), 1 if not given
-    separated                        true: for what a separator's mask left of the song that is given: a Wiener filter
-                                     helps, and, but for live streams, the rest of the song is repaired too
-    trained, note                    false and a note where the adapter is not trained yet
-    [adapters]                       file in this folder = weight 0 to 1.5; none: the base model alone
+    name* title* description* for*   text; the name must equal the folder's
+    wet                              0 (no repair) to 1 (the whole repair), the default
+    separated                        true: for stems of mask-based separators, with --mix: a Wiener filter helps and,
+                                     except in live streams, the rest of the mix is repaired too
+    trained, note                    false, and a note, if the adapter is not trained yet
+    [adapters]                       file in this folder = weight 0 to 1.5; without any: the base model alone
     [[before]] [[after]]             plugin = "HighpassFilter" and its parameters (chain.py has the list)
 
 Any other key is an error that names the file and the key.
@@ -28,11 +28,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from .chain import ChainLink
+from .chain import PluginSettings
 from .constants import MAX_WEIGHT
 from .errors import OptionError, PresetError
 
-AUTO = "auto"  # in a preset's place: what the detectors find (auto.py)
+AUTO = "auto"  # instead of a preset: the detectors choose (auto.py)
 SHIPPED = Path(__file__).resolve().parent.parent / "presets"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _TEXT_KEYS = ("name", "title", "description", "for")
@@ -41,7 +41,7 @@ _KEYS = (*_TEXT_KEYS, "wet", "separated", "trained", "note", "adapters", "before
 
 @dataclass(frozen=True)
 class Preset:
-    """What to repair and how much. Checks itself; PresetError names the key (and the file, when there is one)."""
+    """What to repair and how much. Checks itself: PresetError names the key, and the file if there is one."""
 
     name: str
     title: str
@@ -52,20 +52,20 @@ class Preset:
     trained: bool = True
     note: str = ""
     adapters: Mapping[Path, float] = field(default_factory=dict)
-    before: tuple[ChainLink, ...] = ()
-    after: tuple[ChainLink, ...] = ()
+    before: tuple[PluginSettings, ...] = ()
+    after: tuple[PluginSettings, ...] = ()
     path: Path | None = None
 
     def __post_init__(self) -> None:
         where = f"{self.path}: " if self.path else ""
         for key, text in zip(_TEXT_KEYS, (self.name, self.title, self.description, self.artefact), strict=True):
             if not isinstance(text, str) or not text.strip():
-                raise PresetError(f"{where}{key} = {text!r} is not a text")
+                raise PresetError(f"{where}{key} = {text!r} is not text")
         for key, flag in (("trained", self.trained), ("separated", self.separated)):
             if not isinstance(flag, bool):
                 raise PresetError(f"{where}{key} = {flag!r} is neither true nor false")
         if not isinstance(self.note, str):
-            raise PresetError(f"{where}note = {self.note!r} is not a text")
+            raise PresetError(f"{where}note = {self.note!r} is not text")
         if not _is_number(self.wet) or not 0 <= self.wet <= 1:
             raise PresetError(f"{where}wet = {self.wet!r} is not a number from 0 to 1")
         for file, weight in self.adapters.items():
@@ -81,7 +81,7 @@ class Preset:
 
 
 def user_preset_folder() -> Path:
-    """Where a user's own presets live: $STEMPROVER_PRESETS, or `presets` in the system's place for settings."""
+    """Where a user's own presets are: $STEMPROVER_PRESETS, or `presets` in the system's settings folder."""
     if override := os.environ.get("STEMPROVER_PRESETS"):
         return Path(override).expanduser()
     import platformdirs
@@ -90,8 +90,8 @@ def user_preset_folder() -> Path:
 
 
 def find_presets() -> dict[str, Path]:
-    """Name -> preset.toml, shipped ones first, unread. A user's preset under a shipped name is left out, with a
-    warning: it must not take the other presets with it."""
+    """Name -> preset.toml, shipped ones first; the files are not read. A user's preset with a shipped name is ignored
+    with a warning, so that it does not disable the other presets."""
     found: dict[str, Path] = {}
     for folder in (SHIPPED, user_preset_folder()):
         files = sorted(folder.glob("*/preset.toml")) if folder.is_dir() else []
@@ -99,7 +99,7 @@ def find_presets() -> dict[str, Path]:
             name = file.parent.name
             if name in found:
                 warnings.warn(
-                    f"{file} is not used: {name!r} is the name of a shipped preset; rename the folder and its name key",
+                    f"{file} is ignored: {name!r} is a shipped preset; rename the folder and its name key",
                     stacklevel=2,
                 )
                 continue
@@ -108,28 +108,29 @@ def find_presets() -> dict[str, Path]:
 
 
 def list_presets() -> list[Preset]:
-    """All presets that there are, shipped ones first. Raises PresetError for the first one that is wrong."""
+    """All presets, shipped ones first. Raises PresetError for the first invalid one."""
     return [check_preset(path) for path in find_presets().values()]
 
 
 def load_preset(name_or_path: str | os.PathLike[str]) -> Preset:
-    """The preset of this name, or in this folder or preset.toml. Raises PresetError (with the nearest name)."""
+    """A preset by name, or by the path of its folder or preset.toml. Raises PresetError (with the nearest name)."""
     text = os.fspath(name_or_path)
     if isinstance(name_or_path, os.PathLike) or "/" in text or os.sep in text or text.endswith(".toml"):
         return check_preset(Path(text))
     if text == AUTO:
-        raise PresetError("auto is no preset of its own but chooses by what is found: repair --preset auto, alone")
+        raise PresetError("auto is not a preset but chooses presets; use it alone, as in repair --preset auto")
     found = find_presets()
     if text not in found:
-        near = difflib.get_close_matches(text, found, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise PresetError(f"there is no preset {text!r}; {hint}there are {', '.join(found)}")
+        names = [AUTO, *found]
+        near = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? Presets" if near else "presets"
+        raise PresetError(f"there is no preset {text!r}; {hint}: {', '.join(names)}")
     return check_preset(found[text])
 
 
 def check_preset(path: str | os.PathLike[str]) -> Preset:
     """Read and check one preset folder or preset.toml. Raises PresetError, which names the file and the key."""
-    file = Path(os.path.expanduser(path))  # unlike Path.expanduser leaves what it does not know
+    file = Path(os.path.expanduser(path))  # unlike Path.expanduser, keeps unknown users
     if file.is_dir():
         file = file / "preset.toml"
     table = _read_toml(file)
@@ -144,9 +145,9 @@ def check_preset(path: str | os.PathLike[str]) -> Preset:
     name = table["name"]
     folder = file.resolve().parent
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise PresetError(f"{file}: name = {name!r} may have small letters, digits and hyphens only")
+        raise PresetError(f"{file}: name = {name!r} may only have lower-case letters, digits and hyphens")
     if name == AUTO:
-        raise PresetError(f"{file}: name = 'auto' stands for the choice by what is found; choose another name")
+        raise PresetError(f"{file}: name = 'auto' is reserved; choose another name")
     if name != folder.name:
         raise PresetError(f"{file}: name = {name!r} differs from the folder's name {folder.name!r}; make them equal")
     return Preset(
@@ -183,7 +184,7 @@ def parse_blend(text: str) -> dict[str, float]:
                 f"--blend {text!r}: the weight {number} of {name} is out of range; use 0 to {MAX_WEIGHT:g}"
             )
         if name in weights:
-            raise OptionError(f"--blend {text!r}: {name} is there twice; give each preset one weight")
+            raise OptionError(f"--blend {text!r}: {name} appears twice; use each preset once")
         weights[name] = weight
     return weights
 
@@ -191,7 +192,7 @@ def parse_blend(text: str) -> dict[str, float]:
 def blend_presets(weights: Mapping[str, float]) -> Preset:
     """One preset out of several: each one's adapters at its weight, and the weighted mean of their wet values.
 
-    Chains before and after are left out, since the order of several would be a matter of chance; the note says so.
+    Plugin chains are left out, since the order of several would be arbitrary; the note says so.
     Raises OptionError for a weight outside 0 to 1.5 and PresetError for an unknown preset.
     """
     if not weights:
@@ -218,7 +219,7 @@ def blend_presets(weights: Mapping[str, float]) -> Preset:
     notes = [f"a blend runs without the plugin chains of {', '.join(chained)}"] if chained else []
     separated = [name for name, preset in parts.items() if preset.separated]
     if separated and len(separated) < len(parts):
-        notes.append(f"it is not taken for what a separator left, as {', '.join(separated)} alone would")
+        notes.append(f"treated as an ordinary stem, not as a separator's as with {', '.join(separated)} alone")
     notes += [f"not trained yet, so the same as general: {', '.join(untrained)}"] if untrained else []
     return Preset(
         name=text,
@@ -241,7 +242,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise PresetError(f"{file}: there is no such file; a preset is a folder with a preset.toml in it") from None
+        raise PresetError(f"{file}: no such file; a preset is a folder with a preset.toml in it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise PresetError(f"{file}: cannot be read ({error})") from error
     except tomllib.TOMLDecodeError as error:
@@ -255,20 +256,20 @@ def _adapters(table: object, file: Path, folder: Path) -> dict[Path, float]:
     for name, weight in table.items():
         path = folder / name
         if Path(name).name != name:
-            raise PresetError(f"{file}: [adapters] {name!r} has to be a file in the preset's own folder")
+            raise PresetError(f"{file}: [adapters] {name!r} must be a file in the preset's own folder")
         if not path.is_file():
             raise PresetError(f"{file}: [adapters] {name!r} is missing from {folder}")
         adapters[path] = weight
     return adapters
 
 
-def _links(tables: object, key: str, file: Path) -> tuple[ChainLink, ...]:
+def _links(tables: object, key: str, file: Path) -> tuple[PluginSettings, ...]:
     if not isinstance(tables, list):
         raise PresetError(f"{file}: {key} is not a list of tables; write [[{key}]]")
     links = []
     for number, table in enumerate(tables, start=1):
         try:
-            links.append(ChainLink.from_toml(table))
+            links.append(PluginSettings.from_toml(table))
         except PresetError as error:
             raise PresetError(f"{file}: [[{key}]] number {number}: {error}") from None
     return tuple(links)

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .adapters import active_adapters, gate_of, merge_adapters, opens_fine
+from .adapters import active_adapters, merge_adapters, opens_fine, trust_of
 from .bundle import Bundle
 from .errors import ModelError, OptionError
 from .features import Features
-from .sampler import sample_bridge
+from .sampler import sample_sb_ve
+from .threads import single_threaded_blas
 
 Caches = Mapping[str, np.ndarray]
 
@@ -24,7 +25,7 @@ Caches = Mapping[str, np.ndarray]
 @dataclass(frozen=True)
 class ModelState:
     """The caches of the control and fine branches and of each sampler step, the latents that wait for their look-ahead
-    (B, 3, 64, K, L), and how many frames have come in, at most L."""
+    (B, 3, 64, K, L), and how many frames have come in, counted up to L."""
 
     control: Mapping[str, Caches]
     denoiser: tuple[Caches, ...]
@@ -34,14 +35,13 @@ class ModelState:
 
 @dataclass(frozen=True)
 class Control:
-    """What the control and fine branches found for a run of frames: cached, it serves all steps of the sampler."""
+    """The outputs of the control and fine branches for a run of frames, cached for all steps of the sampler."""
 
     outputs: Mapping[str, np.ndarray]
 
 
 class Runtime:
-    """A bundle, loaded: `start`, then `step` for chunk after chunk. Holds no state of any stream, so threads may
-    share it."""
+    """A loaded bundle: `start`, then `step` chunk by chunk. Holds no state of any stream, so threads may share it."""
 
     def __init__(
         self, bundle: Bundle, blend: Mapping[Path, float] | None = None, device: str = "auto", threads: int = 1
@@ -53,11 +53,12 @@ class Runtime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Waiting threads sleep: with a DAW's own threads beside them, spinning costs more than it saves.
+        # Waiting threads sleep: beside a DAW's own threads, spinning costs more than it saves.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         adapters = active_adapters(blend or {})
-        self.gate = gate_of(bundle, adapters)
-        graphs = merge_adapters(bundle, adapters)
+        self.trust = trust_of(bundle, adapters)
+        with single_threaded_blas():  # the sums' order, and so the weights, must not depend on the number of cores
+            graphs = merge_adapters(bundle, adapters)
         providers = _providers(device, ort.get_available_providers())
         try:
             self._sessions = {
@@ -89,8 +90,8 @@ class Runtime:
         return ModelState(ahead, (zeros["denoiser"],) * steps, waiting, 0)
 
     def control(self, features: np.ndarray, caches: Mapping[str, Caches]) -> tuple[Control, Mapping[str, Caches]]:
-        """One run of the control branch, and of the fine one where it is opened, over features (B, 274, K, N); caches
-        by graph."""
+        """One run of the control branch, and of the fine one if an adapter opens it, over features (B, rows, K, N) as
+        in features.LAYOUT; caches by graph."""
         batch, _, bands, frames = features.shape
         found: dict[str, np.ndarray] = {}
         after = {}
@@ -104,7 +105,7 @@ class Runtime:
     def denoise(
         self, x_t: np.ndarray, t: float, references: np.ndarray, control: Control, caches: Caches
     ) -> tuple[np.ndarray, Caches]:
-        """One prediction of the true stem's latent (B, 64, K, N) at time t of the bridge; references (B, 3, 64, K,
+        """One prediction of the true stem's latent (B, 64, K, N) at time t of the diffusion; references (B, 3, 64, K,
         N)."""
         times = np.full(len(x_t), t, np.float32)
         inputs = {"x_t": x_t, "t": times, "references": references, **control.outputs}
@@ -114,11 +115,11 @@ class Runtime:
     def step(
         self, features: Features, state: ModelState, recompute_control: bool = False
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, ModelState]:
-        """One chunk: repaired latents of the frames that now have their look-ahead, with their stem and mixture.
+        """One chunk: repaired latents of the frames that now have their look-ahead, with their stem and mix.
 
-        features of N frames -> (repaired, stem, mix), each (B, 64, K, M), M = N but for the first L frames, which
-        only fill the look-ahead; and the next state. `recompute_control` runs the control branch anew for each step,
-        for comparison.
+        features of N frames -> (repaired, stem, mix), each (B, 64, K, M), and the next state; M = N, except that the
+        first L frames only fill the look-ahead. `recompute_control` runs the control branch again for each step, for
+        comparison.
         """
         found, control_after = self.control(features.control, state.control)
         lookahead = self.bundle.lookahead
@@ -140,7 +141,7 @@ class Runtime:
             return estimate
 
         times = self.bundle.schedule.times(len(state.denoiser))
-        repaired = sample_bridge(denoise, stem, self.bundle.schedule, times)
+        repaired = sample_sb_ve(denoise, stem, self.bundle.schedule, times)
         return repaired, stem, mix, ModelState(control_after, tuple(caches), waiting, frames)
 
 
@@ -154,10 +155,10 @@ def _run(session: Any, inputs: Mapping[str, np.ndarray], caches: Caches) -> tupl
 def _providers(device: str, available: list[str]) -> list[Any]:
     if device not in ("auto", "cpu", "cuda"):
         raise OptionError(f"device {device!r} is unknown; choose auto, cpu or cuda")
-    # The GPU build lists CUDA everywhere, and complains at length where there is none: so ask for the driver first.
+    # The GPU build lists CUDA everywhere, and prints long warnings where there is none: so look for the driver first.
     if device == "cpu" or "CUDAExecutionProvider" not in available or not _has_cuda_driver():
         return ["CPUExecutionProvider"]
-    # Full single precision, and no search of algorithms by shape: any split of a stream has to give the same sound.
+    # Full single precision, and no search of algorithms by shape: any split of a stream must give the same output.
     cuda = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
     return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
 

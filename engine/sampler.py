@@ -1,8 +1,8 @@
-"""The bridge between the separated stem and the true one, and the sampler that walks it.
+"""The Schrödinger bridge between the separated stem and the true one, and its sampler.
 
-Schroedinger bridge with a variance-exploding schedule (SB-VE; Chen et al., Schrodinger Bridges Beat Diffusion Models
-on Text-to-Speech Synthesis, 2023; Jukic et al., Schroedinger Bridge for Generative Speech Enhancement, 2024), data
-prediction. Only plain arithmetic: works on floats, NumPy arrays and torch tensors alike.
+Variance-exploding schedule (SB-VE; Chen et al., Schrodinger Bridges Beat Diffusion Models on Text-to-Speech Synthesis,
+2023; Jukic et al., Schroedinger Bridge for Generative Speech Enhancement, 2024), data prediction. Plain arithmetic
+only: works on floats, NumPy arrays and torch tensors alike.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .errors import OptionError
 
 
 @dataclass(frozen=True)
-class BridgeSchedule:
+class DiffusionSchedule:
     """sigma_t^2 = c (k^(2t) - 1) / (2 ln k), t from 0 (true stem) to 1 (separated stem)."""
 
     k: float = 2.6
@@ -26,7 +26,7 @@ class BridgeSchedule:
     def __post_init__(self) -> None:
         if self.k <= 1.0 or self.c <= 0.0:
             raise OptionError(
-                f"bridge k={self.k}, c={self.c}: k must be over 1 and c over 0, so that the variance grows"
+                f"diffusion schedule k={self.k}, c={self.c}: k must be over 1 and c over 0, so that the variance grows"
             )
 
     def variance(self, t: Any) -> Any:
@@ -50,8 +50,9 @@ class BridgeSchedule:
 Denoise = Callable[[Any, float, int], Any]
 
 
-def sample_bridge(denoise: Denoise, y: Any, schedule: BridgeSchedule, times: list[float], x: Any = None) -> Any:
-    """Walk the bridge from `y` (or from `x` at times[0]) to times[-1]: x_s = mu_s + (sigma_s / sigma_t) (x_t - mu_t).
+def sample_sb_ve(denoise: Denoise, y: Any, schedule: DiffusionSchedule, times: list[float], x: Any = None) -> Any:
+    """From the separated stem `y` (or from `x` at times[0]) to times[-1]: x_s = mu_s + (sigma_s / sigma_t) (x_t -
+    mu_t).
 
     `denoise(x_t, t, step)` predicts the true stem. mu = w_x x_0 + w_y y. At t = 1 the bridge is pinned, so the first
     step is mu_s itself: the usual noise-prediction form loses everything to cancellation there. No noise is added, so

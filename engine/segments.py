@@ -1,14 +1,14 @@
-"""Where to cut a long stream: at quiet places away from attacks."""
+"""Cuts long files into segments for several cores: at quiet places, away from attacks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from .errors import OptionError
+from .latency import ModelTiming
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SegmentConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.shortest <= self.longest:
-            raise OptionError(f"segments of {self.shortest} to {self.longest} hops: give 1 <= shortest <= longest")
+            raise OptionError(f"segments of {self.shortest} to {self.longest} hops: use 1 <= shortest <= longest")
 
 
 def hop_levels_db(audio: np.ndarray, hop: int) -> np.ndarray:
@@ -36,9 +36,8 @@ def hop_levels_db(audio: np.ndarray, hop: int) -> np.ndarray:
 def best_cut(levels_db: np.ndarray, config: SegmentConfig) -> int:
     """Hop before which to cut, given the levels from the segment's start on: between `shortest` and `longest`.
 
-    Cost in dB: the level on both sides, plus twice the steepest rise (attack) within six hops around, so a cut falls
-    into a pause or a decay, not before a drum stroke. Of equal costs the latest wins, so silence does not shorten
-    segments.
+    Cost in dB: the level on both sides, plus twice the steepest rise (attack) within six hops around, so that cuts fall
+    into pauses or decays, not before a drum hit. Of equal costs the latest wins, so silence does not shorten segments.
     """
     last = min(config.longest, len(levels_db))
     if last <= config.shortest:
@@ -54,22 +53,9 @@ def best_cut(levels_db: np.ndarray, config: SegmentConfig) -> int:
     return int(cuts[::-1][np.argmin(cost[::-1])])
 
 
-class SegmentedStream(Protocol):
-    """What segments are cut for (stream.DeltaStream)."""
-
-    @property
-    def hop(self) -> int: ...
-
-    @property
-    def delay_samples(self) -> int: ...
-
-    @property
-    def history_samples(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class Segment:
-    """Stem and mixture channels (2 C, before + length + after); the change is wanted for `length` samples after
+    """Stem and mix channels (2 C, before + length + after); the correction is wanted for `length` samples after
     `before`."""
 
     audio: np.ndarray
@@ -78,28 +64,27 @@ class Segment:
 
 
 class Segmenter:
-    """Cuts model-rate blocks into segments with the sound before that their warm-up needs and the look-ahead after.
+    """Cuts model-rate blocks into segments, each with up to about `history_samples` of audio before it to warm up, and
+    the model's delay after it. `channels` of the `sources` channels are the stem's. What is left at the end is divided
+    among the jobs."""
 
-    `channels` of the `sources` channels are the stem's. What is left at the end is shared out among the jobs.
-    """
-
-    SHORTEST_SHARE = 344  # hops, four seconds: less is not worth its warm-up
+    SHORTEST_PART = 344  # hops, four seconds: less is not worth its warm-up
 
     def __init__(
         self,
         blocks: Iterator[np.ndarray],
         channels: int,
         sources: int,
-        delta: SegmentedStream,
+        timing: ModelTiming,
+        history_samples: int,
         config: SegmentConfig,
         jobs: int,
     ) -> None:
         self.blocks, self.channels, self.sources = blocks, channels, sources
-        self.delta, self.config, self.jobs = delta, config, jobs
+        self.timing, self.history_samples, self.config, self.jobs = timing, history_samples, config, jobs
 
     def __iter__(self) -> Iterator[Segment]:
-        hop, after = self.delta.hop, self.delta.delay_samples
-        warmup = self.delta.history_samples
+        hop, after = self.timing.hop, self.timing.delay_samples
         buffer = np.zeros((self.sources, 0), np.float32)
         config, before, ended = self.config, 0, False
         while True:
@@ -107,25 +92,25 @@ class Segmenter:
             while not ended and have - before < config.longest * hop + after:
                 block = next(self.blocks, None)
                 if block is None:
-                    ended, config = True, self._shares(-(-(have - before) // hop))
+                    ended, config = True, self._divided(-(-(have - before) // hop))
                 else:
                     pending.append(block)
                     have += block.shape[1]
             buffer = np.concatenate(pending, axis=1) if len(pending) > 1 else buffer
-            fresh = have - before
-            if ended and fresh <= config.longest * hop:
-                if fresh > 0:
-                    yield Segment(buffer, before, fresh)
+            new = have - before
+            if ended and new <= config.longest * hop:
+                if new > 0:
+                    yield Segment(buffer, before, new)
                 return
             levels = hop_levels_db(buffer[: self.channels, before : before + config.longest * hop], hop)
             length = best_cut(levels, config) * hop
             yield Segment(buffer[:, : before + length + after], before, length)
-            keep = max(0, before + length - warmup)
+            keep = max(0, before + length - self.history_samples)
             keep -= keep % hop
             buffer, before = buffer[:, keep:].copy(), before + length - keep
 
-    def _shares(self, hops: int) -> SegmentConfig:
-        share = max(self.SHORTEST_SHARE, -(-hops // self.jobs))
-        if self.jobs == 1 or share >= self.config.longest:
+    def _divided(self, hops: int) -> SegmentConfig:
+        part = max(self.SHORTEST_PART, -(-hops // self.jobs))
+        if self.jobs == 1 or part >= self.config.longest:
             return self.config
-        return replace(self.config, shortest=min(self.config.shortest, share * 4 // 5), longest=share)
+        return replace(self.config, shortest=min(self.config.shortest, part * 4 // 5), longest=part)

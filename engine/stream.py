@@ -1,6 +1,6 @@
-"""Hops of a stem (and its mixture) in, hops of the change that repairs it out: the model's own stream at 44.1 kHz.
+"""The model's own stream at 44.1 kHz: hops of a stem (and its mix) in, hops of the correction that repairs it out.
 
-The state of a stream is one dataclass that goes in and comes out. Any split of the hops gives the same change.
+The state of a stream is one dataclass that goes in and comes out. Any split into hops gives the same correction.
 """
 
 from __future__ import annotations
@@ -16,63 +16,61 @@ from .dsp.stft import AnalysisState, Stft, SynthesisState
 from .dsp.wiener import MEMORY, WienerFilter, WienerState
 from .errors import OptionError
 from .features import FeatureMaker, Features, FeatureState
+from .latency import ModelTiming
 from .runtime import ModelState, Runtime
-from .trust import Gate, over_bins
+from .trust import Trust, bands_to_bins
 
-#: How far a stem is masked (`leak.Leak.masked`) to the part of the Wiener filter's change that counts: none up to the
-#: first, all from the second on.
-_MASKED = (0.2, 0.5)
+#: From which mask likelihood (leakage.Leakage) the Wiener filter's correction counts, and from which it counts fully.
+_MASK_LIKELIHOOD = (0.2, 0.5)
 
 
 @dataclass(frozen=True)
-class Shares:
-    """For a stem that a separator's mask left of its song, how much counts of what is found on the stem, on the rest of
-    the song, and by the multichannel Wiener filter (wiener.py).
+class CorrectionBlend:
+    """For a stem that was separated by a mask: the weights (0 to 1) of the correction found on the stem, of the one
+    found on the residual (mix minus stem), and of a multichannel Wiener filter's (dsp/wiener.py).
 
-    Mixture less stem is repaired as a stem is, and what changes there is turned round: what a mask gave to one of the
-    two it has taken from the other. Each errs in its own way, so together they err less, in twice the time, unless
-    `rest` is 0. The filter's part hangs on how far the stem is masked, and not on the gate. Raises OptionError for
-    numbers that are not 0 to 1.
+    What the mask gave to one of the two it took from the other, so the residual's correction counts with its sign
+    inverted. Each errs in its own way, so together they err less, in twice the time unless `residual` is 0. The
+    filter's weight depends on the mask likelihood, not on trust. Raises OptionError for other weights.
     """
 
     stem: float
-    rest: float
+    residual: float
     wiener: float
 
     def __post_init__(self) -> None:
-        for name, share in vars(self).items():
-            if not 0.0 <= share <= 1.0:
-                raise OptionError(f"{name}={share:g} is out of range; give a share of 0 to 1")
+        for name, weight in vars(self).items():
+            if not 0.0 <= weight <= 1.0:
+                raise OptionError(f"{name}={weight:g} is out of range; use a weight of 0 to 1")
 
 
 @dataclass(frozen=True)
-class SideState:
-    """What features, model and gate remember of one side of the song, the stem or all else."""
+class SourceState:
+    """What features, model and trust remember of one source, the stem or the residual."""
 
     features: FeatureState
     model: ModelState
-    gate: np.ndarray
+    trust: np.ndarray
 
 
 @dataclass(frozen=True)
-class DeltaState:
-    """Everything between two blocks of one stream. `sides`: the stem's, and the rest's where the stream hears it too;
-    `wiener`: the filter's, where there is one; `quiet` counts the silent hops up to now; `running` is False while the
-    model sleeps."""
+class CorrectionState:
+    """Everything between two blocks of one stream. sources: the stem's state, and the residual's if the stream repairs
+    it too. wiener: the filter's state, if there is one. quiet: silent hops up to now. running: False while the model
+    sleeps."""
 
     stem: AnalysisState
     mix: AnalysisState
     synthesis: SynthesisState
-    sides: tuple[SideState, ...]
+    sources: tuple[SourceState, ...]
     wiener: WienerState | None
     quiet: int
     running: bool
 
 
-class _Late(NamedTuple):
-    """Spectra (B, 2, F, n) of the stem that a change belongs to, and of the last m frames, (B, 2, F, m) both, the
-    mixture and the largest magnitudes that they may come to; those before still fill the look-ahead and have no
-    change."""
+class _Delayed(NamedTuple):
+    """Spectra of what a correction belongs to, one look-ahead late: the stem (B, 2, F, n), and for the last m frames
+    the mix and the largest magnitudes allowed (B, 2, F, m). Earlier frames only fill the look-ahead."""
 
     stem: np.ndarray
     mix: np.ndarray
@@ -80,97 +78,103 @@ class _Late(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DeltaStream:
-    """The change that repairs a stem, `delay_samples` later than the stem.
+class CorrectionStream:
+    """The correction that repairs a stem, `timing.delay_samples` later than the stem.
 
-    The model sleeps when nothing but digital silence is within its look-ahead, and starts afresh with the first
-    sound: by a rule that looks at single hops, so that it does not depend on how the stream was cut into blocks. Where
-    `gate` is None, all of the model's change is let through. `linked`: more than two channels belong together.
-
-    shares: with the mixture, of what the change is made (`Shares`); None: what is found on the stem, and all of it. The
-    rest sleeps with the stem.
+    The model sleeps while there is nothing but digital silence within its look-ahead, and starts afresh with the first
+    sample: decided hop by hop, so it does not depend on block sizes. trust: how much of the correction is let through;
+    None for all of it. linked: more than two channels belong together. blend: with the mix, what the correction is made
+    of; None for what is found on the stem alone. The residual sleeps with the stem.
     """
 
     runtime: Runtime
     steps: int
     recompute_control: bool = False
-    gate: Gate | None = field(default_factory=Gate)
+    trust: Trust | None = field(default_factory=Trust)
     linked: bool = True
-    shares: Shares | None = None
+    blend: CorrectionBlend | None = None
+    timing: ModelTiming = field(init=False)
     stft: Stft = field(init=False)
     maker: FeatureMaker = field(init=False)
     wiener: WienerFilter = field(init=False)
 
     def __post_init__(self) -> None:
         bundle = self.runtime.bundle
+        object.__setattr__(self, "timing", bundle.timing)
         object.__setattr__(self, "stft", Stft(bundle.stft))
         object.__setattr__(self, "maker", FeatureMaker(bundle.latent, bundle.stft))
         object.__setattr__(self, "wiener", WienerFilter(bundle.latent.layout))
 
     @property
-    def hop(self) -> int:
-        """Samples in a hop."""
-        return self.stft.config.hop
-
-    @property
-    def delay_samples(self) -> int:
-        """How much later than the stem the change comes, when both move in whole hops."""
-        return self.runtime.bundle.lookahead * self.hop + self.stft.config.delay_samples
-
-    @property
     def warmup_samples(self) -> int:
-        """Sound before a place that can influence the model there: the receptive field of all steps and of the window,
-        whole hops."""
-        field_ = self.runtime.bundle.receptive_field
-        frames = field_["control"] + self.steps * field_["denoiser"] + self.stft.config.n_fft // self.hop
-        return frames * self.hop
+        """How far back the model sees: the receptive field of all steps and of the window, in whole hops."""
+        reach = self.runtime.bundle.receptive_field
+        frames = reach["control"] + self.steps * reach["denoiser"] + self.timing.window // self.timing.hop
+        return frames * self.timing.hop
 
     @property
     def memory_samples(self) -> int:
-        """Sound before that, which the model's features remember, whole hops: heard, too, it makes the model what it
-        would be."""
-        return self.maker.memory_frames * self.hop
+        """How much further back the features remember, in whole hops."""
+        return self.maker.memory_frames * self.timing.hop
 
     @property
     def history_samples(self) -> int:
-        """Sound before a place that has any influence there, whole hops. The Wiener filter's memory is the longest, and
-        may as well begin anew."""
-        remembered = max(self.memory_samples, MEMORY * self.hop if self._filters else 0)
+        """How far back anything has an influence, in whole hops. The Wiener filter's memory is the longest; it may
+        start anew."""
+        remembered = max(self.memory_samples, MEMORY * self.timing.hop if self._uses_wiener else 0)
         return remembered + self.warmup_samples
 
     @property
-    def _filters(self) -> bool:
-        return self.shares is not None and self.shares.wiener > 0.0
+    def _uses_wiener(self) -> bool:
+        return self.blend is not None and self.blend.wiener > 0.0
 
     @property
-    def _hears_rest(self) -> bool:
-        return self.shares is not None and self.shares.rest > 0.0
+    def _repairs_residual(self) -> bool:
+        return self.blend is not None and self.blend.residual > 0.0
 
-    def start(self, batch: int = 1) -> DeltaState:
+    def start(self, batch: int = 1) -> CorrectionState:
         """State before the first sample of a stream of `batch` channel pairs that sound and pause together."""
-        return DeltaState(
+        return CorrectionState(
             stem=self.stft.start_analysis(2 * batch),
             mix=self.stft.start_analysis(2 * batch),
             synthesis=self.stft.start_synthesis(2 * batch),
-            sides=self._start_sides(batch),
-            wiener=self.wiener.start(batch) if self._filters else None,
+            sources=self._start_sources(batch),
+            wiener=self.wiener.start(batch) if self._uses_wiener else None,
             quiet=self._sleep_after,
             running=False,
         )
 
     def process(
-        self, stem: np.ndarray, mix: np.ndarray | None, state: DeltaState, *, listen_only: bool = False
-    ) -> tuple[np.ndarray, DeltaState]:
-        """Stem and mixture (B, 2, n * hop) to the change (B, 2, n * hop), and the state after it. `listen_only`: this
-        sound is remembered, the model does not run, and the change is zero."""
-        change, _, after = self._spectra(stem, mix, state, listen_only)
-        return self._synthesised(change, after)
+        self, stem: np.ndarray, mix: np.ndarray | None, state: CorrectionState, *, listen_only: bool = False
+    ) -> tuple[np.ndarray, CorrectionState]:
+        """Stem and mix (B, 2, n * hop) to the correction (B, 2, n * hop), and the next state. `listen_only`: the input
+        is only remembered; the model does not run and the correction is zero."""
+        correction, _, after = self._spectra(stem, mix, state, listen_only)
+        return self._synthesise(correction, after)
+
+    def process_channels(
+        self, stem: np.ndarray, mix: np.ndarray | None, states: list[CorrectionState], *, listen_only: bool = False
+    ) -> tuple[np.ndarray, list[CorrectionState]]:
+        """Any number of channels (C, n * hop) to their correction. The model runs for each pair by itself, so a silent
+        one costs no model time; the corrections of more than two `linked` channels become one (linked.link). One state
+        a pair (channels.pair_count); `listen_only` as in `process`."""
+        stems, mixes = to_pairs(stem), None if mix is None else to_pairs(mix)
+        found = [
+            self._spectra(stems[i : i + 1], None if mixes is None else mixes[i : i + 1], state, listen_only)
+            for i, state in enumerate(states)
+        ]
+        corrections = [correction for correction, _, _ in found]
+        if self.linked and len(states) > 1:
+            before = np.concatenate([one for _, one, _ in found])
+            corrections = np.split(link(before, np.concatenate(corrections), len(stem) % 2 == 1), len(states))
+        made = [self._synthesise(one, state) for one, (_, _, state) in zip(corrections, found, strict=True)]
+        return from_pairs(np.concatenate([part for part, _ in made]), len(stem)), [state for _, state in made]
 
     def _spectra(
-        self, stem: np.ndarray, mix: np.ndarray | None, state: DeltaState, listen_only: bool
-    ) -> tuple[np.ndarray, np.ndarray, DeltaState]:
-        """Spectra of the change and of the stem that it belongs to, (B, 2, F, n) both, and the state after them but for
-        the synthesis."""
+        self, stem: np.ndarray, mix: np.ndarray | None, state: CorrectionState, listen_only: bool
+    ) -> tuple[np.ndarray, np.ndarray, CorrectionState]:
+        """Spectra (B, 2, F, n) of the correction and of the stem that it belongs to, and the next state but for the
+        synthesis."""
         batch, _, length = stem.shape
         flat = stem.reshape(2 * batch, length)
         y, stem_state = self.stft.analysis(flat, state.stem)
@@ -179,130 +183,119 @@ class DeltaStream:
         if mix is not None:
             m, mix_state = self.stft.analysis(mix.reshape(2 * batch, length), state.mix)
             m = m.reshape(y.shape)
-        places, wiener = None, state.wiener
+        covariances, wiener = None, state.wiener
         if m is not None and wiener is not None:
-            places, wiener = self.wiener.measure(y, m - y, wiener)
-        sounding = np.any(flat.reshape(2 * batch, -1, self.hop) != 0.0, axis=(0, 2))
-        change, before = np.zeros_like(y), np.zeros_like(y)
-        sides, quiet, running = state.sides, state.quiet, state.running
-        for start, stop, after, awake in _runs(sounding, quiet, self._sleep_after):
-            quiet = after
+            covariances, wiener = self.wiener.measure(y, m - y, wiener)
+        sounding = np.any(flat.reshape(2 * batch, -1, self.timing.hop) != 0.0, axis=(0, 2))
+        correction, before = np.zeros_like(y), np.zeros_like(y)
+        sources, quiet, running = state.sources, state.quiet, state.running
+        for start, stop, quiet_after, awake in _runs(sounding, quiet, self._sleep_after):
+            quiet = quiet_after
             if not awake:
                 running = False
                 continue
             if not running:
-                sides, running = self._start_sides(batch), True
+                sources, running = self._start_sources(batch), True
             part = slice(start, stop)
-            heard, song = y[..., part], None if m is None else m[..., part]
+            y_part, m_part = y[..., part], None if m is None else m[..., part]
             if listen_only:
-                heard, song = self._last(heard), None if song is None else self._last(song)
-                listened = zip(self._sounds(heard, song), sides, strict=False)
-                kept = tuple(replace(s, features=self.maker.listen(x, song, s.features)) for x, s in listened)
-                sides = kept + sides[len(kept) :]
+                sources = self._remember(y_part, m_part, sources)
                 continue
-            here = None if places is None else places[..., part]
-            change[..., part], before[..., part], sides = self._from_sides(heard, song, sides, here)
-        return change, before, DeltaState(stem_state, mix_state, state.synthesis, sides, wiener, quiet, running)
+            here = None if covariances is None else covariances[..., part]
+            correction[..., part], before[..., part], sources = self._correct(y_part, m_part, sources, here)
+        after = CorrectionState(stem_state, mix_state, state.synthesis, sources, wiener, quiet, running)
+        return correction, before, after
 
-    def _last(self, spectrum: np.ndarray) -> np.ndarray:
-        """As many frames as the features remember."""
-        return spectrum[..., -self.maker.memory_frames :]
+    def _inputs(self, stem: np.ndarray, mix: np.ndarray | None) -> tuple[np.ndarray, ...]:
+        """The stem, and the residual if it is repaired too."""
+        return (stem,) if mix is None or not self._repairs_residual else (stem, mix - stem)
 
-    def _sounds(self, heard: np.ndarray, song: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        """The stem, and the rest of the song where that is heard too."""
-        return (heard,) if song is None or not self._hears_rest else (heard, song - heard)
+    def _remember(
+        self, stem: np.ndarray, mix: np.ndarray | None, sources: tuple[SourceState, ...]
+    ) -> tuple[SourceState, ...]:
+        """The states after frames that only the features remember."""
+        recent = slice(-self.maker.memory_frames, None)
+        stem, mix = stem[..., recent], None if mix is None else mix[..., recent]
+        kept = tuple(
+            replace(source, features=self.maker.listen(x, mix, source.features))
+            for x, source in zip(self._inputs(stem, mix), sources, strict=False)
+        )
+        return kept + sources[len(kept) :]
 
-    def _from_sides(
-        self, heard: np.ndarray, song: np.ndarray | None, sides: tuple[SideState, ...], places: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, tuple[SideState, ...]]:
-        """Spectra (B, 2, F, n) of what a chunk's change is, and of the stem that it belongs to; and the states after
-        it. `places`: the Wiener filter's, of the chunk's own frames, which are a look-ahead later."""
-        found = [self._side(x, song, side) for x, side in zip(self._sounds(heard, song), sides, strict=False)]
-        change, late, masked, _ = found[0]
-        after = tuple(side for *_, side in found) + sides[len(found) :]
-        if self.shares is None or song is None:
-            return change, late.stem, after
-        ready = slice(change.shape[-1] - late.limit.shape[-1], None)
-        before = late.stem[..., ready]
-        wanted = before + self.shares.stem * change[..., ready]
+    def _correct(
+        self, stem: np.ndarray, mix: np.ndarray | None, sources: tuple[SourceState, ...], covariances: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, tuple[SourceState, ...]]:
+        """Spectra (B, 2, F, n) of the correction and of the stem that it belongs to, and the next states. covariances:
+        the Wiener filter's, of these frames, which are one look-ahead later."""
+        found = [self._one(x, mix, source) for x, source in zip(self._inputs(stem, mix), sources, strict=False)]
+        correction, delayed, mask_likelihood, _ = found[0]
+        after = tuple(source for *_, source in found) + sources[len(found) :]
+        if self.blend is None or mix is None:
+            return correction, delayed.stem, after
+        ready = slice(correction.shape[-1] - delayed.limit.shape[-1], None)
+        before = delayed.stem[..., ready]
+        wanted = before + self.blend.stem * correction[..., ready]
         if len(found) > 1:
-            wanted -= self.shares.rest * found[1][0][..., ready]
-        if places is not None:
-            share = self.shares.wiener * np.interp(masked[..., ready], _MASKED, (0.0, 1.0)).astype(np.float32)
-            wanted += share[:, None, None] * self.wiener.change(before, late.mix, places[..., ready])
-        change[..., ready] = _limited(before, wanted, late.limit)
-        return change, late.stem, after
+            wanted -= self.blend.residual * found[1][0][..., ready]
+        if covariances is not None:
+            likely = np.interp(mask_likelihood[..., ready], _MASK_LIKELIHOOD, (0.0, 1.0)).astype(np.float32)
+            weight = self.blend.wiener * likely
+            wanted += weight[:, None, None] * self.wiener.correction(before, delayed.mix, covariances[..., ready])
+        correction[..., ready] = _limited(before, wanted, delayed.limit)
+        return correction, delayed.stem, after
 
-    def _side(
-        self, heard: np.ndarray, song: np.ndarray | None, side: SideState
-    ) -> tuple[np.ndarray, _Late, np.ndarray, SideState]:
-        """The gated change of one of the two sides, what it belongs to, and how far it is masked."""
-        made, features = self.maker(heard, song, side.features)
-        found, late, model = self._repair(made, side.model, has_mix=song is not None)
-        gate = side.gate
-        if self.gate is not None:
-            share, gate = self.gate(made, gate)
-            found *= over_bins(share, self.runtime.bundle.latent.layout)
-        return found, late, made.masked, SideState(features, model, gate)
+    def _one(
+        self, stem: np.ndarray, mix: np.ndarray | None, source: SourceState
+    ) -> tuple[np.ndarray, _Delayed, np.ndarray, SourceState]:
+        """The trusted correction of one source, what it belongs to, and the mask likelihood of its frames."""
+        made, features = self.maker(stem, mix, source.features)
+        correction, delayed, model = self._run_model(made, source.model, has_mix=mix is not None)
+        trust = source.trust
+        if self.trust is not None:
+            amount, trust = self.trust(made, trust)
+            correction *= bands_to_bins(amount, self.runtime.bundle.latent.layout)
+        return correction, delayed, made.mask_likelihood, SourceState(features, model, trust)
 
-    def _synthesised(self, change: np.ndarray, state: DeltaState) -> tuple[np.ndarray, DeltaState]:
-        batch = len(change)
-        out, synthesis = self.stft.synthesis(change.reshape(2 * batch, *change.shape[2:]), state.synthesis)
+    def _synthesise(self, correction: np.ndarray, state: CorrectionState) -> tuple[np.ndarray, CorrectionState]:
+        batch = len(correction)
+        out, synthesis = self.stft.synthesis(correction.reshape(2 * batch, *correction.shape[2:]), state.synthesis)
         return out.reshape(batch, 2, -1), replace(state, synthesis=synthesis)
 
-    def process_channels(
-        self, stem: np.ndarray, mix: np.ndarray | None, states: list[DeltaState], *, listen_only: bool = False
-    ) -> tuple[np.ndarray, list[DeltaState]]:
-        """Any number of channels (C, n * hop) to their change. The model hears each pair by itself, so a silent one
-        costs no model time; of more than two channels that are `linked` the changes are made one (`linked.link`). One
-        state a pair (`channels.pair_count`); `listen_only` as in `process`."""
-        stems, mixes = to_pairs(stem), None if mix is None else to_pairs(mix)
-        heard = [
-            self._spectra(stems[i : i + 1], None if mixes is None else mixes[i : i + 1], state, listen_only)
-            for i, state in enumerate(states)
-        ]
-        changes = [change for change, _, _ in heard]
-        if self.linked and len(states) > 1:
-            before = np.concatenate([one for _, one, _ in heard])
-            changes = np.split(link(before, np.concatenate(changes), len(stem) % 2 == 1), len(states))
-        made = [self._synthesised(change, state) for change, (_, _, state) in zip(changes, heard, strict=True)]
-        return from_pairs(np.concatenate([part for part, _ in made]), len(stem)), [state for _, state in made]
-
-    def _start_sides(self, batch: int) -> tuple[SideState, ...]:
+    def _start_sources(self, batch: int) -> tuple[SourceState, ...]:
         bundle = self.runtime.bundle
-        gate = (self.gate or Gate()).start(batch, bundle.latent.layout, bundle.lookahead)
-        side = SideState(self.maker.start(batch), self.runtime.start(batch, self.steps), gate)
-        # No state is ever written into.
-        return (side, side) if self._hears_rest else (side,)
+        trust = (self.trust or Trust()).start(batch, bundle.latent.layout, bundle.lookahead)
+        source = SourceState(self.maker.start(batch), self.runtime.start(batch, self.steps), trust)
+        # No state is ever written into, so both may be the same object.
+        return (source, source) if self._repairs_residual else (source,)
 
     @property
     def _sleep_after(self) -> int:
-        return self.stft.config.n_fft // self.hop + self.runtime.bundle.lookahead
+        return self.timing.window // self.timing.hop + self.runtime.bundle.lookahead
 
-    def _repair(
+    def _run_model(
         self, features: Features, model: ModelState, has_mix: bool
-    ) -> tuple[np.ndarray, _Late, ModelState]:
+    ) -> tuple[np.ndarray, _Delayed, ModelState]:
         count = features.stem.shape[-1]
         repaired, stem, mix, after = self.runtime.step(features, model, self.recompute_control)
         ready = repaired.shape[-1]
-        change, late = np.zeros((2, len(stem), 2, self.stft.config.bins, count), np.complex64)
+        correction, delayed = np.zeros((2, len(stem), 2, self.stft.config.bins, count), np.complex64)
         if ready == 0:
-            none = late[..., :0]
-            return change, _Late(late, none, none.real), after
+            none = delayed[..., :0]
+            return correction, _Delayed(delayed, none, none.real), after
         latent = self.runtime.bundle.latent
         before = latent.decode(stem)
         wanted = latent.decode(repaired)
-        song = latent.decode(mix) if has_mix else before
-        limit = change_limit(before, song if has_mix else None)
+        whole = latent.decode(mix) if has_mix else before
+        limit = magnitude_limit(before, whole if has_mix else None)
         found = _limited(before, wanted, limit)
-        change[..., count - ready :] = found
-        late[..., count - ready :] = before
-        return change, _Late(late, song, limit), after
+        correction[..., count - ready :] = found
+        delayed[..., count - ready :] = before
+        return correction, _Delayed(delayed, whole, limit), after
 
 
 def _limited(before: np.ndarray, wanted: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """The change from one to the other (B, 2, F, N), with magnitudes up to the limit, none in silent frames, and only
-    numbers. `wanted` is used up."""
+    """The correction from one spectrum (B, 2, F, N) to the other, whose magnitudes are cut at the limit; zero in silent
+    frames, and finite. `wanted` is overwritten."""
     wanted *= np.minimum(1.0, limit / np.maximum(np.abs(wanted), np.float32(1e-20)))
     found: np.ndarray = wanted - before
     found.transpose(0, 3, 1, 2)[~before.any(axis=(1, 2))] = 0.0
@@ -310,11 +303,11 @@ def _limited(before: np.ndarray, wanted: np.ndarray, limit: np.ndarray) -> np.nd
     return found
 
 
-def change_limit(stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
+def magnitude_limit(stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
     """Largest magnitude allowed for each repaired bin (B, 2, F, N), against invented sound.
 
-    With the mixture: its magnitude plus 2 dB, or the stem's own. Without: 12 dB over the stem, or 12 dB under the
-    loudest bin of the frame, so that a hole may be filled but nothing sticks out.
+    With the mix: its magnitude plus 2 dB, or the stem's own. Without: 12 dB over the stem, or 12 dB under the loudest
+    bin of the frame, so that a hole may be filled but nothing sticks out.
     """
     size = np.abs(stem)
     if mix is not None:

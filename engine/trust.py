@@ -1,5 +1,5 @@
-"""Lets the change through where the detectors hear something wrong, and as much of it as has proved right where things
-sounded like this."""
+"""How much of the network's correction is let through: where the detectors find something wrong, and as much of it as
+proved right on held-out material with the same evidence."""
 
 from __future__ import annotations
 
@@ -9,68 +9,67 @@ from typing import Any
 
 import numpy as np
 
-from .detect.bank import TYPES
+from .detect.detectors import TYPES
 from .dsp.latent import BandLayout
 from .errors import OptionError
-from .features import FEATURES, LEAK_COHERENCE, MIX_FLAG, Features
+from .features import LAYOUT, Features
 
-#: What the share hangs on: one, the severity of each type, how much of the stem a leak of the rest explains, and how
-#: far that is above CLEAR_LEAK, where it is hardly ever a separator's mask.
-EVIDENCE = ("always", *TYPES, "leak", "clear leak")
-CLEAR_LEAK = 0.6
-#: What the gate hears: severities, leak, how far the stem is what a mask has made of its song (`leak.Leak.masked`), by
-#: which the share goes from one set of weights to the next, and the stem's part of the power of stem and rest.
-HEARD = len(TYPES) + 3
-LEAK, MASKED, BALANCE = HEARD - 3, HEARD - 2, HEARD - 1
-#: The bands, of the lowest, where a bass drum and a bass share a few bins, and within how many dB stem and rest are
-#: about as loud there: up to the first, and up to the second in part.
+#: Rows of the evidence (B, 8, K, N): the severity of each type, leakage coherence, mask likelihood, and the stem's
+#: share of the power of stem and residual (dsp/leakage.py).
+EVIDENCE_ROWS = len(TYPES) + 3
+LEAKAGE, MASK_LIKELIHOOD, BALANCE = EVIDENCE_ROWS - 3, EVIDENCE_ROWS - 2, EVIDENCE_ROWS - 1
+#: What the amount is a linear function of: a constant, the severities, the leakage coherence, and how far that is above
+#: CLEAR_LEAKAGE, where a separator's mask hardly ever is.
+TERMS = ("always", *TYPES, "leakage", "clear leakage")
+CLEAR_LEAKAGE = 0.6
+#: The number of lowest bands in which a bass drum and a bass share a few bins, and within how many dB stem and residual
+#: are about equally loud there: fully up to the first number, in part up to the second.
 CONTESTED_BANDS, CONTESTED_DB = 1, (4.0, 7.0)
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """The worst severity of any type to the part of the change that the detectors let through: none up to `closed`,
-    all from `opened` on, and linear between."""
+    """The highest severity of any type to the part of the correction that the detectors let through: none up to
+    `closed`, all from `opened` on, and linear between."""
 
     closed: float = 0.12
     opened: float = 0.35
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.closed < self.opened <= 1.0:
-            raise OptionError(f"ramp from {self.closed:g} to {self.opened:g}: give two rising numbers in 0 to 1")
+            raise OptionError(f"ramp from {self.closed:g} to {self.opened:g}: use two rising numbers from 0 to 1")
 
     @classmethod
     def of(cls, limits: Sequence[float]) -> Ramp:
-        """From a list, as files and recipes have it. Raises OptionError for what is not two such numbers."""
+        """From a list, as in files and recipes. Raises OptionError unless it is two such numbers."""
         try:
             closed, opened = map(float, limits)
         except (TypeError, ValueError):
-            raise OptionError(f"ramp {limits!r}: give two rising numbers in 0 to 1") from None
+            raise OptionError(f"ramp {limits!r}: use two rising numbers from 0 to 1") from None
         return cls(closed, opened)
 
-    def __call__(self, heard: np.ndarray) -> np.ndarray:
-        """What was heard (B, 8, K, N) to parts (B, K, N)."""
-        worst = heard[:, : len(TYPES)].max(axis=1)
-        return np.clip((worst - self.closed) / (self.opened - self.closed), 0.0, 1.0)
+    def __call__(self, evidence: np.ndarray) -> np.ndarray:
+        """Evidence (B, 8, K, N) to amounts (B, K, N)."""
+        highest = evidence[:, : len(TYPES)].max(axis=1)
+        return np.clip((highest - self.closed) / (self.opened - self.closed), 0.0, 1.0)
 
 
-#: Of a caution for a fault that the detectors know nothing of.
+#: For the trust curve of a fault that the detectors do not know.
 NO_RAMPS = (None, None)
 
 
 @dataclass(frozen=True)
-class Caution:
-    """The share of the change that was right on held-out sounds, as a linear function of the evidence, cut off at 0 and
-    1; for each group of bands its own, with the mixture and without. With the mixture there is one such function for
-    each of some values of how far the stem is masked, and between them the share goes on straight lines. Fitted by
-    least squares (`engine/train/fit_trust.py`): a network is surer of its change in some bands and on some sounds
-    than it should be, and what it is right about on a separator's stem is not what it is right about on a true one.
+class TrustCurve:
+    """The amount of the correction that was right on held-out material, as a linear function of the evidence, clipped
+    to 0 and 1; for each group of bands, with the mix and without. With the mix there is one such function at each of
+    some mask likelihoods, interpolated linearly between them. Fitted by least squares (train/fit_trust.py): a network
+    is more certain of its correction in some bands and on some material than it should be, and what it gets right on a
+    separator's stem is not what it gets right on a true one.
 
-    starts: the first band of each group. knots: rising values of how far a stem is masked. with_mix: weights (knots,
-    groups, 8), columns as in EVIDENCE, or (groups, 8) for all stems alike. without_mix: (groups, 8). Without the last
-    column, as files of before have them, it is zero. ramps: what the detectors let through besides, with the mixture
-    and without; None where they know nothing of the fault, so that the share alone counts. contested: factor of the
-    share, 0 to 1, where stem and rest are about as loud in the lowest band.
+    starts: first band of each group. knots: rising mask likelihoods. with_mix: weights (knots, groups, 8), or (groups,
+    8) for a single knot; columns as in TERMS. without_mix: (groups, 8). ramps: what the detectors let through besides,
+    with the mix and without; None if they do not know the fault. contested: factor of the amount, 0 to 1, where stem
+    and residual are about equally loud in the lowest band.
     """
 
     starts: tuple[int, ...]
@@ -82,28 +81,25 @@ class Caution:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.contested <= 1.0:
-            raise OptionError(f"caution: contested = {self.contested:g} is not in 0 to 1")
+            raise OptionError(f"trust curve: contested = {self.contested:g} is not from 0 to 1")
         if not self.starts or self.starts[0] != 0 or list(self.starts) != sorted(set(self.starts)):
-            raise OptionError(f"caution: starts {self.starts} are not rising bands from 0 on")
+            raise OptionError(f"trust curve: starts {self.starts} are not rising band numbers from 0 on")
         if not self.knots or list(self.knots) != sorted(set(self.knots)) or not np.isfinite(self.knots).all():
-            raise OptionError(f"caution: knots {self.knots} are not rising numbers")
-        with_mix, without_mix = (_with_all_columns(weights) for weights in (self.with_mix, self.without_mix))
-        with_mix = with_mix[None] if with_mix.ndim == 2 else with_mix
-        size = (len(self.starts), len(EVIDENCE))
-        for name, weights, shape in (
-            ("with_mix", with_mix, (len(self.knots), *size)),
-            ("without_mix", without_mix, size),
-        ):
+            raise OptionError(f"trust curve: knots {self.knots} are not rising numbers")
+        size = (len(self.starts), len(TERMS))
+        for name, shape in (("with_mix", (len(self.knots), *size)), ("without_mix", size)):
+            weights = np.asarray(getattr(self, name), np.float32)
+            weights = weights[None] if name == "with_mix" and weights.ndim == 2 else weights
             if weights.shape != shape or not np.isfinite(weights).all():
                 wanted = " x ".join(str(n) for n in shape)
-                raise OptionError(f"caution: {name} of shape {weights.shape} is not {wanted} numbers")
+                raise OptionError(f"trust curve: {name} of shape {weights.shape} is not {wanted} finite numbers")
             object.__setattr__(self, name, weights)
 
-    def share(self, heard: np.ndarray, with_mix: bool) -> np.ndarray:
-        """What was heard (B, 8, K, N) to shares (B, K, N)."""
-        bands = heard.shape[2]
+    def amount(self, evidence: np.ndarray, with_mix: bool) -> np.ndarray:
+        """Evidence (B, 8, K, N) to amounts (B, K, N)."""
+        bands = evidence.shape[2]
         widths = np.diff([*self.starts, bands])
-        known = np.moveaxis(terms(np.moveaxis(heard, 1, 0))[1:], 0, 1)
+        known = np.moveaxis(evidence_terms(np.moveaxis(evidence, 1, 0))[1:], 0, 1)
 
         def linear(weights: np.ndarray) -> np.ndarray:
             by_band = np.repeat(weights, widths, axis=0)
@@ -112,12 +108,12 @@ class Caution:
 
         if not with_mix:
             return np.clip(linear(self.without_mix), 0.0, 1.0)
-        near = nearness(heard[:, MASKED, :1], self.knots)  # it is the same in all bands
-        share = np.clip(sum(n * linear(w) for n, w in zip(near, self.with_mix, strict=True)), 0.0, 1.0)
+        near = knot_weights(evidence[:, MASK_LIKELIHOOD, :1], self.knots)  # the same in all bands
+        amount = np.clip(sum(n * linear(w) for n, w in zip(near, self.with_mix, strict=True)), 0.0, 1.0)
         if self.contested < 1.0:
-            lowest = heard[:, BALANCE, :CONTESTED_BANDS]
-            share[:, :CONTESTED_BANDS] *= 1.0 - (1.0 - self.contested) * how_contested(lowest)
-        return share
+            lowest = evidence[:, BALANCE, :CONTESTED_BANDS]
+            amount[:, :CONTESTED_BANDS] *= 1.0 - (1.0 - self.contested) * how_contested(lowest)
+        return amount
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -127,109 +123,99 @@ class Caution:
         return {"starts": list(self.starts), "knots": list(self.knots), **rows, **limits}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Caution:
-        """From JSON; a file of before has `gated` in place of ramps. Raises OptionError, KeyError, TypeError or
-        ValueError for what is none."""
+    def from_dict(cls, values: Mapping[str, Any]) -> TrustCurve:
+        """From JSON. Raises OptionError, KeyError, TypeError or ValueError where it is not a trust curve."""
         with_mix, without_mix = (np.array(values[name], np.float32) for name in ("with_mix", "without_mix"))
         starts = tuple(int(start) for start in values["starts"])
-        knots = tuple(float(knot) for knot in values.get("knots", (0.0,)))
-        usual = [[Ramp.closed, Ramp.opened] if values.get("gated", True) else None] * 2
-        with_song, alone = (None if ramp is None else Ramp.of(ramp) for ramp in values.get("ramps", usual))
-        contested = float(values.get("contested", 1.0))
-        return cls(starts, with_mix, without_mix, (with_song, alone), knots, contested)
+        knots = tuple(float(knot) for knot in values["knots"])
+        first, second = (None if ramp is None else Ramp.of(ramp) for ramp in values["ramps"])
+        return cls(starts, with_mix, without_mix, (first, second), knots, float(values["contested"]))
 
 
 @dataclass(frozen=True)
-class Gate:
-    """A share 0..1 of the change for each band and frame: what the detectors let through by the worst severity of any
-    type there within the look-ahead, and of that a part by what the adapters of a blend say and the base: `cautions`,
-    each with its adapter's weight, and `base`.
+class Trust:
+    """The amount 0..1 of the correction for each band and frame: what the detectors let through by the highest severity
+    of any type within the look-ahead, times what the trust curves of a blend's adapters and of the base say.
+    `trust_curves`: each with its adapter's weight.
 
-    Each adapter knows its own fault best, and of two faults either is a reason: so their shares, each in proportion to
-    its weight (1 and over: all the way), go together as chances do, 1 - (1 - a)(1 - b). What the largest weight leaves
-    of 1 is the base's to say. Without any caution `ramp` alone counts.
+    Each adapter knows its own fault best, and of two faults either is a reason: so their amounts, each in proportion to
+    its weight (1 and more: fully), combine as probabilities do, 1 - (1 - a)(1 - b). The base's curve gets 1 minus the
+    largest weight. Without any trust curve only `ramp` counts.
     """
 
     ramp: Ramp = Ramp()
-    cautions: tuple[tuple[Caution, float], ...] = ()
-    base: Caution | None = None
+    trust_curves: tuple[tuple[TrustCurve, float], ...] = ()
+    base: TrustCurve | None = None
 
-    def for_separated(self) -> Gate:
-        """The same for a stem that is known to be a separator's, with its song: something is wrong everywhere, so the
-        cautions speak alone, without ramps. Without any the detectors still do."""
+    def for_separated(self) -> Trust:
+        """The same for a stem that is known to come from a mask-based separator, with its mix: something is wrong
+        everywhere, so the trust curves decide without ramps. Without a curve the detectors still do."""
 
-        def freed(caution: Caution) -> Caution:
-            return replace(caution, ramps=(None, caution.ramps[1]))
+        def without_ramp(curve: TrustCurve) -> TrustCurve:
+            return replace(curve, ramps=(None, curve.ramps[1]))
 
-        cautions = tuple((freed(caution), weight) for caution, weight in self.cautions)
-        return replace(self, cautions=cautions, base=self.base and freed(self.base))
+        curves = tuple((without_ramp(curve), weight) for curve, weight in self.trust_curves)
+        return replace(self, trust_curves=curves, base=self.base and without_ramp(self.base))
 
     def start(self, batch: int, layout: BandLayout, lookahead: int) -> np.ndarray:
         """State before the first frame: the evidence (B, 8, K, L) of the frames that wait for their look-ahead."""
-        return np.zeros((batch, HEARD, layout.bands, lookahead), np.float32)
+        return np.zeros((batch, EVIDENCE_ROWS, layout.bands, lookahead), np.float32)
 
-    def __call__(self, made: Features, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features to shares (B, K, N) for the frames that leave the look-ahead, which are L frames earlier, and the
+    def __call__(self, made: Features, waiting: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features to amounts (B, K, N) for the frames that leave the look-ahead, which are L frames earlier, and the
         state after them."""
-        joined = np.concatenate([held, evidence(made)], axis=-1)
+        joined = np.concatenate([waiting, evidence(made)], axis=-1)
         count = made.control.shape[-1]
-        heard = most_within(joined, held.shape[-1])
-        has_mix = bool(made.control[:, MIX_FLAG].any())
+        highest = highest_within(joined, waiting.shape[-1])
+        has_mix = bool(made.control[:, LAYOUT.has_mix].any())
 
-        def share_by(caution: Caution | None) -> np.ndarray:
-            if caution is None:
-                return self.ramp(heard)
-            share, ramp = caution.share(heard, has_mix), caution.ramps[0 if has_mix else 1]
-            return share if ramp is None else share * ramp(heard)
+        def amount_by(curve: TrustCurve | None) -> np.ndarray:
+            if curve is None:
+                return self.ramp(highest)
+            amount, ramp = curve.amount(highest, has_mix), curve.ramps[0 if has_mix else 1]
+            return amount if ramp is None else amount * ramp(highest)
 
-        share, spoken = np.zeros_like(heard[:, 0]), 0.0
-        for caution, weight in self.cautions:
+        amount, decided = np.zeros_like(highest[:, 0]), 0.0
+        for curve, weight in self.trust_curves:
             part = min(weight, 1.0)
-            share, spoken = share + (1.0 - share) * part * share_by(caution), max(spoken, part)
-        if spoken < 1.0:
-            share = np.minimum(share + (1.0 - spoken) * share_by(self.base), 1.0)
-        return share.astype(np.float32), joined[..., count:]
+            amount, decided = amount + (1.0 - amount) * part * amount_by(curve), max(decided, part)
+        if decided < 1.0:
+            amount = np.minimum(amount + (1.0 - decided) * amount_by(self.base), 1.0)
+        return amount.astype(np.float32), joined[..., count:]
 
 
 def evidence(made: Features) -> np.ndarray:
-    """Features to what the gate looks at (B, 8, K, N)."""
-    coherence = made.control[:, LEAK_COHERENCE].max(axis=1, keepdims=True)
-    everywhere = np.broadcast_to(made.masked[:, None, None], coherence.shape)
-    severities = made.control[:, FEATURES - len(TYPES) :]
-    return np.concatenate([severities, coherence, everywhere, made.balance[:, None]], axis=1)
+    """Features to what trust depends on (B, 8, K, N)."""
+    coherence = made.control[:, LAYOUT.leakage_coherence].max(axis=1, keepdims=True)
+    in_all_bands = np.broadcast_to(made.mask_likelihood[:, None, None], coherence.shape)
+    severities = made.control[:, LAYOUT.severity]
+    return np.concatenate([severities, coherence, in_all_bands, made.balance[:, None]], axis=1)
 
 
 def how_contested(balance: np.ndarray) -> np.ndarray:
-    """The stem's part of the power of stem and rest to 1 where they are about as loud, 0 where they are not."""
+    """The stem's share of the power of stem and residual to 1 where they are about equally loud, 0 where they are
+    not."""
     apart = np.abs(10 * np.log10((balance + 1e-9) / (1.0 - balance + 1e-9)))
     return np.interp(apart, CONTESTED_DB, (1.0, 0.0)).astype(np.float32)
 
 
-def terms(heard: np.ndarray) -> np.ndarray:
-    """What was heard (8, ...) to the terms of EVIDENCE (8, ...)."""
-    clear = np.clip((heard[LEAK : LEAK + 1] - CLEAR_LEAK) / (1.0 - CLEAR_LEAK), 0.0, 1.0)
-    return np.concatenate([np.ones_like(heard[:1]), heard[:MASKED], clear])
+def evidence_terms(rows: np.ndarray) -> np.ndarray:
+    """Evidence (8, ...) to the values of TERMS (8, ...)."""
+    clear = np.clip((rows[LEAKAGE : LEAKAGE + 1] - CLEAR_LEAKAGE) / (1.0 - CLEAR_LEAKAGE), 0.0, 1.0)
+    return np.concatenate([np.ones_like(rows[:1]), rows[:MASK_LIKELIHOOD], clear])
 
 
-def _with_all_columns(weights: np.ndarray) -> np.ndarray:
-    """A file of before knows nothing of a clear leak."""
-    found = np.asarray(weights, np.float32)
-    if found.shape[-1:] != (len(EVIDENCE) - 1,):
-        return found
-    return np.concatenate([found, np.zeros_like(found[..., :1])], axis=-1)
-
-
-def nearness(values: np.ndarray, knots: tuple[float, ...]) -> list[np.ndarray]:
+def knot_weights(values: np.ndarray, knots: tuple[float, ...]) -> list[np.ndarray]:
     """For each knot how near the values are to it: 1 at the knot, 0 from its neighbours on, linear between; beyond the
     outer knots 1. They sum to 1."""
     return [np.interp(values, knots, row).astype(np.float32) for row in np.eye(len(knots))]
 
 
-def most_within(values: np.ndarray, lookahead: int) -> np.ndarray:
-    """The largest of each value and the `lookahead` that follow it: (..., N + lookahead) to (..., N)."""
+def highest_within(values: np.ndarray, lookahead: int) -> np.ndarray:
+    """The highest of each value and the `lookahead` that follow it: (..., N + lookahead) to (..., N)."""
     return np.lib.stride_tricks.sliding_window_view(values, lookahead + 1, axis=-1).max(axis=-1)
 
 
-def over_bins(share: np.ndarray, layout: BandLayout) -> np.ndarray:
-    """Each band's share to its bins: (B, K, N) to (B, 1, F, N), for both channels."""
-    return np.repeat(share, layout.widths, axis=1)[:, None]
+def bands_to_bins(amount: np.ndarray, layout: BandLayout) -> np.ndarray:
+    """Each band's amount to its bins: (B, K, N) to (B, 1, F, N), for both channels."""
+    return np.repeat(amount, layout.widths, axis=1)[:, None]

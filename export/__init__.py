@@ -1,2 +1,2 @@
-"""From a checkpoint to what repairs: LoRA merge, ONNX graphs, bundle, parity report (torch; the only place that
-writes ONNX)."""
+"""Turns a checkpoint into a model bundle: LoRA merge, ONNX graphs, bundle, parity report. Needs torch, and is the only
+place that writes ONNX."""

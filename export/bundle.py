@@ -1,4 +1,4 @@
-"""The bundle: the graphs as ONNX, and bundle.json with all else that repair needs to know, and checksums."""
+"""Writes a model bundle: the ONNX graphs, and bundle.json with checksums and everything else that a repair needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 
 from .. import __version__
-from ..engine.detect.bank import Detectors
+from ..engine.detect.detectors import Detectors
 from ..engine.dsp.latent import Latent
 from ..engine.dsp.stft import StftConfig
 from ..engine.errors import ExportError, OutputExistsError
@@ -23,7 +23,7 @@ from ..engine.model.causal import forget, memories
 from ..engine.model.config import ModelConfig
 from ..engine.model.lora import load_adapter
 from ..engine.model.network import RepairNet
-from ..engine.sampler import BridgeSchedule
+from ..engine.sampler import DiffusionSchedule
 from .graphs import GRAPHS, example_inputs, graph_inputs, graph_outputs, write_graph
 from .merge import merge
 from .parity import ParityReport, TensorError
@@ -35,29 +35,33 @@ SHAPES = ((1, 1), (1, 4), (2, 7), (1, 33), (3, 16))
 def load_checkpoint(path: Path) -> tuple[RepairNet, np.ndarray]:
     """The averaged weights of a training checkpoint, and the latent's band scale (K,)."""
     if not path.is_file():
-        raise ExportError(f"no checkpoint at {path}; `stemprover train` writes checkpoint.pt into its run's folder")
+        raise ExportError(f"no checkpoint at {path}; `stemprover train` writes checkpoint.pt into the folder of --run")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         if saved["detectors"] != Detectors().fingerprint:
-            raise ExportError(f"{path} was trained with other detectors than this version's; train it on with these")
+            raise ExportError(
+                f"{path} was trained with another version's detectors; continue its training with this version"
+            )
         net = RepairNet(ModelConfig.from_dict(saved["model"]))
         net.load_state_dict(saved["ema"])
         return net.eval(), saved["scale"].cpu().numpy().astype(np.float32)
     except ExportError:
         raise
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        raise ExportError(f"{path} is not a checkpoint of this program ({type(error).__name__}: {error})") from error
+    except Exception as error:  # torch.load raises almost any class, depending on the bytes
+        raise ExportError(
+            f"{path} is not a checkpoint of stemprover train ({type(error).__name__}: {error}); pass its checkpoint.pt"
+        ) from error
 
 
 def export_bundle(checkpoint: Path, out: Path, adapter: Path | None = None, overwrite: bool = False) -> ParityReport:
-    """Merge the adapter, write the bundle folder, and prove it against torch. A folder is only left behind where it is
-    proved: it is made beside its place and renamed. Raises ExportError, OutputExistsError."""
+    """Merge the adapter, write the bundle folder, and compare it with torch. The folder is made under a temporary name
+    and renamed only if both agree. Raises ExportError, OutputExistsError."""
     if out.exists() and not overwrite:
-        raise OutputExistsError(f"{out} exists already; choose another folder or pass --overwrite")
+        raise OutputExistsError(f"{out} already exists; choose another folder or pass --overwrite")
     if out.exists() and not (out / "bundle.json").is_file():
-        raise OutputExistsError(f"{out} is not a model bundle, so it is not replaced; choose another name")
+        raise OutputExistsError(f"{out} is not a model bundle, so --overwrite does not replace it; choose another name")
     if not out.absolute().parent.is_dir():
-        raise ExportError(f"no folder {out.absolute().parent} to put the bundle into; make it first")
+        raise ExportError(f"the folder {out.absolute().parent} does not exist; create it first")
     net, scale = load_checkpoint(checkpoint)
     merge_error: float | None = None
     if adapter is not None:
@@ -66,10 +70,10 @@ def export_bundle(checkpoint: Path, out: Path, adapter: Path | None = None, over
     try:
         report = write_bundle(net, scale, part, merge_error)
         if not report.ok:
-            raise ExportError(f"the export does not equal torch, so nothing was written\n{report.render()}")
+            raise ExportError(f"the export differs from torch, so nothing was written\n{report.render()}")
         part.chmod(0o777 & ~_umask())
         if out.exists():
-            for name in FILES:  # bundle.json, with the checksums, last; whatever else is in the folder stays
+            for name in FILES:  # bundle.json, which has the checksums, comes last; other files in the folder stay
                 os.replace(part / name, out / name)
         else:
             os.replace(part, out)
@@ -85,14 +89,14 @@ def _umask() -> int:
 
 
 def write_bundle(net: RepairNet, scale: np.ndarray, folder: Path, merge_error: float | None = None) -> ParityReport:
-    """The graphs and bundle.json into an existing folder, compared with torch."""
+    """Write the graphs and bundle.json into an existing folder, and compare them with torch."""
     caches = {name: write_graph(name, net, folder / f"{name}.onnx") for name in GRAPHS}
     about = {
-        "format": "stemprover-bundle-3",
+        "format": "stemprover-bundle-4",
         "made_by": f"stemprover {__version__}",
         "stft": {"n_fft": StftConfig().n_fft, "hop": StftConfig().hop},
         "latent": {"exponent": Latent().exponent, "scale": [round(float(s), 6) for s in scale]},
-        "schedule": {"k": BridgeSchedule().k, "c": BridgeSchedule().c},
+        "schedule": {"k": DiffusionSchedule().k, "c": DiffusionSchedule().c},
         "model": net.config.to_dict(),
         "detectors": Detectors().fingerprint,
         "lookahead": net.config.lookahead,
@@ -106,13 +110,13 @@ def write_bundle(net: RepairNet, scale: np.ndarray, folder: Path, merge_error: f
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file as hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def receptive_field(net: RepairNet) -> dict[str, int]:
-    """Frames of past that an output can depend on: all convolutions of the longest path. The control branch looks
-    equally far to both sides of its look-ahead; what its features remember comes before that."""
+    """Frames that an output can depend on, summed over the convolutions of the longest path. The control branch looks
+    as far back as ahead; the memory of its features comes before that."""
     return {
         "control": 2 * net.config.lookahead + 1,
         "denoiser": sum(layer.columns for _, layer in memories(net.denoiser)),
@@ -122,7 +126,7 @@ def receptive_field(net: RepairNet) -> dict[str, int]:
 def compare(
     net: RepairNet, folder: Path, caches: dict[str, dict[str, list[int]]], merge_error: float | None
 ) -> ParityReport:
-    """Names, axes, shapes and values of the graphs against torch over many shapes, caches random."""
+    """Compare names, axes, shapes and values of the graphs with torch, for several shapes and random caches."""
     tensors: list[TensorError] = []
     problems: list[str] = []
     generator = torch.Generator().manual_seed(7)
@@ -141,7 +145,7 @@ def compare(
             found = session.run(names_out, {key: example[key].numpy() for key in names_in})
             for key, a, b in zip(names_out, expected, found, strict=True):
                 if tuple(a.shape) != b.shape:
-                    problems.append(f"{name}/{key}: shape {list(b.shape)}, torch has {list(a.shape)}")
+                    problems.append(f"{name}/{key}: shape {list(b.shape)}, but {list(a.shape)} in torch")
                     continue
                 error = float(np.abs(a.numpy() - b).max() / max(1.0, float(a.abs().max()))) if a.numel() else 0.0
                 tensors.append(TensorError(name, key, tuple(a.shape), error))

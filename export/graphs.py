@@ -1,4 +1,4 @@
-"""The ONNX graphs: control branch, denoiser and fine branch, each with its caches as explicit inputs and outputs."""
+"""Writes the ONNX graphs of control branch, denoiser and fine branch, with their caches as inputs and outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.errors import ExportError
-from ..engine.model.causal import Memory, memories
+from ..engine.model.causal import Memory, forget, memories
 from ..engine.model.config import ModelConfig
 from ..engine.model.network import RepairNet
 
@@ -21,16 +21,14 @@ OPSET = 18  # 21 and 23 run about a tenth slower in ONNX Runtime
 
 
 def cache_shapes(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, list[int]]:
-    """Name of each layer with memory -> [channels, bands, columns] of its cache, found by running the inputs (one
-    batch)."""
-    for _, layer in memories(model):
-        layer.cache = layer.next_cache = None
+    """Name of each layer with memory, and [channels, bands, columns] of its cache, found by running the model once."""
+    forget(model)
     with torch.no_grad():
         model(*inputs)
     shapes = {}
     for name, layer in memories(model):
         if layer.next_cache is None:
-            raise ExportError(f"layer {name} was not reached, so its cache has no shape")
+            raise ExportError(f"layer {name} did not run, so the shape of its cache is unknown; this is a bug")
         shapes[name] = list(layer.next_cache.shape[1:])
         layer.next_cache = None
     return shapes
@@ -38,7 +36,7 @@ def cache_shapes(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, list[in
 
 @contextmanager
 def holding(layers: list[Memory], caches: tuple[Tensor, ...]) -> Iterator[None]:
-    """The layers' caches for one run; afterwards the layers are as new."""
+    """Give the layers these caches for the duration of the block, and none afterwards."""
     for layer, cache in zip(layers, caches, strict=True):
         layer.cache = cache
     try:
@@ -49,8 +47,8 @@ def holding(layers: list[Memory], caches: tuple[Tensor, ...]) -> Iterator[None]:
 
 
 class BranchGraph(nn.Module):
-    """(control, *caches) -> (what the branch has found, *next caches): residual.0 ... residual.<n> and tokens of the
-    control branch, gates of the fine one."""
+    """(control, *caches) -> (outputs, *next caches). Outputs are residual.0 ... residual.<n> and tokens for the control
+    branch, and gates (mask gains) for the fine branch."""
 
     def __init__(self, branch: nn.Module) -> None:
         super().__init__()
@@ -80,7 +78,7 @@ class DenoiserGraph(nn.Module):
             return (estimate, *[_kept(layer) for layer in layers])
 
 
-#: By name: of the file, of the network's part, of what an adapter's layers begin with.
+#: By name, which is that of the file, of the network's part, and the prefix of an adapter's layers.
 GRAPHS: dict[str, Callable[[RepairNet], nn.Module]] = {
     "control": lambda net: BranchGraph(net.control),
     "denoiser": DenoiserGraph,
@@ -125,7 +123,7 @@ def _controls(config: ModelConfig) -> list[str]:
 
 
 def write_graph(name: str, net: RepairNet, path: Path) -> dict[str, list[int]]:
-    """Export one of GRAPHS to one file with dynamic batch and frames; returns the caches' shapes."""
+    """Export one of GRAPHS to a file with dynamic batch and frames; returns the shapes of its caches."""
     graph: nn.Module = GRAPHS[name](net.eval())
     example = example_inputs(net.config)
     plain_in, plain_out = graph_inputs(name, net.config), graph_outputs(name, net.config)
@@ -156,7 +154,7 @@ def write_graph(name: str, net: RepairNet, path: Path) -> dict[str, list[int]]:
 
 
 def tidy(path: Path) -> None:
-    """Name the initialisers as the torch parameters are named, and leave no trace of the machine in the file."""
+    """Name the initialisers as the torch parameters, and remove every trace of this machine from the file."""
     model = onnx.load(path)
     model.producer_name = model.doc_string = model.graph.doc_string = ""
     model.graph.name = path.stem

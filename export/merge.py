@@ -1,4 +1,4 @@
-"""LoRA merged into the base, with a proof."""
+"""Merges LoRA adapters into the base, and proves that the result is equal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .graphs import example_inputs
 
 
 def merge(model: PeftModel) -> tuple[RepairNet, float]:
-    """The plain network with all active adapters in its weights, and the proof: the largest relative difference between
-    merged and unmerged outputs over random inputs."""
+    """The plain network with all active adapters merged into its weights, and the largest relative difference between
+    merged and unmerged outputs for random inputs."""
     unmerged = copy.deepcopy(model).eval()
     merged = copy.deepcopy(model).eval().merge_and_unload()
     assert isinstance(merged, RepairNet)

@@ -1,4 +1,4 @@
-"""The proof that an export equals its original."""
+"""The report that proves an export equal to its original."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class TensorError:
-    """The largest difference of one tensor, relative to the larger of 1 and its own largest value."""
+    """The largest difference in one tensor, relative to its largest value or to 1, whichever is larger."""
 
     graph: str
     name: str
@@ -20,7 +20,7 @@ class TensorError:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What was compared: names, axes and shapes matched, and the errors of all tensors over all shapes tried."""
+    """The result of a comparison: mismatched names, axes and shapes, and the errors of all tensors for all shapes."""
 
     tensors: tuple[TensorError, ...]
     problems: tuple[str, ...] = ()
@@ -35,9 +35,9 @@ class ParityReport:
 
     @property
     def ok(self) -> bool:
-        """True where nothing mismatched and every error is within the tolerance."""
+        """True if nothing mismatched and every error is within the tolerance."""
         errors = [self.merge_error or 0.0, *(tensor.error for tensor in self.tensors)]
-        return not self.problems and all(error <= self.tolerance for error in errors)  # false for nan as well
+        return not self.problems and all(error <= self.tolerance for error in errors)  # False for NaN too
 
     def render(self) -> str:
         """A few lines for people."""

@@ -1,1 +1,1 @@
-"""Files: read, align, repair and write them."""
+"""Repairs files: reads, aligns, analyses, repairs and writes them."""

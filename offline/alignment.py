@@ -1,6 +1,8 @@
-"""The time offset, the polarity and the gain between a song and a stem of it, and whether it is in that song at all: an
-encoder's delay, a plug-in's latency or a fader is found and allowed for, since a song that is a sample or a decibel off
-harms a repair."""
+"""Aligns a mix with a stem: finds its time offset, polarity and gain, and whether the mix contains the stem at all.
+
+A mix that is one sample or one decibel off spoils a repair, and both are common: encoders add a delay, plug-ins add
+latency, and stems get turned up or down.
+"""
 
 from __future__ import annotations
 
@@ -11,176 +13,187 @@ from typing import Protocol
 
 import numpy as np
 
-from ..engine.chain import ChainLink
+from ..engine.chain import PluginSettings
 from ..engine.dsp.fifo import Fifo
 from .audiofile import AudioInfo, AudioReader
 from .levels import estimate_gain
-from .mix_reader import MixSource
+from .mix_reader import MixReader
 
 MAX_OFFSET_S = 0.5
-TRIFLE_S = 0.01  # of a song that is missing with an offset, which nobody need know
+IGNORED_GAP_S = 0.01  # an offset leaves a gap in the mix at one end of the stem; a shorter one is not reported
 WINDOW_S, WINDOWS = 1.5, 12
-QUIETEST = 1e-8  # mean square of a window that says anything
-#: How far the cross-spectrum is whitened: 1 is all, the phase transform, which makes too much of the noise between the
-#: partials of music that repeats itself; 0 is none.
+MIN_POWER = 1e-8  # mean square of a window that is loud enough to be compared
+#: Exponent of the whitening of the cross-spectrum. 1 is the phase transform, which lets the noise between the partials
+#: of repetitive music dominate; 0 is no whitening.
 WHITENING = 0.75
-#: The correlation's peak has to be so many times as high as at the present place: farther away than PEAK_S, and nearer.
-#: Where the song is in step, stems of validation with every fault have it at 0, 1.07 times its neighbours and more;
-#: where it is 16 or 25 ms off, 43 times the present place and more.
-#: A nearer one has to stand out as much from what is SHARP samples beside it: a bass drum's peak is too broad to tell.
-MIN_PEAK_RATIO, MIN_NEAR_RATIO, PEAK_S, SHARP = 2.0, 1.05, 0.0004, 3
-#: And so many times the median of all places, or fewer at the very sample where the song should be. These stems have
-#: 105 and more, 30 dB under their song 8 and more, at that sample; with other songs 21 at most, anywhere.
+#: How much higher the correlation has to be at its peak than at offset 0. A peak more than PEAK_WIDTH_S away needs
+#: MIN_PEAK_RATIO: validation stems with all kinds of faults have 1.07 and more between a peak at 0 and its neighbours,
+#: and 43 and more where the mix is 16 or 25 ms off. A nearer peak needs MIN_NEAR_RATIO, also against the values
+#: SHARP_SAMPLES beside it: the peak of a bass drum is too broad to be placed exactly.
+MIN_PEAK_RATIO, MIN_NEAR_RATIO, PEAK_WIDTH_S, SHARP_SAMPLES = 2.0, 1.05, 0.0004, 3
+#: How much higher the peak has to be than the median of the correlation; less is enough for a peak at exactly 0.
+#: Validation stems have 105 and more, or 8 and more at offset 0 if they are 30 dB below their mix. Stems of other songs
+#: have at most 21, at any offset.
 MIN_PEAK_TO_MEDIAN, MIN_IN_STEP_TO_MEDIAN = 25.0, 7.0
-#: Music that repeats itself to the sample has peaks of about the same height; the nearest counts.
+#: Exact loops give several peaks of nearly the same height. Of all above this part of the highest, the nearest counts.
 SAME_HEIGHT = 0.8
 
 
-class Source(Protocol):
-    """What gives a song's samples (C, n), n at a time, without end."""
+class SampleSource(Protocol):
+    """An endless source of samples."""
 
-    def take(self, samples: int) -> np.ndarray: ...
+    def take(self, samples: int) -> np.ndarray:
+        """The next samples (C, samples)."""
+        ...
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """offset_samples: sample n + offset_samples of the song is heard at sample n of the stem. heard: whether the stem
-    is in the song at all, or too quiet to tell. gain: with which it stands in the song, below 0 where one of the two is
-    the other way up."""
+    """How a stem lies in its mix.
+
+    offset_samples: sample n of the stem belongs to sample n + offset_samples of the mix.
+    found: whether the mix contains the stem; also True where the stem is too quiet to decide.
+    gain: of the stem in the mix, relative to the stem's file; negative where the polarity is inverted.
+    """
 
     offset_samples: int
-    heard: bool
+    found: bool
     gain: float = 1.0
 
     @property
     def at_own_level(self) -> Alignment:
-        """The same, but for the song's level."""
+        """The same alignment without the level difference."""
         return replace(self, gain=-1.0 if self.gain < 0 else 1.0)
 
     @property
-    def difference_db(self) -> float:
-        """How much louder the stem is in the song than by itself."""
+    def level_difference_db(self) -> float:
+        """How much louder the stem is in the mix than in its file."""
         return 20 * float(np.log10(abs(self.gain)))
 
-    def open(self, song: AudioInfo, links: Sequence[ChainLink] = ()) -> MixSource:
-        """The song's samples from where the stem begins, the stem's way up and at its level, through a chain."""
-        return MixSource(song, links, self.offset_samples, 1 / self.gain)
+    def open(self, mix: AudioInfo, plugins: Sequence[PluginSettings] = ()) -> MixReader:
+        """Read the mix through `plugins`, aligned with the stem: same start, polarity and level."""
+        return MixReader(mix, plugins, self.offset_samples, 1 / self.gain)
 
     def note(self, sample_rate: int) -> str:
-        """What people should know of it, in words; empty where nothing is unusual."""
-        if not self.heard:
+        """What was corrected, for users; empty where nothing was."""
+        if not self.found:
             return (
-                "the stem cannot be heard in the song, which was left out: is it this song, and does it start within "
-                f"{MAX_OFFSET_S:g} s of the stem?"
+                "stem not found in the mix, so the mix was left out: is it the right song, and do both start within "
+                f"{MAX_OFFSET_S:g} s?"
             )
-        parts = []
+        mix_parts = []
         if self.offset_samples:
             count = abs(self.offset_samples)
             when = "before" if self.offset_samples > 0 else "after"
-            samples = "1 sample" if count == 1 else f"{count} samples"
-            parts.append(f"starts {1000 * count / sample_rate:.3g} ms ({samples}) {when} the stem")
+            mix_parts.append(f"starts {1000 * count / sample_rate:.3g} ms ({_samples(count)}) {when} the stem")
         if self.gain < 0:
-            parts.append("has the other polarity")
+            mix_parts.append("has inverted polarity")
+        parts = [f"mix {' and '.join(mix_parts)}"] if mix_parts else []
         if abs(self.gain) != 1:
-            how = "louder" if abs(self.gain) > 1 else "softer"
-            parts.append(f"has the stem {abs(self.difference_db):.1f} dB {how}")
-        return f"the song {', '.join([*parts[:-2], ' and '.join(parts[-2:])])}: allowed for" if parts else ""
+            how = "quieter" if abs(self.gain) > 1 else "louder"
+            parts.append(f"stem is {abs(self.level_difference_db):.1f} dB {how} than in the mix")
+        return f"{', '.join(parts)}: corrected" if parts else ""
 
 
-def align_files(stem: AudioInfo, song: AudioInfo) -> Alignment:
-    """`estimate_alignment` of two files of one sample rate and as many channels. Raises AudioFileError."""
+def align_files(stem: AudioInfo, mix: AudioInfo) -> Alignment:
+    """`estimate_alignment` of two files with the same sample rate and number of channels. Raises AudioFileError."""
     with AudioReader(stem) as reader:
         blocks = (reader.codec.decode(block) for block in reader.blocks())
-        return estimate_alignment(blocks, early_source(song), stem.sample_rate)
+        return estimate_alignment(blocks, open_early(mix), stem.sample_rate)
 
 
 def alignment_notes(alignment: Alignment, stem: AudioInfo, mix: AudioInfo) -> list[str]:
-    """What people should know of where the mixture lies beside the stem, and of what is missing of it."""
+    """What users should know about how the mix fits the stem: corrections, and parts that the mix does not cover."""
     offset, notes = alignment.offset_samples, [alignment.note(stem.sample_rate)]
-    if not alignment.heard:
+    if not alignment.found:
         return notes
-    missing = max(-offset, 0) + max(0, stem.samples - (mix.samples - offset))
-    if missing > TRIFLE_S * stem.sample_rate or (missing and not offset):
-        notes.append(f"the mix is {missing} samples shorter, and the stem is all that there is beside it")
+    missing = {"start": max(-offset, 0), "end": max(0, stem.samples - (mix.samples - offset))}
+    total = sum(missing.values())
+    if total > IGNORED_GAP_S * stem.sample_rate or (total and not offset):
+        places = " and ".join(f"{_samples(count)} at the {end}" for end, count in missing.items() if count)
+        notes.append(f"the mix does not cover {places} of the stem: repaired as if nothing else played there")
     elif not offset and mix.samples > stem.samples:
-        notes.append(f"the mix is {mix.samples - stem.samples} samples longer, its end is left out")
+        notes.append(f"mix is {mix.samples - stem.samples} samples longer than the stem: its end is ignored")
     return [note for note in notes if note]
 
 
-def early_source(song: AudioInfo) -> MixSource:
-    """A song as `estimate_alignment` takes it."""
-    return MixSource(song, offset_samples=-_reach(song.sample_rate))
+def _samples(count: int) -> str:
+    return "1 sample" if count == 1 else f"{count} samples"
 
 
-def estimate_alignment(stem: Iterable[np.ndarray], song: Source, sample_rate: int) -> Alignment:
-    """The offset by the highest cross-correlation within MAX_OFFSET_S; 0 where that does not stand out, as of low
-    sounds that are off by less than a millisecond. The gain by level.py.
+def open_early(mix: AudioInfo) -> MixReader:
+    """Read a mix as `estimate_alignment` needs it: from MAX_OFFSET_S before its start."""
+    return MixReader(mix, offset_samples=-_max_offset_samples(mix.sample_rate))
 
-    stem: blocks (C, n). song: the same channels, begun MAX_OFFSET_S (rounded to samples) before the stem's first sample
-    (`early_source`). The cross-correlation is generalised (Knapp and Carter, The generalized correlation method for
-    estimation of time delay, 1976), with a part of the phase transform (PHAT-beta; Donohue et al., Performance of phase
+
+def estimate_alignment(stem: Iterable[np.ndarray], mix: SampleSource, sample_rate: int) -> Alignment:
+    """Find the offset within MAX_OFFSET_S at which stem and mix correlate best, and the gain there (levels.py).
+
+    The offset is 0 where no peak stands out, for example in bass that is less than a millisecond off.
+
+    stem: blocks (C, n). mix: the same channels, from MAX_OFFSET_S (rounded to samples) before the stem's first sample
+    (`open_early`). The cross-correlation is generalised (Knapp and Carter, The generalized correlation method for
+    estimation of time delay, 1976), with a partial phase transform (PHAT-beta; Donohue et al., Performance of phase
     transform for detecting sound sources with microphone arrays, 2007), and summed over the channels and the WINDOWS
-    windows in which the stem is loudest.
+    loudest windows of the stem.
     """
-    size, reach = round(WINDOW_S * sample_rate), _reach(sample_rate)
+    size, reach = round(WINDOW_S * sample_rate), _max_offset_samples(sample_rate)
     loudest: list[tuple[float, int, np.ndarray, np.ndarray]] = []
-    for number, (part, around) in enumerate(_windows(stem, song, size, reach)):
+    for number, (part, around) in enumerate(_windows(stem, mix, size, reach)):
         power = float(np.mean(part.astype(np.float64) ** 2))
-        if power > QUIETEST:
+        if power > MIN_POWER:
             heapq.heappush(loudest, (power, number, part, around))
             if len(loudest) > WINDOWS:
                 heapq.heappop(loudest)
     if not loudest:
         return Alignment(0, True)
     points = size + 2 * reach
-    # Tapered, or music that repeats itself shows the windows' own edges between its partials.
+    # Without a taper, the edges of the windows correlate between the partials of repetitive music.
     part_taper, around_taper = np.hanning(size), np.hanning(points)
     total = np.zeros(points // 2 + 1, np.complex128)
     for power, _, part, around in loudest:
         cross = np.fft.rfft(part_taper * part, points).conj() * np.fft.rfft(around_taper * around, points)
         magnitude = np.abs(cross)
         cross /= (magnitude + 1e-9 * magnitude.max() + 1e-30) ** WHITENING
-        total += power ** (WHITENING - 0.5) * cross.sum(axis=0)  # so that a window counts by its level, not its power
+        total += power ** (WHITENING - 0.5) * cross.sum(axis=0)  # weights a window by its amplitude, not its power
     signed = np.fft.irfft(total, points)[: 2 * reach + 1]
     correlation = np.abs(signed)
     peak = float(correlation.max())
-    least = MIN_IN_STEP_TO_MEDIAN if correlation[reach] == peak and signed[reach] > 0 else MIN_PEAK_TO_MEDIAN
-    if not peak > least * float(np.median(correlation)):
+    in_step = correlation[reach] == peak and signed[reach] > 0
+    if not peak > (MIN_IN_STEP_TO_MEDIAN if in_step else MIN_PEAK_TO_MEDIAN) * float(np.median(correlation)):
         return Alignment(0, False)
     high = np.flatnonzero(correlation >= SAME_HEIGHT * peak) - reach
-    place, width = reach + int(high[np.argmin(np.abs(high))]), max(SHARP, round(PEAK_S * sample_rate))
-    while True:  # up the flank of that peak
+    place, width = reach + int(high[np.argmin(np.abs(high))]), max(SHARP_SAMPLES, round(PEAK_WIDTH_S * sample_rate))
+    while True:  # climb from the nearest high value to its peak
         first = max(0, place - width)
         higher = first + int(np.argmax(correlation[first : place + width + 1]))
         if higher == place:
             break
         place = higher
-    rivals, ratio = [reach], MIN_PEAK_RATIO
+    rivals, min_ratio = [reach], MIN_PEAK_RATIO
     if abs(place - reach) <= width:
-        rivals, ratio = [reach, place - SHARP, place + SHARP], MIN_NEAR_RATIO
-    offset = place - reach if correlation[place] > ratio * correlation[rivals].max() else 0
-    sign, in_step = -1.0 if signed[reach + offset] < 0 else 1.0, slice(reach + offset, reach + offset + size)
-    places = ((part, np.float32(sign) * around[:, in_step]) for _, _, part, around in loudest)
-    return Alignment(offset, True, sign * estimate_gain(places, sample_rate))
+        rivals, min_ratio = [reach, place - SHARP_SAMPLES, place + SHARP_SAMPLES], MIN_NEAR_RATIO
+    offset = place - reach if correlation[place] > min_ratio * correlation[rivals].max() else 0
+    sign, aligned = -1.0 if signed[reach + offset] < 0 else 1.0, slice(reach + offset, reach + offset + size)
+    excerpts = ((part, np.float32(sign) * around[:, aligned]) for _, _, part, around in loudest)
+    return Alignment(offset, True, sign * estimate_gain(excerpts, sample_rate))
 
 
-def _reach(sample_rate: int) -> int:
+def _max_offset_samples(sample_rate: int) -> int:
     return round(MAX_OFFSET_S * sample_rate)
 
 
 def _windows(
-    stem: Iterable[np.ndarray], song: Source, size: int, reach: int
+    stem: Iterable[np.ndarray], mix: SampleSource, size: int, reach: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Stretches of the stem (C, size), the last one filled with silence, and around each of the song
+    """Windows of the stem (C, size), the last one padded with silence, each with the mix around it
     (C, size + 2 reach)."""
-    waiting, ready, around = Fifo(), 0, song.take(2 * reach)
+    waiting, around = Fifo(), mix.take(2 * reach)
     for block in stem:
         waiting.push(block)
-        ready += block.shape[1]
-        while ready >= size:
-            around = np.concatenate([around[:, -2 * reach :], song.take(size)], axis=1)
+        while len(waiting) >= size:
+            around = np.concatenate([around[:, -2 * reach :], mix.take(size)], axis=1)
             yield waiting.pop(size), around
-            ready -= size
-    if ready:
-        around = np.concatenate([around[:, -2 * reach :], song.take(size)], axis=1)
-        yield np.pad(waiting.pop(ready), ((0, 0), (0, size - ready))), around
+    if rest := len(waiting):
+        around = np.concatenate([around[:, -2 * reach :], mix.take(size)], axis=1)
+        yield np.pad(waiting.pop(rest), ((0, 0), (0, size - rest))), around

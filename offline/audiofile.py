@@ -1,9 +1,9 @@
-"""Audio files in and out, block by block, with every sample kept exactly.
+"""Reads and writes audio files block by block, with every sample kept exactly.
 
-libsndfile (soundfile) does the work, since it reads and writes integers as integers and knows every subtype. pedalboard
-is used where it is exact too, which is 32-bit float WAV in mono and stereo: its float samples of 16- and 24-bit files
-are one step off, it stores half of them one step off again (both measured, pedalboard 0.9.26), and it has no 32-bit
-integers and no 64-bit floats to write.
+libsndfile (soundfile) does most of the work, because it reads and writes integers as integers and knows every subtype.
+pedalboard handles 32-bit float WAV in mono and stereo, the only case in which it is exact: it reads 16- and 24-bit
+samples one step off, writes half of them one step off again (both measured, pedalboard 0.9.26), and cannot write 32-bit
+integers or 64-bit floats.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _STRINGS = ("title", "artist", "album", "date", "genre", "tracknumber", "comment
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says; `container` and `subtype` as libsndfile names them (WAV, PCM_24)."""
+    """The header of a file; `container` and `subtype` are libsndfile's names (WAV, PCM_24)."""
 
     path: Path
     container: str
@@ -44,64 +44,64 @@ class AudioInfo:
         return self.samples / self.sample_rate
 
     @property
-    def may_hold_nan(self) -> bool:
+    def is_float(self) -> bool:
         return self.subtype in FLOATS
 
 
 def clock(seconds: float) -> str:
-    """Seconds as a musician reads them: 1:02.345, or 1:00:02.345 from an hour on."""
+    """A time in minutes and seconds, 1:02.345, or with hours, 1:00:02.345."""
     minutes, rest = divmod(round(seconds * 1000) / 1000, 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02d}:{rest:06.3f}" if hours else f"{minutes}:{rest:06.3f}"
 
 
-def probe(path: Path) -> AudioInfo:
-    """Read the header and make sure that the file is whole. Raises AudioFileError, one line that says what is wrong."""
+def probe(path: Path, what: str = "") -> AudioInfo:
+    """Read the header and check that the file is complete. Raises AudioFileError.
+
+    what: the file in words, for error messages; by default its name alone.
+    """
+    name = f"{what} {path}" if what else str(path)
     try:
         size = path.stat().st_size
         if path.is_dir():
-            raise AudioFileError(f"{path}: is a folder, not an audio file")
+            raise AudioFileError(f"{name} is a folder, not an audio file")
         if size == 0:
-            raise AudioFileError(f"{path}: the file is empty (0 bytes)")
+            raise AudioFileError(f"{name}: the file is empty (0 bytes)")
         with path.open("rb") as file:
             head = file.read(4)
     except FileNotFoundError:
-        raise AudioFileError(f"{path}: there is no such file") from None
+        raise AudioFileError(f"{name}: there is no such file") from None
     except OSError as error:
-        raise AudioFileError(f"{path}: cannot be read ({error.strerror or error})") from error
-    # mpg123 takes anything called .mp3 for MP3 and complains on the terminal by itself.
+        raise AudioFileError(f"{name} cannot be read ({error.strerror or error})") from error
+    # mpg123 tries to decode any file called .mp3 and prints its own warnings on the terminal.
     if path.suffix.lower() == ".mp3" and not (
         head[:3] == b"ID3" or (head[0] == 0xFF and len(head) > 1 and head[1] >= 0xE0)
     ):
-        raise AudioFileError(f"{path}: is not audio that can be read; convert it to WAV or FLAC first")
+        raise AudioFileError(f"{name} is not a readable audio file; use WAV or FLAC")
     try:
         with soundfile.SoundFile(_name(path)) as file:
             info = AudioInfo(path, file.format, file.subtype, file.endian, file.samplerate, file.channels, file.frames)
-            _check_whole(info, file)
+            _check_whole(info, file, name)
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        raise AudioFileError(
-            f"{path}: is not audio that can be read ({reason}); convert it to WAV or FLAC first"
-        ) from error
+        raise AudioFileError(f"{name} is not a readable audio file ({reason}); use WAV or FLAC") from error
     return info
 
 
 def _name(path: Path) -> str | bytes:
-    """A file name for soundfile, which cannot encode names with bytes of no encoding by itself."""
+    """A file name for soundfile, which cannot encode names that are not valid text."""
     return os.fsencode(path) if os.name == "posix" else str(path)
 
 
-def _check_whole(info: AudioInfo, file: Any) -> None:
+def _check_whole(info: AudioInfo, file: Any, name: str) -> None:
     chunks = read_chunks(info.path)
     missing_bytes = chunks.missing_bytes if chunks else _missing_bytes_by_log(file)
     if missing_bytes:
-        raise AudioFileError(
-            f"{info.path}: is cut off, {missing_bytes} bytes are missing at the end; get a whole copy of it"
-        )
+        raise AudioFileError(f"{name} is cut off: {missing_bytes} bytes are missing at the end; get a complete copy")
     if info.samples == 0:
-        raise AudioFileError(f"{info.path}: holds no sound (0 samples)")
+        raise AudioFileError(f"{name} contains no audio (0 samples)")
     if info.samples >= 1 << 60:
-        raise AudioFileError(f"{info.path}: does not say how long it is; save it anew with an audio editor")
+        raise AudioFileError(f"{name} has no length in its header; save it again with an audio editor")
     try:
         file.seek(info.samples - 1)
         last = len(file.read(1))
@@ -109,19 +109,19 @@ def _check_whole(info: AudioInfo, file: Any) -> None:
         last = 0
     if not last or (info.container == "OGG" and not _ogg_has_end(info.path)):
         raise AudioFileError(
-            f"{info.path}: is cut off or damaged, it cannot be read to its end at {clock(info.duration_s)}; "
-            "get a whole copy of it"
+            f"{name} is cut off or damaged: it cannot be read to its end at {clock(info.duration_s)}; "
+            "get a complete copy"
         )
 
 
 def _missing_bytes_by_log(file: Any) -> int:
-    """For W64, CAF and AU, libsndfile takes what is there and says so only in its log: `data : 9 (should be 5)`."""
+    """libsndfile reads W64, CAF and AU files that are cut off, and only its log shows it: `data : 9 (should be 5)`."""
     sizes = re.findall(r"^ *(?:riff|data|Data Size)\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-    return max((int(said) - int(found) for said, found in sizes), default=0)
+    return max((int(expected) - int(actual) for expected, actual in sizes), default=0)
 
 
 def _ogg_has_end(path: Path) -> bool:
-    """Whether the last page (65 kB at most) is whole and has the end-of-stream mark (RFC 3533, header type bit 4)."""
+    """Whether the last page (at most 65 kB) is complete and has the end-of-stream flag (RFC 3533, header bit 4)."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 66_000))
         tail = file.read()
@@ -132,21 +132,21 @@ def _ogg_has_end(path: Path) -> bool:
     return len(page) >= 27 + page[26] + sum(lengths)
 
 
-def read_start(path: Path, longest: int | None = None) -> np.ndarray:
-    """A file, or its first `longest` samples, as float32 (C, T). Raises AudioFileError."""
+def read_start(path: Path, max_samples: int | None = None) -> np.ndarray:
+    """A file, or its first `max_samples` samples, as float32 (C, T). Raises AudioFileError."""
     parts, count = [], 0
     with AudioReader(probe(path)) as reader:
         for block in reader.blocks():
             parts.append(reader.codec.decode(block))
             count += block.shape[1]
-            if longest is not None and count >= longest:
+            if max_samples is not None and count >= max_samples:
                 break
-    return np.concatenate(parts, axis=1)[:, :longest]
+    return np.concatenate(parts, axis=1)[:, :max_samples]
 
 
 def check_finite(info: AudioInfo) -> None:
-    """Raises AudioFileError at the first value that is not a finite number. Only float files are read for this."""
-    if not info.may_hold_nan:
+    """Raises AudioFileError at the first non-finite sample. Only float files need to be read for this."""
+    if not info.is_float:
         return
     position = 0
     with AudioReader(info) as reader:
@@ -155,8 +155,8 @@ def check_finite(info: AudioInfo) -> None:
             if not finite.all():
                 sample = position + int(np.argmin(finite))
                 raise AudioFileError(
-                    f"{info.path}: holds a value that is not a number (NaN or infinite) at "
-                    f"{clock(sample / info.sample_rate)} (sample {sample}); render it again or cut that place out"
+                    f"{info.path} has a non-finite sample (NaN or infinite) at "
+                    f"{clock(sample / info.sample_rate)} (sample {sample}); export the file again or cut this spot out"
                 )
             position += block.shape[1]
 
@@ -166,7 +166,7 @@ def _is_pedalboard_exact(container: str, subtype: str, channels: int, endian: st
 
 
 class AudioReader:
-    """Reads the samples of a probed file once, from its start, as the codec's own type."""
+    """Reads the samples of a probed file once, from the start, in the codec's own type."""
 
     def __init__(self, info: AudioInfo) -> None:
         self.info = info
@@ -191,7 +191,7 @@ class AudioReader:
             self._stream.close()
 
     def blocks(self, block_samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
-        """Blocks (C, T <= block_samples), `info.samples` in all. Raises AudioFileError where the file breaks off."""
+        """Blocks (C, T <= block_samples), `info.samples` in total. Raises AudioFileError if the file is damaged."""
         position = 0
         while position < self.info.samples:
             wanted = min(block_samples, self.info.samples - position)
@@ -199,12 +199,12 @@ class AudioReader:
                 block = self._read(wanted)
             except (soundfile.SoundFileError, RuntimeError) as error:
                 raise AudioFileError(
-                    f"{self.info.path}: cannot be read on from {self._clock(position)} ({error})"
+                    f"{self.info.path} cannot be read beyond {self._clock(position)} ({error})"
                 ) from error
             if block.shape[1] == 0:
                 raise AudioFileError(
-                    f"{self.info.path}: is cut off or damaged, it ends at {self._clock(position)} "
-                    f"instead of {clock(self.info.duration_s)}; get a whole copy of it"
+                    f"{self.info.path} is cut off or damaged: it ends at {self._clock(position)} "
+                    f"instead of {clock(self.info.duration_s)}; get a complete copy"
                 )
             position += block.shape[1]
             yield block
@@ -219,15 +219,16 @@ class AudioReader:
 
 
 class AudioWriter:
-    """Writes blocks to a new file. `close` (or leaving the `with`) finishes it; the system's errors pass through."""
+    """Writes blocks to a new file; `close` (or the end of the `with` block) completes it. OSErrors pass through."""
 
     def __init__(
         self, path: Path, like: AudioInfo, container: str, subtype: str, *, strings_from: Path | None = None
     ) -> None:
-        """A file of `like`'s rate and channels. `strings_from`: a file whose title, artist and so on are taken over;
-        `lost_tags` is set where this type of file holds none.
+        """like: has the sample rate and channels of the new file.
+        strings_from: a file whose title, artist and so on are copied; `lost_tags` becomes True if this file type has no
+        place for them.
 
-        Raises OptionError where the format cannot hold that.
+        Raises OptionError if the format does not support this rate, number of channels or subtype.
         """
         self.codec, self.lost_tags = SampleCodec(subtype), False
         endian = like.endian if like.container == container else "FILE"
@@ -257,7 +258,7 @@ class AudioWriter:
                     if text := getattr(old, name):
                         try:
                             setattr(self._file, name, text)
-                        except soundfile.SoundFileError:  # this type holds none
+                        except soundfile.SoundFileError:  # this file type has no such field
                             self.lost_tags = True
 
     def __enter__(self) -> AudioWriter:
@@ -272,7 +273,7 @@ class AudioWriter:
         """Samples (C, T) in the codec's type."""
         if not self._by_pedalboard:
             self._file.write(np.ascontiguousarray(native.T))
-        elif native.shape[0] == native.shape[1]:  # pedalboard cannot tell the axes of a square apart
+        elif native.shape[0] == native.shape[1]:  # pedalboard confuses the axes of a square block
             for column in native.T:
                 self._file.write(column[:, None])
         else:

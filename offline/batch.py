@@ -1,112 +1,114 @@
-"""Which file goes where: the inputs of `stemprover repair` and its one output name.
-
-The rule: one file in and an output name with an extension, and that is the file to write. In every other case the
-output is a folder: files keep their names in it, and what lay in a folder keeps its sub-folders.
-"""
+"""Repairs many files, one after another. One that fails does not stop the others."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from ..engine.errors import AudioFileError, OptionError, OutputExistsError, StemProverError
-from .outfile import CONTAINERS, output_error
-
-# What is picked from a folder; a file that is named itself may be called anything.
-AUDIO_EXTENSIONS = frozenset(CONTAINERS) | {".snd"}
-
-
-@dataclass(frozen=True)
-class RenderJob:
-    """One file to repair and where it goes."""
-
-    source: Path
-    target: Path
+from ..engine.errors import StemProverError
+from ..engine.preset import Preset
+from .audiofile import probe
+from .auto import RepairerChoice
+from .formats import choose_format
+from .outfile import check_output, make_folder
+from .pair import StemAndMix
+from .plan import BatchJob, BatchPlan
+from .render import Progress, RenderReport, render_pair
+from .stem_set import SetReport, complete_set, is_set
 
 
-@dataclass(frozen=True)
-class RenderPlan:
-    """All jobs, the inputs that cannot be one, and whether the outputs' folders are made where they are missing."""
+class BatchListener:
+    """Receives the events of a batch. The methods here do nothing: override those you need."""
 
-    jobs: tuple[RenderJob, ...]
-    failures: tuple[tuple[Path, StemProverError], ...] = ()
-    makes_folders: bool = False
+    def started(self, number: int, job: BatchJob) -> None:
+        """Work on job `number` (from 0) begins."""
+
+    def analysing(self) -> AbstractContextManager[Progress | None]:
+        """Surrounds the choice of a preset (`AutoChoice` only); yields a callback for its progress."""
+        return nullcontext()
+
+    def chose(self, job: BatchJob, preset: Preset) -> None:
+        """`AutoChoice` chose this preset for the present job."""
+
+    def repairing(self) -> AbstractContextManager[Progress | None]:
+        """Surrounds the repair of the present job; yields a callback for its progress."""
+        return nullcontext()
+
+    def repaired(self, job: BatchJob, report: RenderReport) -> None:
+        """The present job is done."""
+
+    def failed(self, path: Path, error: StemProverError) -> None:
+        """This input could not be repaired, or the repaired stems could not be made to sum to this mix."""
+
+    def summing(self) -> AbstractContextManager[Progress | None]:
+        """Surrounds `complete_set`; yields a callback for its progress, which restarts for each stem."""
+        return nullcontext()
+
+    def summed(self, report: SetReport) -> None:
+        """The repaired stems were checked for being a complete set, and if they are, made to sum to the mix."""
 
 
-def plan_renders(
-    inputs: Sequence[Path], output: Path, *, is_folder: bool = False, mix: Path | None = None
-) -> RenderPlan:
-    """Jobs for files and folders (searched through all sub-folders; hidden files, the output folder and the song left
-    out).
+def repair_batch(
+    plan: BatchPlan,
+    choice: RepairerChoice,
+    listener: BatchListener,
+    *,
+    mix: Path | None = None,
+    overwrite: bool = False,
+    sum_to_mix: bool = False,
+    check: Callable[[BatchJob], None] | None = None,
+) -> list[tuple[Path, StemProverError]]:
+    """Repair all files of a plan. Returns the inputs that failed, and why.
 
-    is_folder: the output was written with a slash at its end. mix: the song, which is no stem where a folder holds it.
-    Raises OptionError or OutputExistsError where the output name does not fit the inputs; an input that is wrong by
-    itself is among the plan's failures, so that the others can go on.
+    sum_to_mix: if all went well and the jobs are all stems of the mix, make the repaired stems sum to it.
+    check: called before each job; raises StemProverError to refuse it.
     """
-    if not inputs:
-        raise OptionError("there is nothing to repair: name at least one audio file or folder")
-    single = len(inputs) == 1 and not inputs[0].is_dir()
-    if single and not is_folder and not output.is_dir() and output.suffix:
-        return RenderPlan((RenderJob(inputs[0], output),))
-    if output.exists() and not output.is_dir():
-        raise OutputExistsError(f"{output}: is a file; name a folder for the output of a folder or several files")
-    jobs: list[RenderJob] = []
     failures: list[tuple[Path, StemProverError]] = []
-    seen: set[Path] = set()
-    for item in inputs:
-        refused: list[OSError] = []
+
+    def fail(path: Path, error: StemProverError) -> None:
+        failures.append((path, error))
+        listener.failed(path, error)
+
+    for path, error in plan.failures:
+        fail(path, error)
+    pairs: list[StemAndMix] = []
+    for number, job in enumerate(plan.jobs):
+        listener.started(number, job)
         try:
-            found = _audio_below(item, output, mix, refused) if item.is_dir() else [(item, Path(item.name))]
-        except AudioFileError as error:
-            failures.append((item, error))
-            continue
-        for problem in refused:
-            place, why = Path(problem.filename), f"cannot be read ({problem.strerror}); give leave to read it"
-            failures.append((place, AudioFileError(f"{place}: {why}")))
-        for source, relative in found:
-            real = source.resolve()
-            if real not in seen:
-                seen.add(real)
-                jobs.append(RenderJob(source, output / relative))
-    _check_collisions(jobs)
-    return RenderPlan(tuple(jobs), tuple(failures), makes_folders=True)
-
-
-def make_folder(folder: Path) -> None:
-    """Make an output folder and those above it. Raises OutputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from error
-
-
-def _audio_below(folder: Path, output: Path, mix: Path | None, refused: list[OSError]) -> list[tuple[Path, Path]]:
-    """Audio files and their places relative to `folder`, in the order of their names; to `refused` goes what cannot be
-    looked into."""
-    skipped, song = output.resolve(), None if mix is None else mix.resolve()
-    found = []
-    for root, names, files in os.walk(folder, onerror=refused.append):
-        names[:] = sorted(n for n in names if not n.startswith(".") and (Path(root) / n).resolve() != skipped)
-        for name in sorted(files):
-            path = Path(root) / name
-            if not name.startswith(".") and path.suffix.lower() in AUDIO_EXTENSIONS and path.resolve() != song:
-                found.append((path, path.relative_to(folder)))
-    if not found and not refused:
-        raise AudioFileError(
-            f"{folder}: there are no audio files in this folder; StemProver looks for WAV, FLAC, AIFF, MP3 ..."
-        )
-    return found
-
-
-def _check_collisions(jobs: Sequence[RenderJob]) -> None:
-    sources: dict[str, Path] = {}
-    for job in jobs:
-        key = os.path.normcase(job.target)
-        if key in sources:
-            raise OptionError(
-                f"{sources[key]} and {job.source} would both become {job.target}; repair them one after the other, "
-                "into different folders"
-            )
-        sources[key] = job.source
+            if check is not None:
+                check(job)
+            check_output(job.target, plan.inputs, overwrite=overwrite)
+            if plan.makes_folders:
+                make_folder(job.target.parent)
+            choose_format(probe(job.source), job.target)  # raises for a wrong file type before anything takes time
+            pair = StemAndMix.open(job.source, mix)
+            if isinstance(choice, tuple):
+                repairer, preset = choice
+            else:
+                with listener.analysing() as progress:
+                    repairer, preset = choice(pair, progress)
+                listener.chose(job, preset)
+            with listener.repairing() as progress:
+                report = render_pair(pair, job.target, repairer, preset=preset, overwrite=overwrite, progress=progress)
+        except StemProverError as error:
+            fail(job.source, error)
+        except Exception as error:
+            if os.environ.get("STEMPROVER_DEBUG"):
+                traceback.print_exc()
+            what = f"internal error: {type(error).__name__}: {error}"
+            fail(job.source, StemProverError(f"{what}; please report it with the output of STEMPROVER_DEBUG=1"))
+        else:
+            pairs.append(pair)
+            listener.repaired(job, report)
+    has_plugins = isinstance(choice, tuple) and bool(choice[1].before or choice[1].after)
+    if sum_to_mix and mix is not None and not failures and not has_plugins and is_set(pairs):
+        try:
+            with listener.summing() as progress:
+                set_report = complete_set(pairs, [job.target for job in plan.jobs], progress=progress)
+            listener.summed(set_report)
+        except StemProverError as error:
+            fail(mix, error)
+    return failures

@@ -1,8 +1,8 @@
-"""The gain with which a stem stands in a song, found where the stem is alone in it.
+"""Estimates the gain of a stem in its mix, from places where nothing else plays.
 
-A stem that was made softer or louder after it was separated leaves a part of itself in mixture minus stem, which looks
-like bleed of the rest of the song. In bins in which nothing else sounds the song is the stem at one gain; a
-separator's masks, bleed and missing highs make the song louder than the stem in some bins, but hardly ever in all.
+If a stem was turned up or down after its separation, mix minus stem still contains some of the stem, which looks like
+bleed. Where nothing else plays, the mix equals the stem times one gain. Separator masks, bleed and missing highs also
+make the mix louder than the stem in some bins, but hardly ever in all of them.
 """
 
 from __future__ import annotations
@@ -12,76 +12,82 @@ from collections.abc import Iterable
 import numpy as np
 
 WINDOW_S = 0.09
-#: Frames (a quarter of a window apart) and bins over which the song has to be the stem at one gain, but for so much of
-#: its power.
-FRAMES, BINS, REST = 5, 3, 0.01
-FAINTEST_DB = -70.0  # under the loudest such place
-#: No fader is farther down or up, and a stem at less than a quarter of its level in the song is likelier to have
-#: nothing but bleed where the song is it at one gain.
-SOFTEST_DB, LOUDEST_DB = -24.0, 12.0
+#: A place is a patch of so many frames (a quarter of a window apart) and bins. The stem is alone there if the mix
+#: equals the stem times one gain, except for MAX_RESIDUE of its power.
+FRAMES, BINS, MAX_RESIDUE = 5, 3, 0.01
+FAINTEST_DB = -70.0  # relative to the loudest place of the stem
+#: Gains outside of this range are ignored. At less than a quarter of its level, a stem more likely contains nothing but
+#: bleed wherever the mix equals it times one gain.
+MIN_GAIN_DB, MAX_GAIN_DB = -24.0, 12.0
 _STEP_DB, _WIDTH_DB, _SPAN_DB = 0.05, 0.25, 40.0
-#: The level is the lowest that this share of the highest peak's weight speaks for: bleed is alone in some bins, too.
-LEAST_PEAK = 0.05
-#: What speaks for a level has to have this share of all that sounds, and so many times what speaks for no difference:
-#: where the song is softer than the stem, which nothing else makes it, and where it is louder, as bleed does too.
-LEAST_SHARE, LEAST_RATIO_SOFTER, LEAST_RATIO_LOUDER = 0.02, 8.0, 100.0
-UNHEARD_DB = 0.1  # less is no other level
-#: Where the song holds the stem louder than it is, it is nowhere much softer than that, but for what cancels: of all
-#: that sounds so much may be BELOW_DB under it. Where bleed alone is at one gain, the stem's own sound is.
-BELOW_DB, MOST_BELOW = 3.0, 0.1
+#: The lowest peak of the histogram counts, if it has at least this part of the highest one's weight. The peaks above it
+#: may come from places with nothing but bleed.
+MIN_PEAK = 0.05
+#: How much evidence a level difference needs: this part of the whole stem, and so many times the evidence for no
+#: difference. A mix that is quieter than the stem needs less, because only a level difference explains it; a louder mix
+#: may also come from bleed.
+MIN_SHARE, MIN_RATIO_QUIETER, MIN_RATIO_LOUDER = 0.02, 8.0, 100.0
+INAUDIBLE_DB = 0.1  # smaller differences are ignored
+#: If the stem is louder in the mix, the mix is hardly anywhere quieter than that level, apart from cancellation: at
+#: most MAX_BELOW of the stem may be BELOW_DB under it. If there is more, the level is that of bleed in the stem, and
+#: what lies below is the stem itself.
+BELOW_DB, MAX_BELOW = 3.0, 0.1
 
 
-def estimate_gain(places: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int) -> float:
-    """Gain of the stem in the song, above 0; 1 where none is found.
+def estimate_gain(excerpts: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int) -> float:
+    """Gain of the stem in the mix, above 0; 1 if no clear difference is found.
 
-    places: stretches of stem and song (C, n), in step and of one polarity. The least-squares gain of each place in time
-    and frequency counts where its residue is small, by the amplitude there; the level is the mode of these.
+    excerpts: stem and mix (C, n), aligned and with the same polarity.
+    The gain of each place in time and frequency is found by least squares, and counts, weighted by its amplitude, if
+    its residue is small. The result is the mode of these gains.
     """
     edges = np.arange(-_SPAN_DB - _STEP_DB / 2, _SPAN_DB + _STEP_DB, _STEP_DB)
-    weights, sums, whole_weights = (np.zeros(len(edges) - 1) for _ in range(3))
+    weights, sums, all_weights = (np.zeros(len(edges) - 1) for _ in range(3))
     size = 1 << round(np.log2(WINDOW_S * sample_rate))
-    channels = (pair for place in places for pair in zip(*place, strict=True))  # one by one, for the memory
-    for stem, song in channels:
+    channels = (pair for excerpt in excerpts for pair in zip(*excerpt, strict=True))  # one at a time, to save memory
+    for stem, mix in channels:
         if len(stem) < size + (FRAMES - 1) * size // 4:
             continue
-        own, whole = _spectra(stem, size), _spectra(song, size)
-        cross = _around((own.conj() * whole).real)
-        of_stem, of_song = (_around(np.square(x.real) + np.square(x.imag)) for x in (own, whole))
-        sounding = of_stem > of_stem.max() * 10 ** (FAINTEST_DB / 10)
-        ratios = 10 * np.log10(of_song[sounding] / of_stem[sounding] + 1e-12).clip(-_SPAN_DB, _SPAN_DB)
-        whole_weights += np.histogram(ratios, edges, weights=np.sqrt(of_stem[sounding]))[0]
-        alone = sounding & (cross > 0) & (cross**2 > (1.0 - REST) * of_stem * of_song)
-        levels = 20 * np.log10(cross[alone] / of_stem[alone])
-        weights += np.histogram(levels, edges, weights=np.sqrt(of_stem[alone]))[0]
-        sums += np.histogram(levels, edges, weights=levels * np.sqrt(of_stem[alone]))[0]
+        stem_spectra, mix_spectra = _spectra(stem, size), _spectra(mix, size)
+        cross = _patch_sums((stem_spectra.conj() * mix_spectra).real)
+        stem_power, mix_power = (
+            _patch_sums(np.square(x.real) + np.square(x.imag)) for x in (stem_spectra, mix_spectra)
+        )
+        audible = stem_power > stem_power.max() * 10 ** (FAINTEST_DB / 10)
+        ratios = 10 * np.log10(mix_power[audible] / stem_power[audible] + 1e-12).clip(-_SPAN_DB, _SPAN_DB)
+        all_weights += np.histogram(ratios, edges, weights=np.sqrt(stem_power[audible]))[0]
+        alone = audible & (cross > 0) & (cross**2 > (1.0 - MAX_RESIDUE) * stem_power * mix_power)
+        levels = 20 * np.log10(cross[alone] / stem_power[alone])
+        weights += np.histogram(levels, edges, weights=np.sqrt(stem_power[alone]))[0]
+        sums += np.histogram(levels, edges, weights=levels * np.sqrt(stem_power[alone]))[0]
     kernel = np.hanning(2 * round(_WIDTH_DB / _STEP_DB) + 3)
     smooth = np.convolve(weights, kernel, "same")
     inner = smooth[1:-1]
-    peaks = 1 + np.flatnonzero((inner >= smooth[:-2]) & (inner > smooth[2:]) & (inner >= LEAST_PEAK * smooth.max()))
+    peaks = 1 + np.flatnonzero((inner >= smooth[:-2]) & (inner > smooth[2:]) & (inner >= MIN_PEAK * smooth.max()))
     if not len(peaks):
         return 1.0
-    peak, none, everything = int(peaks[0]), len(smooth) // 2, float(whole_weights.sum())
-    ratio = LEAST_RATIO_LOUDER if peak > none else LEAST_RATIO_SOFTER
-    if smooth[peak] < max(LEAST_SHARE * everything, ratio * smooth[none]):
+    peak, zero_db, total = int(peaks[0]), len(smooth) // 2, float(all_weights.sum())
+    min_ratio = MIN_RATIO_LOUDER if peak > zero_db else MIN_RATIO_QUIETER
+    if smooth[peak] < max(MIN_SHARE * total, min_ratio * smooth[zero_db]):
         return 1.0
     near = slice(max(0, peak - len(kernel) // 2), peak + len(kernel) // 2 + 1)
-    level = float(sums[near].sum() / weights[near].sum())
-    if abs(level) < UNHEARD_DB or not SOFTEST_DB < level < LOUDEST_DB:
+    level_db = float(sums[near].sum() / weights[near].sum())
+    if abs(level_db) < INAUDIBLE_DB or not MIN_GAIN_DB < level_db < MAX_GAIN_DB:
         return 1.0
-    below = float(whole_weights[: np.searchsorted(edges, level - BELOW_DB)].sum())
-    if level > 0 and below > MOST_BELOW * everything:
+    below = float(all_weights[: np.searchsorted(edges, level_db - BELOW_DB)].sum())
+    if level_db > 0 and below > MAX_BELOW * total:
         return 1.0
-    return 10 ** (level / 20)
+    return 10 ** (level_db / 20)
 
 
-def _spectra(sound: np.ndarray, size: int) -> np.ndarray:
-    """(n,) to (N, F)."""
-    frames = np.lib.stride_tricks.sliding_window_view(sound, size)[:: size // 4]
-    found: np.ndarray = np.fft.rfft(frames * np.hanning(size).astype(np.float32), axis=-1)
-    return found
+def _spectra(audio: np.ndarray, size: int) -> np.ndarray:
+    """Samples (n,) to spectra (N, F)."""
+    frames = np.lib.stride_tricks.sliding_window_view(audio, size)[:: size // 4]
+    spectra: np.ndarray = np.fft.rfft(frames * np.hanning(size).astype(np.float32), axis=-1)
+    return spectra
 
 
-def _around(values: np.ndarray) -> np.ndarray:
+def _patch_sums(values: np.ndarray) -> np.ndarray:
     """Sums over FRAMES and BINS: (N, F) to (N - FRAMES + 1, F - BINS + 1)."""
     for axis, width in enumerate((FRAMES, BINS)):
         values = np.lib.stride_tricks.sliding_window_view(values, width, axis=axis).sum(axis=-1)

@@ -1,4 +1,4 @@
-"""One file in, one repaired file out: same format, rate, channels and length, in memory that does not grow with it."""
+"""Repairs one file into another of the same format, rate, channels and length, with constant memory."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ import numpy as np
 
 from ..engine.chain import Chain
 from ..engine.dsp.fifo import Fifo
-from ..engine.errors import InputError, MixMismatchError, ModelError, OutputError
+from ..engine.errors import InputError, ModelError, OutputError
 from ..engine.preset import Preset
-from .alignment import MAX_OFFSET_S, align_files, alignment_notes
-from .audiofile import AudioInfo, AudioReader, AudioWriter, check_finite, clock, probe
-from .mix_reader import MixSource
-from .outfile import atomic_output, check_output, check_space, choose_format
+from .audiofile import AudioInfo, AudioReader, AudioWriter, clock, probe
+from .formats import check_space, choose_format
+from .outfile import atomic_output, check_output
+from .pair import StemAndMix
 from .samples import SampleCodec
 from .tags import carries_all_tags, copy_tags
 
-_WANTED = f"the song that the stem was separated from, with start and end within {MAX_OFFSET_S:g} s of the stem's"
 Progress = Callable[[float, float], None]
-"""Called with the seconds of sound done and the seconds in all."""
+"""Called with the seconds of audio done and the seconds in total."""
 Block = np.ndarray | tuple[np.ndarray, np.ndarray]
 
 
@@ -36,30 +35,30 @@ class ChunkRepairer(Protocol):
     def process_chunks(
         self, chunks: Iterable[Block], sample_rate: int, channels: int, *, has_mix: bool = False
     ) -> Iterator[np.ndarray]:
-        """Chunks (C, T) or pairs of stem and mix to chunks (C, n), as many samples in all."""
+        """Chunks (C, T), or pairs of stem and mix, to repaired chunks (C, n), with the same total length."""
         ...
 
 
 @dataclass(frozen=True)
 class RenderReport:
-    """What was done to one file."""
+    """What was done to one file. elapsed_s: the time that took, checks and alignment included."""
 
     source: Path
     target: Path
     duration_s: float
     elapsed_s: float
     change_db: float | None
-    """Energy of the change against the energy of the sound, None where nothing was changed."""
+    """Energy of the correction relative to the stem's, None if nothing was changed."""
     notes: tuple[str, ...] = ()
 
     @property
     def speed(self) -> float:
-        """How many seconds of sound went through in one second."""
+        """Seconds of audio repaired per second."""
         return self.duration_s / max(self.elapsed_s, 1e-9)
 
     def render(self) -> str:
-        """One line for people."""
-        change = "unchanged" if self.change_db is None else f"change {self.change_db:+.1f} dB"
+        """One line for users."""
+        change = "unchanged" if self.change_db is None else f"correction {self.change_db:+.1f} dB"
         parts = [
             f"{clock(self.duration_s)} in {self.elapsed_s:.1f} s",
             f"{self.speed:.1f}x real time",
@@ -67,29 +66,6 @@ class RenderReport:
             *self.notes,
         ]
         return f"{self.source} -> {self.target}: {', '.join(parts)}"
-
-
-def check_mix(stem: AudioInfo, mix: AudioInfo, what: str = "") -> None:
-    """Raises MixMismatchError where a mixture does not belong to a stem; `what` it is, if no mixture."""
-    if mix.sample_rate != stem.sample_rate:
-        raise MixMismatchError(
-            f"{mix.path} has {mix.sample_rate} Hz and {stem.path} has {stem.sample_rate} Hz; "
-            f"convert {what or 'the mix'} to {stem.sample_rate} Hz"
-        )
-    if mix.channels != stem.channels:
-        raise MixMismatchError(
-            f"{mix.path} has {_count(mix.channels)} and {stem.path} has {_count(stem.channels)}; "
-            f"convert {what or 'the mix'} to {_count(stem.channels)}"
-        )
-    if abs(mix.samples - stem.samples) > MAX_OFFSET_S * stem.sample_rate:
-        wanted = f"{what}, with the same start and end" if what else _WANTED
-        raise MixMismatchError(
-            f"{mix.path} lasts {clock(mix.duration_s)} and {stem.path} lasts {clock(stem.duration_s)}; give {wanted}"
-        )
-
-
-def _count(channels: int) -> str:
-    return {1: "1 channel (mono)", 2: "2 channels (stereo)"}.get(channels, f"{channels} channels")
 
 
 def render_file(
@@ -104,67 +80,72 @@ def render_file(
 ) -> RenderReport:
     """Repair `source` into `target`.
 
-    mix: the song that the stem was separated from; it may be up to half a second longer or shorter, and start as much
-    before or after the stem (align.py); where the stem cannot be heard in it, it is left out.
-    preset: its chains run before (on the mix too, so that both still belong together) and after the repair.
-    progress: called with the seconds of sound done and the seconds in all.
+    mix: the mix the stem was separated from. It may be up to half a second longer or shorter and start up to half a
+    second earlier or later (alignment.py); if it does not contain the stem, it is left out.
+    preset: its plugins run before the repair (also on the mix, so that the two still match) and after it.
+    progress: called with the seconds of audio done and the seconds in total.
     Raises AudioFileError, MixMismatchError, OutputExistsError, OptionError (file type), OutputError, ModelError.
-    Nothing is left under `target`'s name unless all went well.
+    The target appears only if everything succeeded.
     """
-    started_s = time.perf_counter()
-    source, target = Path(source), Path(target)
-    inputs = [source] if mix is None else [source, Path(mix)]
+    source, target, mix = Path(source), Path(target), None if mix is None else Path(mix)
     info = probe(source)
-    check_output(target, inputs, overwrite=overwrite)
+    check_output(target, [source] if mix is None else [source, mix], overwrite=overwrite)
+    choose_format(info, target)  # find out about a wrong file type before the alignment, which takes time
+    pair = StemAndMix.open(source, mix)
+    return render_pair(pair, target, repairer, preset=preset, overwrite=overwrite, progress=progress)
+
+
+def render_pair(
+    pair: StemAndMix,
+    target: Path,
+    repairer: ChunkRepairer,
+    *,
+    preset: Preset | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> RenderReport:
+    """`render_file` for a stem and mix that are already aligned."""
+    started_s = time.perf_counter()
+    info = pair.stem
     chosen = choose_format(info, target)
-    notes = [chosen.note]
-    mix_info = None
-    if mix is not None:
-        mix_info = probe(Path(mix))
-        check_mix(info, mix_info)
-        check_finite(mix_info)
-    check_finite(info)
-    mixture = None
-    if mix_info is not None:
-        alignment = align_files(info, mix_info)
-        notes += alignment_notes(alignment, info, mix_info)
-        if alignment.heard:
-            mixture = alignment.open(mix_info, preset.before if preset is not None else ())
-    with atomic_output(target, inputs, overwrite=overwrite) as part:
+    notes = [chosen.note, *pair.notes]
+    with atomic_output(target, pair.paths, overwrite=overwrite) as part:
         check_space(info, chosen, target)
         keeps_tags = carries_all_tags(info, chosen.container)
-        tally = _Tally()
+        totals = _Totals()
         with (
             AudioWriter(
-                part, info, chosen.container, chosen.subtype, strings_from=None if keeps_tags else source
+                part, info, chosen.container, chosen.subtype, strings_from=None if keeps_tags else info.path
             ) as writer,
-            contextlib.closing(_repaired(info, mixture, repairer, preset)) as pairs,
+            contextlib.closing(_repaired(pair, repairer, preset)) as repaired,
         ):
-            for original, audio in pairs:
-                tally.add(original, audio, info)
+            for original, audio in repaired:
+                totals.add(original, audio, info)
                 same_type = chosen.subtype == info.subtype
                 encoded = writer.codec.encode(audio, original if same_type else None)
-                tally.clipped_samples += encoded.clipped_samples
+                totals.clipped_samples += encoded.clipped_samples
                 writer.write(encoded.native)
                 if progress is not None:
-                    progress(tally.samples / info.sample_rate, info.duration_s)
+                    progress(totals.samples / info.sample_rate, info.duration_s)
             if writer.lost_tags:
-                notes.append(f"{chosen.container} files hold no tags: title, artist and the like are left out")
+                notes.append(f"{chosen.container} files have no tags: title, artist and the like were dropped")
         if keeps_tags:
             notes.append(copy_tags(info, part, chosen.subtype))
         _check_written(part, info, target)
-    notes.append(tally.clip_note())
-    elapsed_s = time.perf_counter() - started_s
-    return RenderReport(source, target, info.duration_s, elapsed_s, tally.change_db(), tuple(n for n in notes if n))
+    notes.append(totals.clip_note())
+    elapsed_s = pair.elapsed_s + time.perf_counter() - started_s
+    return RenderReport(info.path, target, info.duration_s, elapsed_s, totals.change_db(), tuple(n for n in notes if n))
 
 
 def _repaired(
-    info: AudioInfo, mixture: MixSource | None, repairer: ChunkRepairer, preset: Preset | None
+    pair: StemAndMix, repairer: ChunkRepairer, preset: Preset | None
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Pairs of the file's own samples (C, n) as stored and the repaired ones (C, n) float32."""
-    links = (preset.before, preset.after) if preset is not None else ((), ())
-    before = Chain(links[0], info.sample_rate, info.channels)
-    after = Chain(links[1], info.sample_rate, info.channels)
+    """Pairs of the file's own samples (C, n), as stored, and the repaired ones (C, n) in float32."""
+    info = pair.stem
+    plugins_before, plugins_after = (preset.before, preset.after) if preset is not None else ((), ())
+    before = Chain(plugins_before, info.sample_rate, info.channels)
+    after = Chain(plugins_after, info.sample_rate, info.channels)
+    mix = pair.open_mix(plugins_before)
     waiting = Fifo()
 
     def chunks() -> Iterator[Block]:
@@ -172,29 +153,29 @@ def _repaired(
             for native in reader.blocks():
                 waiting.push(native)
                 audio = before(reader.codec.decode(native))
-                yield audio if mixture is None else (audio, mixture.beside(audio))
+                yield audio if mix is None else (audio, mix.take_filled(audio))
 
-    repaired = repairer.process_chunks(chunks(), info.sample_rate, info.channels, has_mix=mixture is not None)
+    repaired = repairer.process_chunks(chunks(), info.sample_rate, info.channels, has_mix=mix is not None)
     done = 0
     try:
         for audio in repaired:
             if audio.shape[1] == 0:
                 continue
             if not np.isfinite(audio).all():
-                place = clock(done / info.sample_rate)
                 raise ModelError(
-                    f"{info.path}: the model gave values that are not numbers near {place}; nothing was written"
+                    f"{info.path}: the model returned non-finite samples (NaN or infinite) near "
+                    f"{clock(done / info.sample_rate)}; nothing was written"
                 )
             done += audio.shape[1]
             yield waiting.pop(audio.shape[1]), after(audio)
     finally:
         if isinstance(repaired, Generator):
-            repaired.close()  # its threads end here and not whenever the last reference goes
+            repaired.close()  # ends its threads now, not whenever the last reference goes
     assert done == info.samples, f"{done} samples came out of the repair and {info.samples} went in"
 
 
 @dataclass
-class _Tally:
+class _Totals:
     """Sums over a file while it is written."""
 
     samples: int = 0
@@ -218,21 +199,19 @@ class _Tally:
     def clip_note(self) -> str:
         if not self.clipped_samples:
             return ""
-        over_db = 20 * math.log10(self.peak)
         return (
-            f"{self.clipped_samples} samples were over full scale (by up to {over_db:.1f} dB) and were clipped; "
-            "give the stem as 32-bit float WAV, which keeps them, or turn it down first"
+            f"{self.clipped_samples} samples went over full scale (by up to {20 * math.log10(self.peak):.1f} dB) and "
+            "were clipped; turn the stem down first, or convert it to 32-bit float WAV, which does not clip"
         )
 
 
 def _check_written(part: Path, info: AudioInfo, target: Path) -> None:
-    """Read the result's header before it gets its name: a disk that lost the end must not pass for a success."""
+    """Read the result back before it gets its name, because a failing disk may lose the end without an error."""
     try:
         written = probe(part)
     except InputError as error:
-        raise OutputError(f"{target}: was not written whole ({error}); check the disk") from error
+        raise OutputError(f"{target} was not written completely ({error}); check the disk") from error
     if (written.samples, written.sample_rate, written.channels) != (info.samples, info.sample_rate, info.channels):
         raise OutputError(
-            f"{target}: this file type cannot keep the length ({written.samples} samples instead of {info.samples}); "
-            "use .wav"
+            f"{target}: this file type changed the length to {written.samples} samples (from {info.samples}); use .wav"
         )

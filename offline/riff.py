@@ -1,8 +1,8 @@
-"""The chunks of WAV (RIFF, RIFX, RF64) and AIFF (FORM) files: is the audio whole, and copying what is not audio.
+"""Chunks of WAV (RIFF, RIFX, RF64) and AIFF (FORM) files: checks that the audio is complete, and copies the others.
 
-Chunks carry what studios rely on: broadcast time stamps (bext), markers (cue, MARK), loops (smpl, INST), names and
-comments (LIST, id3, NAME, ANNO). A repaired file has the same rate and length, so they are true for it as well and
-are copied as they are. Sources: Microsoft's RIFF MCI specification, EBU Tech 3306 (RF64), Apple's AIFF-C draft.
+Studios rely on chunks for broadcast time stamps (bext), markers (cue, MARK), loops (smpl, INST), names and comments
+(LIST, id3, NAME, ANNO). They stay valid for a repaired file, which has the same rate and length, so they are copied
+unchanged. Sources: Microsoft's RIFF MCI specification, EBU Tech 3306 (RF64), Apple's AIFF-C draft.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import BinaryIO
 
 _HEAD = 12
 _AUDIO = {b"data", b"SSND"}
-# What describes the coding or the old samples (PEAK, levl), or is padding: the new file has its own.
+# Not copied: chunks about the encoding or the old samples (PEAK, levl) and padding. The new file has its own.
 _OWN = _AUDIO | {b"fmt ", b"fact", b"ds64", b"PEAK", b"levl", b"JUNK", b"junk", b"PAD ", b"FLLR", b"COMM", b"FVER"}
-# Writers that cannot go back to the header put these in the place of a size (ffmpeg, SoX).
+# Programs that cannot go back to the header, because they write to a pipe, put these as a size (ffmpeg, SoX).
 _UNKNOWN_SIZES = {0xFFFF_FFFF, 0x7FFF_F000, 0x7FFF_FFFF}
 _COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Four letters, where the content starts and how long it says to be, in bytes."""
+    """name: four letters. start, size: of the content according to the file, in bytes."""
 
     name: bytes
     start: int
@@ -33,7 +33,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ChunkFile:
-    """What a file's header says. `form` is RIFF, RIFX, RF64 or FORM."""
+    """All chunks of a file. `form` is RIFF, RIFX, RF64 or FORM."""
 
     form: bytes
     chunks: tuple[Chunk, ...]
@@ -45,7 +45,7 @@ class ChunkFile:
 
     @property
     def missing_bytes(self) -> int:
-        """How many bytes of audio the header promises beyond the end of the file."""
+        """How many bytes of the audio chunk lie beyond the end of the file."""
         for chunk in self.chunks:
             if chunk.name in _AUDIO and not (self.form != b"RF64" and chunk.size in _UNKNOWN_SIZES):
                 return max(0, chunk.start + chunk.size - self.file_size)
@@ -53,7 +53,7 @@ class ChunkFile:
 
 
 def read_chunks(path: Path) -> ChunkFile | None:
-    """The chunks of `path`, or None where it is no such file. Raises OSError."""
+    """The chunks of a file, or None if it is neither WAV nor AIFF. Raises OSError."""
     file_size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -81,9 +81,9 @@ def _walk(file: BinaryIO, file_size: int, order: str) -> Iterator[Chunk]:
 
 
 def copy_chunks(source: Path, target: Path) -> int:
-    """Append what `source` has beside its audio to `target`, a file of the same family. Returns how many chunks.
+    """Append the chunks of `source` that are not audio to `target`, and return their number.
 
-    Raises OSError; `target` may then be half written, so give it a file that has no final name yet.
+    Copies nothing between WAV and AIFF. Raises OSError, after which `target` may be broken, so pass a temporary file.
     """
     old, new = read_chunks(source), read_chunks(target)
     if old is None or new is None or (old.form == b"FORM") != (new.form == b"FORM") or old.byte_order != new.byte_order:

@@ -1,8 +1,8 @@
-"""Samples as a file stores them, and as the repair sees them (float32), without losing a bit on the way.
+"""Converts samples between a file's own type and the float32 of the repair, without loss.
 
-libsndfile hands integers out left-aligned in int32. Up to 24 bits they fit float32 exactly, and come back by rounding,
-without dither, so what the repair leaves alone is stored as it was. 32-bit integers and 64-bit floats do not fit:
-there the file's own samples are kept and the repair's change is added to them.
+libsndfile returns integers left-aligned in int32. Integers of up to 24 bits fit float32 exactly and are restored by
+rounding, without dither, so samples that the repair does not change are stored unchanged. 32-bit integers and 64-bit
+floats do not fit: for them, the repair's correction is added to the file's own samples.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FLOAT32_BITS = 24
 
 @dataclass(frozen=True)
 class Encoded:
-    """Samples (C, T) ready to be written, and how many of them had to be cut off at full scale."""
+    """Samples (C, T) ready to be written, and how many of them were clipped to full scale."""
 
     native: np.ndarray
     clipped_samples: int
@@ -33,13 +33,13 @@ class Encoded:
 
 @dataclass(frozen=True)
 class SampleCodec:
-    """Between one subtype of libsndfile's and float32."""
+    """Converts between a libsndfile subtype and float32."""
 
     subtype: str
 
     @property
     def bits(self) -> int | None:
-        """Bits of an integer sample, None for floats and lossy codings."""
+        """Bits of an integer sample; None for float and lossy subtypes."""
         return INTEGER_BITS.get(self.subtype)
 
     @property
@@ -51,18 +51,18 @@ class SampleCodec:
 
     @property
     def needs_original(self) -> bool:
-        """Whether float32 is too coarse for these samples, so that `encode` wants the file's own beside the result."""
+        """Whether float32 is too coarse for these samples, so that `encode` needs the file's own samples."""
         return self.subtype == "DOUBLE" or (self.bits or 0) > _FLOAT32_BITS
 
     def decode(self, native: np.ndarray) -> np.ndarray:
-        """Samples as read (C, T) to float32 (C, T), full scale = 1."""
+        """Samples as read (C, T) to float32 (C, T), with full scale = 1."""
         if self.bits is None:
             with np.errstate(over="ignore"):
                 return native.astype(np.float32, copy=False)
         return native.astype(np.float32) * np.float32(2.0**-31)
 
     def encode(self, audio: np.ndarray, original: np.ndarray | None = None) -> Encoded:
-        """Float32 (C, T) to samples as written. `original`: what `decode` got for the same samples, if it is needed."""
+        """Float32 (C, T) to samples as written. original: the file's own samples that `decode` was given, if needed."""
         if original is not None and self.needs_original:
             change = audio.astype(np.float64) - self.decode(original)
             if self.bits is None:
@@ -73,7 +73,7 @@ class SampleCodec:
         return self._to_integer(np.rint(audio.astype(np.float64) * 2.0 ** (self.bits - 1)), 32 - self.bits)
 
     def _to_integer(self, levels: np.ndarray, shift: int) -> Encoded:
-        """Whole numbers to left-aligned int32. Full scale itself is one step too high and not worth a word."""
+        """Integers (as floats) to left-aligned int32. Full scale itself is one step too high, but not clipped."""
         full = 2.0 ** (31 - shift)
         clipped = int(np.count_nonzero((levels > full) | (levels < -full)))
         held = np.clip(levels, -full, full - 1).astype(np.int64)

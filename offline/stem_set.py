@@ -1,4 +1,4 @@
-"""A full set of stems, after its repair: made to sum to the song again."""
+"""Makes a complete set of repaired stems sum to the mix again."""
 
 from __future__ import annotations
 
@@ -14,117 +14,121 @@ import numpy as np
 from ..engine.dsp.consistency import Coverage, MixConsistency
 from ..engine.dsp.fifo import Fifo
 from ..engine.errors import OutputError
-from .alignment import MAX_OFFSET_S, Alignment, align_files, early_source, estimate_alignment
-from .analysis import analyse_file
-from .audiofile import AudioReader, probe
-from .batch import RenderJob
-from .mix_reader import MixSource
+from .alignment import Alignment, estimate_alignment, open_early
+from .analysis import analyse_pair
+from .audiofile import AudioInfo, AudioReader, probe
+from .mix_reader import MixReader
+from .pair import StemAndMix
 from .render import Block, Progress, render_file
 from .samples import LOSSY
 
-MISSING_DB = -20.0  # of the song's energy, what a full set may lack: more is a stem, be it a quiet one
-HIGHEST_HZ = 10000.0  # above, separators leave out what they have no model for
+#: Energy of what a complete set may leave out of the mix, relative to the mix. More than this is a missing stem, even
+#: if a quiet one.
+MAX_MISSING_DB = -20.0
+HIGHEST_HZ = 10000.0  # separators often leave out what is above
 
 
 @dataclass(frozen=True)
 class SetReport:
-    """How a set was made to sum to its song. missing_db: by how much the stems missed the song before any repair, or
-    after it where that is less, relative to the song, None where they cannot be heard in it; rest_db: afterwards, None
-    where the set was left as it is. at_other_level: which stems are, and how much louder the song has each."""
+    """How well a set of stems sums to its mix.
+
+    missing_db: energy of mix minus stems, relative to the mix, before the repair, or after it if that is lower; None if
+    the stems are not in the mix. residual_db: the same for the final stems; None if they were left as repaired.
+    level_differences: stems at another level than in the mix, and how much louder the mix has each (dB).
+    """
 
     stems: int
     missing_db: float | None
-    rest_db: float | None
+    residual_db: float | None
     notes: tuple[str, ...] = ()
-    at_other_level: tuple[tuple[str, float], ...] = ()
+    level_differences: tuple[tuple[str, float], ...] = ()
 
     def render(self) -> str:
-        """One line for people."""
+        """One line for users."""
+        not_summed = f"the {self.stems} stems were repaired one by one and may not sum to the mix"
         if self.missing_db is None:
-            return (
-                f"{self.stems} stems cannot be heard in this song: they were repaired one by one, and not made to sum "
-                "to it"
+            return f"stems not found in the mix: {not_summed}; is it the right song?"
+        if self.level_differences:
+            levels = " and ".join(
+                f"{name} is {abs(db):.1f} dB {'quieter' if db > 0 else 'louder'}" for name, db in self.level_differences
             )
-        if self.at_other_level:
-            each = ((name, abs(db), "softer" if db > 0 else "louder") for name, db in self.at_other_level)
-            levels = " and ".join(f"{name} is {db:.1f} dB {how}" for name, db, how in each)
+            return f"{levels} than in the mix: {not_summed}; use all stems at their original level"
+        if self.residual_db is None:
             return (
-                f"{levels} than in the song: {self.stems} stems were repaired one by one, and not made to sum to it; "
-                "give all stems at their own level"
+                f"the stems do not add up to the mix (the difference is at {self.missing_db:.1f} dB): {not_summed}; "
+                "use all stems of the song, at their original level"
             )
-        if self.rest_db is None:
-            return (
-                f"{self.stems} stems do not add up to the song (what differs has {self.missing_db:.1f} dB of it): they "
-                "were repaired one by one, and not made to sum to it; give all stems of the song, at their own level"
-            )
-        return ", ".join([f"{self.stems} stems sum to the song, to {self.rest_db:.0f} dB", *self.notes])
+        return ", ".join([f"the {self.stems} stems sum to the mix (within {self.residual_db:.0f} dB)", *self.notes])
 
 
-def is_set(jobs: Sequence[RenderJob], mix: Path) -> bool:
-    """Whether these files may be a set of stems of a song: two or more of one length, which is the song's within
-    MAX_OFFSET_S, of its rate and channels."""
-    if len(jobs) < 2:
-        return False
-    song = probe(mix)
-    infos = [probe(job.source) for job in jobs]
-    return (
-        all((i.sample_rate, i.channels) == (song.sample_rate, song.channels) for i in infos)
-        and len({i.samples for i in infos}) == 1
-        and abs(infos[0].samples - song.samples) <= MAX_OFFSET_S * song.sample_rate
-    )
+def is_set(pairs: Sequence[StemAndMix]) -> bool:
+    """Whether stems with a common mix may be a complete set: two or more, all of the same length."""
+    return len(pairs) >= 2 and len({pair.stem.samples for pair in pairs}) == 1
 
 
-def complete_set(jobs: Sequence[RenderJob], mix: Path, *, progress: Progress | None = None) -> SetReport:
-    """Make the repaired stems (the jobs' targets) sum to the song, where the unrepaired ones (the sources) leave out
-    little of it. The targets are replaced together, after all has been written. Raises AudioFileError, OutputError."""
-    sources, targets = [job.source for job in jobs], [job.target for job in jobs]
-    alignment = _alignment(sources, mix)
-    if not alignment.heard:
-        return SetReport(len(jobs), None, None)
+def complete_set(
+    pairs: Sequence[StemAndMix], targets: Sequence[Path], *, progress: Progress | None = None
+) -> SetReport:
+    """Make repaired stems sum to their mix, if the unrepaired ones leave out little of it.
+
+    pairs: the unrepaired stems, all with the same mix. targets: the repaired stems. They are all replaced together,
+    after everything is written. Raises AudioFileError, OutputError.
+    """
+    mix, sources, repaired = pairs[0].mix, [pair.stem for pair in pairs], [probe(target) for target in targets]
+    assert mix is not None, "a set is made to sum to a mix"
+    alignment = _align_sum(sources, mix)
+    if not alignment.found:
+        return SetReport(len(pairs), None, None)
     missing_db = coverage(sources, mix, alignment, HIGHEST_HZ).missing_db
-    if missing_db > MISSING_DB:  # of what bleeds into several stems there is too much, until it is repaired
-        missing_db = min(missing_db, coverage(targets, mix, alignment, HIGHEST_HZ).missing_db)
-    if missing_db > MISSING_DB:
-        levels = [(source.name, align_files(probe(source), probe(mix)).difference_db) for source in sources]
-        return SetReport(len(jobs), missing_db, None, at_other_level=tuple((name, db) for name, db in levels if db))
-    severities = [analyse_file(source, mix, alignment=alignment).strength for source in sources]
+    if missing_db > MAX_MISSING_DB:  # stems with much bleed have too much in common until they are repaired
+        missing_db = min(missing_db, coverage(repaired, mix, alignment, HIGHEST_HZ).missing_db)
+    if missing_db > MAX_MISSING_DB:
+        levels = [(pair.stem.path.name, pair.alignment.level_difference_db) for pair in pairs if pair.alignment]
+        return SetReport(len(pairs), missing_db, None, level_differences=tuple((name, db) for name, db in levels if db))
+    severities = [analyse_pair(StemAndMix(source, mix, alignment)).strength for source in sources]
     with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".stemprover-set-") as folder:
-        made, notes = [], list[str]()
+        summed, notes = list[Path](), list[str]()
         for number, target in enumerate(targets):
             place = Path(folder) / f"{number}{target.suffix}"
-            share = _Share(targets, number, severities, mix, alignment)
-            report = render_file(target, place, share, progress=progress)
+            add_share = _AddShare(repaired, number, severities, mix, alignment)
+            report = render_file(target, place, add_share, progress=progress)
             notes += [f"{target.name}: {note}" for note in report.notes]
-            made.append(place)
+            summed.append(place)
         try:
-            for place, target in zip(made, targets, strict=True):
+            for place, target in zip(summed, targets, strict=True):
                 shutil.copymode(target, place)
                 place.replace(target)
         except OSError as error:
             raise OutputError(
-                f"{target}: cannot be replaced ({error.strerror}); it is repaired, but the stems do not sum to the song"
+                f"{target} cannot be replaced ({error.strerror}); it is repaired, but the stems do not sum to the mix"
             ) from error
-    if probe(mix).subtype in LOSSY:
-        notes.insert(0, "with its coding noise, since it is lossy: give it as WAV or FLAC, or --no-sum")
-    return SetReport(len(jobs), missing_db, coverage(targets, mix, alignment).missing_db, tuple(notes))
+    if mix.subtype in LOSSY:
+        notes.insert(0, "including the coding noise of this lossy mix: use a WAV or FLAC mix, or --no-sum")
+    final = [probe(target) for target in targets]
+    return SetReport(len(pairs), missing_db, coverage(final, mix, alignment).missing_db, tuple(notes))
 
 
 def coverage(
-    stems: Sequence[Path], mix: Path, alignment: Alignment, highest_hz: float | None = None
+    stems: Sequence[AudioInfo], mix: AudioInfo, alignment: Alignment, highest_hz: float | None = None
 ) -> Coverage:
-    """What the stems have of the song, up to a frequency."""
-    found = Coverage(probe(mix).sample_rate, highest_hz)
-    with contextlib.closing(_together(stems, mix, alignment)) as blocks:
-        for sounds, song in blocks:
-            found.add(sounds, song)
-    return found
+    """How much of the mix the stems cover, up to a frequency."""
+    measured = Coverage(mix.sample_rate, highest_hz)
+    with contextlib.closing(_read_stems_and_mix(stems, mix, alignment)) as blocks:
+        for stem_blocks, mix_block in blocks:
+            measured.add(stem_blocks, mix_block)
+    return measured
 
 
-class _Share:
-    """In place of a model (render.ChunkRepairer): gives one stem of a set its share of what is missing."""
+class _AddShare:
+    """Stands in for the model (render.ChunkRepairer): adds to one stem its share of what the set lacks."""
 
     def __init__(
-        self, stems: Sequence[Path], number: int, severities: Sequence[float], mix: Path, alignment: Alignment
+        self,
+        stems: Sequence[AudioInfo],
+        number: int,
+        severities: Sequence[float],
+        mix: AudioInfo,
+        alignment: Alignment,
     ) -> None:
         self.stems, self.number, self.severities = stems, number, severities
         self.mix, self.alignment = mix, alignment
@@ -132,41 +136,41 @@ class _Share:
     def process_chunks(
         self, chunks: Iterable[Block], sample_rate: int, channels: int, *, has_mix: bool = False
     ) -> Iterator[np.ndarray]:
-        """The stem with its share (C, m), in step with its own samples (C, n), which are read from all stems."""
-        share, waiting = MixConsistency(self.severities, channels), Fifo()
-        with contextlib.closing(_together(self.stems, self.mix, self.alignment)) as blocks:
-            for _, (sounds, song) in zip(chunks, blocks, strict=True):
-                waiting.push(sounds[self.number])
-                added = share.process(sounds, song)[self.number]
-                if added.shape[1]:
-                    yield waiting.pop(added.shape[1]) + added
-        added = share.finish()[self.number]
-        if added.shape[1]:
-            yield waiting.pop(added.shape[1]) + added
+        """The stem plus its share (C, m), in step with the stem's own chunks (C, n); reads all stems itself."""
+        consistency, waiting = MixConsistency(self.severities, channels), Fifo()
+        with contextlib.closing(_read_stems_and_mix(self.stems, self.mix, self.alignment)) as blocks:
+            for _, (stem_blocks, mix_block) in zip(chunks, blocks, strict=True):
+                waiting.push(stem_blocks[self.number])
+                share = consistency.process(stem_blocks, mix_block)[self.number]
+                if share.shape[1]:
+                    yield waiting.pop(share.shape[1]) + share
+        share = consistency.finish()[self.number]
+        if share.shape[1]:
+            yield waiting.pop(share.shape[1]) + share
 
 
-def _alignment(stems: Sequence[Path], mix: Path) -> Alignment:
-    """Where the song lies beside the stems, by what they are together."""
-    with contextlib.closing(_stems(stems)) as blocks:
-        sums = (sounds.sum(axis=0) for sounds in blocks)
-        return estimate_alignment(sums, early_source(probe(mix)), probe(mix).sample_rate).at_own_level
+def _align_sum(stems: Sequence[AudioInfo], mix: AudioInfo) -> Alignment:
+    """Align the mix with the sum of the stems."""
+    with contextlib.closing(_read_stems(stems)) as blocks:
+        sums = (stem_blocks.sum(axis=0) for stem_blocks in blocks)
+        return estimate_alignment(sums, open_early(mix), mix.sample_rate).at_own_level
 
 
-def _together(
-    stems: Sequence[Path], mix: Path, alignment: Alignment
+def _read_stems_and_mix(
+    stems: Sequence[AudioInfo], mix: AudioInfo, alignment: Alignment
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Blocks of all stems (S, C, n) and of the song (C, n); where it has no samples, of the stems' sum, which then
-    lacks nothing."""
-    song = alignment.open(probe(mix))
-    with contextlib.closing(_stems(stems)) as blocks:
-        for sounds in blocks:
-            yield sounds, song.beside(sounds.sum(axis=0))
+    """Blocks of all stems (S, C, n) and of the mix (C, n). Where the mix has no samples, the sum of the stems takes its
+    place, which leaves nothing to add."""
+    mix_reader = alignment.open(mix)
+    with contextlib.closing(_read_stems(stems)) as blocks:
+        for stem_blocks in blocks:
+            yield stem_blocks, mix_reader.take_filled(stem_blocks.sum(axis=0))
 
 
-def _stems(stems: Sequence[Path]) -> Generator[np.ndarray, None, None]:
-    """Blocks of all stems (S, C, n), as long as the first."""
-    others = [MixSource(probe(path)) for path in stems[1:]]
-    with AudioReader(probe(stems[0])) as reader:
+def _read_stems(stems: Sequence[AudioInfo]) -> Generator[np.ndarray, None, None]:
+    """Blocks of all stems (S, C, n), as long as the first stem."""
+    others = [MixReader(info) for info in stems[1:]]
+    with AudioReader(stems[0]) as reader:
         for native in reader.blocks():
             first = reader.codec.decode(native)
-            yield np.stack([first, *(source.take(first.shape[1]) for source in others)])
+            yield np.stack([first, *(other.take(first.shape[1]) for other in others)])

@@ -1,7 +1,7 @@
-"""Takes over everything that a file carries beside its sound, after the repaired sound is written.
+"""Copies tags, pictures and other chunks from the stem to the repaired file, once its audio is written.
 
-WAV, RF64 and AIFF: every chunk (riff.py). FLAC, Ogg and MP3: every tag and picture, by mutagen, since libsndfile knows
-ten fields of text and no pictures. Any other pair of file types: libsndfile's fields, which AudioWriter sets.
+WAV, RF64 and AIFF: all chunks (riff.py). FLAC, Ogg and MP3: all tags and pictures, with mutagen, because libsndfile has
+only ten text fields and no pictures. Between other file types: libsndfile's text fields, which AudioWriter sets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TAGGED = {"FLAC", "OGG", "MP3"}
 
 
 def carries_all_tags(source: AudioInfo, container: str) -> bool:
-    """Whether `copy_tags` takes over everything between these two types by itself."""
+    """Whether `copy_tags` copies everything between these two file types by itself."""
     family = {"WAVEX": "WAV", "RF64": "WAV"}
     return source.container in _CHUNKED | _TAGGED and (
         family.get(source.container, source.container) == family.get(container, container)
@@ -24,9 +24,9 @@ def carries_all_tags(source: AudioInfo, container: str) -> bool:
 
 
 def copy_tags(source: AudioInfo, target: Path, subtype: str) -> str:
-    """Copy the tags of `source` into the finished file `target`. Returns a note where that failed, else nothing.
+    """Copy the tags of `source` into the complete file `target`. Returns a note if that failed, else "".
 
-    Raises OSError for what the file system refuses.
+    Raises OSError for errors of the file system.
     """
     if source.container in _CHUNKED:
         copy_chunks(source.path, target)

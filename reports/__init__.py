@@ -1,1 +1,1 @@
-"""What people read after a repair or an analysis: pages, pictures and tables."""
+"""What people read after a repair or an analysis: pages, figures and tables."""

@@ -1,4 +1,4 @@
-"""`stemprover analyze`: what is wrong with a file, as words, JSON and a picture."""
+"""`stemprover analyze`: the detected artefacts of a file as text, JSON, a figure and a page."""
 
 from __future__ import annotations
 
@@ -9,48 +9,46 @@ from typing import Any
 import numpy as np
 
 from ..engine.detect.analysis import Analysis, Finding
-from ..engine.detect.bank import TYPES
-from ..offline.alignment import Alignment
-from ..offline.audiofile import clock, probe, read_start
+from ..engine.detect.detectors import TYPES
+from ..offline.audiofile import clock, read_start
 from ..offline.outfile import atomic_output
-from .page import Lane, listener, make_page, paragraph, table
+from ..offline.pair import StemAndMix
+from .page import Lane, make_page, paragraph, player_section, table
 
 FLOOR_DB = -80.0
 SHOWN_COLUMNS = 2400
 LISTEN_S = 300.0
 HIGHEST_HZ = 20000.0
-
-
-
-
+NO_MIX_HINT = "Pass the mix (--mix) to detect more."
+NOTHING_WITHOUT_MIX = "Nothing found, but without the mix bleed cannot be detected; pass --mix."
 
 
 def describe(finding: Finding, duration_s: float) -> str:
-    """One finding in words; `duration_s` is that of the whole sound."""
+    """One finding in words. duration_s: of the whole file."""
     if not finding.known:
-        return "needs the song (--mix)"
+        return "needs the mix (--mix)"
     if not finding.found:
         return "not found"
-    strength = "clearly" if finding.strength > 0.6 else "audibly" if finding.strength > 0.2 else "slightly"
-    everywhere = finding.to_s - finding.from_s > 0.7 * duration_s
-    when = "throughout" if everywhere else f"mostly {clock(finding.from_s)[:-4]} to {clock(finding.to_s)[:-4]}"
-    above = finding.high_hz > HIGHEST_HZ
-    band = f"above {_hertz(finding.low_hz)}" if above else f"{_hertz(finding.low_hz)} to {_hertz(finding.high_hz)}"
+    strength = "clear" if finding.strength > 0.6 else "audible" if finding.strength > 0.2 else "slight"
+    throughout = finding.to_s - finding.from_s > 0.7 * duration_s
+    when = "throughout" if throughout else f"mostly {clock(finding.from_s)[:-4]} to {clock(finding.to_s)[:-4]}"
+    open_ended = finding.high_hz > HIGHEST_HZ
+    band = f"above {_hertz(finding.low_hz)}" if open_ended else f"{_hertz(finding.low_hz)} to {_hertz(finding.high_hz)}"
     return f"{strength}, {when}, {band}"
 
 
 def advice(analysis: Analysis) -> str:
-    """What to do, in words."""
-    found = analysis.found
+    """What to do, in a sentence or two."""
     if analysis.is_separated:
-        return "A separator's mask left this of the song, which auto has a repair of its own for. Try: --preset auto"
-    if not found:
-        return "Nothing was found that a repair would be needed for."
-    names = {f.kind: weight for f, weight in zip(found, analysis.blend().values(), strict=True)}
-    if len(names) == 1:
-        return f"Try: --preset {found[0].kind}"
-    option = ",".join(f"{name}={weight:g}" for name, weight in names.items())
-    return f"Try: --blend {option}"
+        return (
+            "This stem looks like the output of a mask-based separator; use --preset auto, which has a repair for it."
+        )
+    weights = analysis.blend()
+    if not weights:
+        return "No artefacts found: this stem needs no repair." if analysis.has_mix else NOTHING_WITHOUT_MIX
+    if len(weights) == 1:
+        return f"Try: --preset {next(iter(weights))}"
+    return f"Try: --blend {','.join(f'{kind}={weight:g}' for kind, weight in weights.items())}"
 
 
 def _hertz(frequency: float) -> str:
@@ -58,17 +56,16 @@ def _hertz(frequency: float) -> str:
 
 
 def as_json(analysis: Analysis, path: Path, mix: Path | None) -> dict[str, Any]:
-    """All that was found, for other programs; severities as the mean over time for each band, and over bands for each
-    second."""
-    each = max(1, round(1.0 / analysis.column_s))
-    starts = range(0, analysis.severities.shape[-1], each)
+    """The whole result for other programs, with mean severities by band and by second."""
+    columns = max(1, round(1.0 / analysis.column_s))
+    starts = range(0, analysis.severities.shape[-1], columns)
     return {
         "file": str(path),
         "mix": None if mix is None else str(mix),
-        "mix_heard": analysis.has_mix,
+        "mix_used": analysis.has_mix,
         "duration_s": round(analysis.duration_s, 3),
         "band_edges_hz": [round(float(edge), 1) for edge in analysis.edges_hz],
-        "second_s": round(each * analysis.column_s, 4),
+        "second_s": round(columns * analysis.column_s, 4),
         "types": {
             finding.kind: {
                 "score": round(finding.score, 4),
@@ -80,17 +77,22 @@ def as_json(analysis: Analysis, path: Path, mix: Path | None) -> dict[str, Any]:
                 "to_s": round(finding.to_s, 2),
                 "low_hz": round(finding.low_hz, 1),
                 "high_hz": round(finding.high_hz, 1),
-                "by_band": _rounded(severity.mean(axis=1) if severity.shape[1] else np.zeros(len(severity))),
-                "by_second": _rounded(np.array([severity[:, s : s + each].mean() for s in starts])),
+                "by_band": _rounded(_band_means(severity)),
+                "by_second": _rounded(np.array([severity[:, s : s + columns].mean() for s in starts])),
             }
             for finding, severity in zip(analysis.findings, analysis.severities, strict=True)
         },
         "separation": round(analysis.separation, 4),
-        "mark": round(analysis.mark, 4),
+        "mask_score": round(analysis.mask_score, 4),
         "separated": analysis.is_separated,
         "blend": dict(analysis.blend()),
         "advice": advice(analysis),
     }
+
+
+def _band_means(severity: np.ndarray) -> np.ndarray:
+    """Severities (K, M) to their means over time (K,), 0 if there is no column."""
+    return severity.mean(axis=1) if severity.shape[1] else np.zeros(len(severity))
 
 
 def _rounded(values: np.ndarray) -> list[float]:
@@ -98,67 +100,56 @@ def _rounded(values: np.ndarray) -> list[float]:
 
 
 def write_json(analysis: Analysis, path: Path, mix: Path | None, target: Path, *, overwrite: bool) -> None:
-    """Raises OutputExistsError, OutputError."""
+    """Write the JSON file. Raises OutputExistsError, OutputError."""
     with atomic_output(target, [path] if mix is None else [path, mix], overwrite=overwrite) as part:
         part.write_text(json.dumps(as_json(analysis, path, mix), indent=1) + "\n")
 
 
-def write_picture(
+def write_figure(
     analysis: Analysis, path: Path, target: Path, *, overwrite: bool, tempo_bpm: float | None = None
 ) -> None:
-    """The stem's spectrum, a lane for each type, and beside it how much of each type is in which band. Raises
+    """Write a PNG with the stem's levels, and for each type its severity over time and its mean in each band. Raises
     OutputExistsError, OutputError."""
     with atomic_output(target, [path], overwrite=overwrite) as part:
         draw_analysis(analysis, path.name, part, tempo_bpm)
 
 
 def write_page(
-    analysis: Analysis,
-    path: Path,
-    mix: Path | None,
-    target: Path,
-    *,
-    overwrite: bool,
-    tempo_bpm: float | None = None,
-    alignment: Alignment | None = None,
+    analysis: Analysis, pair: StemAndMix, target: Path, *, overwrite: bool, tempo_bpm: float | None = None
 ) -> None:
-    """A page to listen to, the first five minutes, with a lane for each type; with the song where the stem is heard in
-    it. Raises OutputExistsError, OutputError."""
-    info = probe(path)
+    """Write a page with the first five minutes of the stem, the severities of each type, and the aligned mix if it
+    contains the stem. Raises OutputExistsError, OutputError."""
+    path, info = pair.stem.path, pair.stem
     count = round(LISTEN_S * info.sample_rate)
-    sounds = {"Stem": read_start(path, count)}
-    if mix is not None and alignment is not None and alignment.heard:
-        sounds["Song"] = alignment.at_own_level.open(probe(mix)).take(sounds["Stem"].shape[1])
+    signals = {"Stem": read_start(path, count)}
+    if (mix := pair.open_mix(at_own_level=True)) is not None:
+        signals["Mix"] = mix.take(signals["Stem"].shape[1])
     columns = max(1, round(min(analysis.duration_s, LISTEN_S) / analysis.column_s))
     lanes = [
-        Lane(
-            f"{finding.kind}: {describe(finding, analysis.duration_s)}",
-            severity[:, :columns],
-            severity.mean(axis=1) if severity.shape[1] else np.zeros(len(severity)),
-        )
+        Lane(f"{finding.kind}: {describe(finding, analysis.duration_s)}", severity[:, :columns], _band_means(severity))
         for finding, severity in zip(analysis.findings, analysis.severities, strict=True)
     ]
     rows = [
         (f.kind, f"{f.score:.3f}", f"{f.threshold:.3f}", describe(f, analysis.duration_s)) for f in analysis.findings
     ]
     body = [paragraph(advice(analysis))]
-    if not analysis.has_mix:
-        body.append(paragraph("Without the song (--mix) less can be told."))
-    body.append(listener(sounds, info.sample_rate, lanes=lanes, tempo_bpm=tempo_bpm))
+    if not analysis.has_mix and analysis.blend():
+        body.append(paragraph(NO_MIX_HINT))
+    body.append(player_section(signals, info.sample_rate, lanes=lanes, tempo_bpm=tempo_bpm))
     body.append(
         paragraph(
-            "In the lanes frequency rises from bottom to top in equal steps on the ERB scale, and light means more; "
-            "the bars beside them show how much is in which band over the whole sound."
+            "Each type of artefact has a map below the spectrograms: brighter means more severe, and frequency rises "
+            "from bottom to top on the ERB scale. The bars on the right show the mean of each band over the whole file."
         )
     )
     verdicts = ["worse" if finding.found else "" for finding in analysis.findings]
-    body.append(table(("Type", "Score", "Threshold", "Found"), rows, verdicts))
-    with atomic_output(target, [path] if mix is None else [path, mix], overwrite=overwrite) as part:
+    body.append(table(("Type", "Score", "Threshold", "Result"), rows, verdicts))
+    with atomic_output(target, pair.paths, overwrite=overwrite) as part:
         part.write_text(make_page(path.name, body), encoding="utf-8")
 
 
 def draw_analysis(analysis: Analysis, title: str, target: Path, tempo_bpm: float | None = None) -> None:
-    """As a PNG. Bands are drawn at equal height (equal steps on the ERB scale). Raises OSError."""
+    """Draw the figure of `write_figure` as a PNG. All bands have the same height (ERB scale). Raises OSError."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -193,8 +184,7 @@ def draw_analysis(analysis: Analysis, title: str, target: Path, tempo_bpm: float
         axis.set_title(f"{finding.kind}: {describe(finding, seconds)}", loc="left", fontsize=11)
         axis.tick_params(labelbottom=row == len(TYPES))
         side = figure.add_subplot(grid[row, 1])
-        mean = severity.mean(axis=1) if severity.shape[1] else np.zeros(bands)
-        side.barh(np.arange(bands) + 0.5, mean, height=1.0, color="#2a788e")
+        side.barh(np.arange(bands) + 0.5, _band_means(severity), height=1.0, color="#2a788e")
         side.set(xlim=(0, 1), ylim=(0, bands))
         side.set_yticks([])
         side.tick_params(labelbottom=row == len(TYPES))
@@ -211,8 +201,8 @@ def draw_analysis(analysis: Analysis, title: str, target: Path, tempo_bpm: float
 
 
 def _thinned(values: np.ndarray) -> np.ndarray:
-    """At most SHOWN_COLUMNS columns; of those that share one the largest is shown."""
-    each = -(-values.shape[-1] // SHOWN_COLUMNS)
-    if each == 1:
+    """Values (K, M) reduced to at most SHOWN_COLUMNS columns, each with the largest of its values."""
+    step = -(-values.shape[-1] // SHOWN_COLUMNS)
+    if step == 1:
         return values
-    return np.maximum.reduceat(values, np.arange(0, values.shape[-1], each), axis=-1)
+    return np.maximum.reduceat(values, np.arange(0, values.shape[-1], step), axis=-1)

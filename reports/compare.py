@@ -1,11 +1,10 @@
-"""`stemprover compare`: a stem before and after a repair, in figures and a picture."""
+"""`stemprover compare`: measures a stem before and after a repair; as a table, JSON, a figure and a page."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,25 @@ from ..engine.detect.analysis import Analyser
 from ..engine.dsp.fifo import Fifo
 from ..engine.errors import OptionError
 from ..engine.metrics.basic import sdr
-from ..engine.metrics.scorecard import KINDS, check_extras, measure
-from ..offline.alignment import Alignment, align_files, alignment_notes
+from ..engine.metrics.scorecard import MEASURE_INFO, check_extras, measure
 from ..offline.audiofile import AudioInfo, AudioReader, check_finite, probe, read_start
-from ..offline.mix_reader import MixSource
+from ..offline.mix_reader import MixReader
 from ..offline.outfile import atomic_output
-from ..offline.render import Progress, check_mix
-from .page import listener, make_page, table
+from ..offline.pair import StemAndMix, check_match
+from ..offline.render import Progress
+from .page import make_page, player_section, table
 from .spectrogram import draw_spectrograms
 
 WINDOW_S = 10.0
-SHOWN = 0.0005  # a smaller change is shown as none
-PICTURE_S = 60.0
+SHOWN = 0.0005  # smaller changes count as none
+FIGURE_S = 60.0
 LISTEN_S = 90.0
 _WHAT = {"after": "the stem after a repair", "reference": "the true stem"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measure before and after. better: "higher", "lower", or "" where neither is."""
+    """One measure before and after the repair. better: "higher", "lower", or "" if neither is better."""
 
     name: str
     unit: str
@@ -44,7 +43,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """ "better", "worse", or "" where nothing changed or neither way is better."""
+        """ "better", "worse", or "" if nothing changed or neither direction is better."""
         change = self.after - self.before
         if not self.better or not abs(change) >= SHOWN:
             return ""
@@ -53,7 +52,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Medians over windows of ten seconds, and the detectors' scores over the whole. notes: on where the song lies."""
+    """Medians of each measure over windows of ten seconds, and the detectors' scores for the whole files. notes: about
+    the alignment of the mix."""
 
     before: Path
     after: Path
@@ -74,91 +74,115 @@ def compare_files(
     brief: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
-    """`also`: names of scorecard.EXTRAS, which need the true stem. `brief`: as in `scorecard.measure`.
+    """Measure a stem before and after a repair. Memory does not grow with the length of the files.
 
-    Memory does not grow with the length. Raises AudioFileError, MixMismatchError where a file does not belong to
-    `before`, OptionError, and ModuleNotFoundError where the package of an extra is missing.
+    reference: the true stem. also: names from scorecard.EXTRAS, which need the true stem. brief: as in
+    `scorecard.measure`. progress: called with the seconds done and the seconds in total.
+    Raises AudioFileError, MixMismatchError for a file that does not match `before`, OptionError, and
+    ModuleNotFoundError if the package of an extra is missing.
     """
+    _check_also(also, reference)
+    others = _probe_others(probe(before), after, reference)
+    return _compare(StemAndMix.open(before, mix), others, also, brief, progress)
+
+
+def compare_pair(
+    pair: StemAndMix,
+    after: Path,
+    reference: Path | None = None,
+    *,
+    also: Sequence[str] = (),
+    brief: bool = False,
+    progress: Progress | None = None,
+) -> Comparison:
+    """`compare_files` for a stem and mix that are already aligned."""
+    _check_also(also, reference)
+    return _compare(pair, _probe_others(pair.stem, after, reference), also, brief, progress)
+
+
+def _check_also(also: Sequence[str], reference: Path | None) -> None:
     check_extras(also)
     if also and reference is None:
-        raise OptionError(f"{', '.join(also)}: measured against the true stem; give it with --reference")
-    paths = {"before": before, "after": after, "reference": reference, "mix": mix}
-    infos = {name: probe(path) for name, path in paths.items() if path is not None}
-    first = infos["before"]
-    for name, info in infos.items():
-        check_mix(first, info, _WHAT.get(name, ""))
+        raise OptionError(f"--also {','.join(also)} needs the true stem (--reference FILE)")
+
+
+def _probe_others(before: AudioInfo, after: Path, reference: Path | None) -> dict[str, AudioInfo]:
+    """The files to compare the stem with, checked."""
+    paths = {"after": after, "reference": reference}
+    others = {name: probe(path) for name, path in paths.items() if path is not None}
+    for name, info in others.items():
+        check_match(before, info, _WHAT[name])
         check_finite(info)
-    alignment = align_files(first, infos["mix"]) if "mix" in infos else None
-    notes = [] if alignment is None else alignment_notes(alignment, first, infos["mix"])
-    if alignment is not None and not alignment.heard:
-        del infos["mix"]
-    found: dict[str, list[tuple[float, float]]] = {}
-    analysers = {name: Analyser(first.sample_rate, first.channels, "mix" in infos) for name in ("before", "after")}
+    return others
+
+
+def _compare(
+    pair: StemAndMix, others: Mapping[str, AudioInfo], also: Sequence[str], brief: bool, progress: Progress | None
+) -> Comparison:
+    first, has_mix = pair.stem, pair.open_mix() is not None
+    measured: dict[str, list[tuple[float, float]]] = {}
+    analysers = {name: Analyser(first.sample_rate, first.channels, has_mix) for name in ("before", "after")}
     done = 0
-    for sounds in _windows(infos, alignment):
+    for window in _windows(pair, others):
         for name, analyser in analysers.items():
-            analyser.process(sounds[name], sounds.get("mix"))
-        truth, song = sounds.get("reference"), sounds.get("mix")
-        both = sounds["before"], sounds["after"]
-        for name, values in measure(*both, truth, song, first.sample_rate, also, brief).items():
-            found.setdefault(name, []).append(values)
-        done += sounds["before"].shape[1]
+            analyser.process(window[name], window.get("mix"))
+        signals = window["before"], window["after"], window.get("reference"), window.get("mix")
+        for name, values in measure(*signals, first.sample_rate, also, brief).items():
+            measured.setdefault(name, []).append(values)
+        done += window["before"].shape[1]
         if progress is not None:
             progress(done / first.sample_rate, first.duration_s)
-    rows = [Row(name, *KINDS[name], *_medians(values)) for name, values in found.items()]
-    rows = [row for row in rows if not math.isnan(row.before)]  # channels of a mono file, for instance
+    rows = [Row(name, *MEASURE_INFO[name], *_medians(values)) for name, values in measured.items()]
+    rows = [row for row in rows if not math.isnan(row.before)]  # nothing to measure, for instance in silence
     findings = [analyser.finish().findings for analyser in analysers.values()]
     for a, b in zip(*findings, strict=True):
         if a.known:
             rows.append(Row(f"Detected {a.kind}", "", "lower", a.score, b.score))
-    return Comparison(before, after, reference, mix, first.duration_s, tuple(rows), tuple(notes))
+    reference = others["reference"].path if "reference" in others else None
+    mix = None if pair.mix is None else pair.mix.path
+    return Comparison(first.path, others["after"].path, reference, mix, first.duration_s, tuple(rows), notes=pair.notes)
 
 
-def median_sdr(sound: Path, reference: Path) -> float:
-    """SDR in dB, the median over the same windows. Raises as `compare_files`."""
-    infos = {"before": probe(sound), "reference": probe(reference)}
-    check_mix(infos["before"], infos["reference"], _WHAT["reference"])
-    found = [(sdr(part["before"], part["reference"]),) * 2 for part in _windows(infos)]
-    return _medians(found)[0]
+def median_sdr(stem: Path, reference: Path) -> float:
+    """Median SDR in dB over the same windows. Raises as `compare_files`."""
+    pair, truth = StemAndMix(probe(stem)), probe(reference)
+    check_match(pair.stem, truth, _WHAT["reference"])
+    ratios = [(sdr(window["before"], window["reference"]),) * 2 for window in _windows(pair, {"reference": truth})]
+    return _medians(ratios)[0]
 
 
-def _windows(infos: dict[str, AudioInfo], alignment: Alignment | None = None) -> Iterator[dict[str, np.ndarray]]:
-    """Equal stretches of all files; what is shorter than the first is filled up with silence, a mixture with the
-    first itself. alignment: of the mixture."""
-    first = infos["before"]
+def _windows(pair: StemAndMix, others: Mapping[str, AudioInfo]) -> Iterator[dict[str, np.ndarray]]:
+    """Windows (C, n) of all files, by name: "before" and "mix" for the pair, and the others, padded with silence to the
+    length of the stem."""
+    first = pair.stem
     size = round(WINDOW_S * first.sample_rate)
-    with ExitStack() as stack:
-        reader = stack.enter_context(AudioReader(first))
-        others = {name: MixSource(info) for name, info in infos.items() if name not in ("before", "mix")}
-        song = alignment.open(infos["mix"]) if alignment is not None and alignment.heard else None
-        fifo, ready = Fifo(), 0
+    readers, mix, waiting = {name: MixReader(info) for name, info in others.items()}, pair.open_mix(), Fifo()
 
-        def cut(count: int) -> dict[str, np.ndarray]:
-            stem = fifo.pop(count)
-            sounds = {"before": stem, **{name: other.take(count) for name, other in others.items()}}
-            return sounds if song is None else {**sounds, "mix": song.beside(stem)}
+    def cut(count: int) -> dict[str, np.ndarray]:
+        stem = waiting.pop(count)
+        window = {"before": stem, **{name: reader.take(count) for name, reader in readers.items()}}
+        return window if mix is None else {**window, "mix": mix.take_filled(stem)}
 
+    with AudioReader(first) as reader:
         for native in reader.blocks():
-            fifo.push(reader.codec.decode(native))
-            ready += native.shape[1]
-            while ready >= 2 * size:  # so that the last one is not a scrap
+            waiting.push(reader.codec.decode(native))
+            while len(waiting) >= 2 * size:  # so that the last window is not too short
                 yield cut(size)
-                ready -= size
-        if ready:
-            yield cut(ready)
+        if rest := len(waiting):
+            yield cut(rest)
 
 
 def _medians(values: list[tuple[float, float]]) -> tuple[float, float]:
-    table = np.array(values, np.float64)
-    sure = table[~np.isnan(table).any(axis=1)]
-    if not len(sure):
+    pairs = np.array(values, np.float64)
+    pairs = pairs[~np.isnan(pairs).any(axis=1)]
+    if not len(pairs):
         return math.nan, math.nan
-    middle = np.sort(sure, axis=0)[(len(sure) - 1) // 2]  # no mean of two, so that an infinite one stays what it is
+    middle = np.sort(pairs, axis=0)[(len(pairs) - 1) // 2]  # the lower median: the mean of two could be infinite
     return float(middle[0]), float(middle[1])
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """For other programs; what is not a finite number becomes null."""
+    """The result for other programs. Infinite values become null."""
     return {
         "before": str(comparison.before),
         "after": str(comparison.after),
@@ -179,34 +203,34 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def write_json(comparison: Comparison, target: Path, *, overwrite: bool) -> None:
-    """Raises OutputExistsError, OutputError."""
-    with atomic_output(target, inputs_of(comparison), overwrite=overwrite) as part:
+    """Write the JSON file. Raises OutputExistsError, OutputError."""
+    with atomic_output(target, _inputs(comparison), overwrite=overwrite) as part:
         part.write_text(json.dumps(as_json(comparison), indent=1) + "\n")
 
 
-def write_picture(comparison: Comparison, target: Path, *, overwrite: bool) -> None:
-    """Spectrograms before, after and, where there is one, of the true stem: the first minute. Raises
+def write_figure(comparison: Comparison, target: Path, *, overwrite: bool) -> None:
+    """Write a PNG with the spectrograms of the first minute: before, after and, if there is one, the true stem. Raises
     OutputExistsError, OutputError."""
-    sounds, sample_rate = _sounds(comparison, PICTURE_S)
-    with atomic_output(target, inputs_of(comparison), overwrite=overwrite) as part:
-        draw_spectrograms(sounds, sample_rate, part)
+    signals, sample_rate = _beginnings(comparison, FIGURE_S)
+    with atomic_output(target, _inputs(comparison), overwrite=overwrite) as part:
+        draw_spectrograms(signals, sample_rate, part)
 
 
-def _sounds(comparison: Comparison, seconds: float) -> tuple[dict[str, np.ndarray], int]:
-    """The starts of what was compared (C, T), by the names that people see, and the sample rate."""
+def _beginnings(comparison: Comparison, seconds: float) -> tuple[dict[str, np.ndarray], int]:
+    """The beginnings of the compared files (C, T) by label, and the sample rate."""
     named = {"Before": comparison.before, "After": comparison.after, "True stem": comparison.reference}
     sample_rate = probe(comparison.before).sample_rate
     count = round(seconds * sample_rate)
     return {name: read_start(path, count) for name, path in named.items() if path is not None}, sample_rate
 
 
-def comparison_body(sounds: Mapping[str, np.ndarray], sample_rate: int, rows: Sequence[Row]) -> list[str]:
-    """The parts of a page: sounds (C, T) by name under one switch, and the figures."""
-    return [listener(sounds, sample_rate), rows_table(rows)]
+def comparison_body(signals: Mapping[str, np.ndarray], sample_rate: int, rows: Sequence[Row]) -> list[str]:
+    """The body of a page: a player for signals (C, T) by label, and the measures."""
+    return [player_section(signals, sample_rate), rows_table(rows)]
 
 
 def rows_table(rows: Sequence[Row]) -> str:
-    """The figures as a part of a page."""
+    """The measures as a table for a page."""
     lines = [
         (
             f"{row.name} ({row.unit})" if row.unit else row.name,
@@ -220,14 +244,14 @@ def rows_table(rows: Sequence[Row]) -> str:
 
 
 def write_page(comparison: Comparison, target: Path, *, overwrite: bool) -> None:
-    """A page to listen to, with the first minute and a half of the sounds. Raises OutputExistsError, OutputError."""
-    sounds, sample_rate = _sounds(comparison, LISTEN_S)
-    text = make_page(comparison.before.name, comparison_body(sounds, sample_rate, comparison.rows))
-    with atomic_output(target, inputs_of(comparison), overwrite=overwrite) as part:
+    """Write a page with the first minute and a half of each file. Raises OutputExistsError, OutputError."""
+    signals, sample_rate = _beginnings(comparison, LISTEN_S)
+    text = make_page(comparison.before.name, comparison_body(signals, sample_rate, comparison.rows))
+    with atomic_output(target, _inputs(comparison), overwrite=overwrite) as part:
         part.write_text(text, encoding="utf-8")
 
 
-def inputs_of(comparison: Comparison) -> list[Path]:
-    """The files that a comparison is of, none of which may be written over."""
+def _inputs(comparison: Comparison) -> list[Path]:
+    """The compared files, none of which an output may replace."""
     paths = (comparison.before, comparison.after, comparison.reference, comparison.mix)
     return [path for path in paths if path is not None]

@@ -1,5 +1,7 @@
-"""Self-contained HTML pages: sounds to listen to with one switch, pictures under the same clock, and tables. They ask
-nothing of a network."""
+"""Self-contained HTML pages: audio players that switch between versions, spectrograms in step with them, and tables.
+
+The pages load nothing from the network.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ _TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
 
 @dataclass(frozen=True)
 class Lane:
-    """Values (K, M) in 0..1 over bands, lowest first, and time; `by_band` (K,) is drawn as bars beside it."""
+    """A map below the spectrograms. values (K, M): 0..1 over bands, lowest first, and time. by_band (K,): drawn as bars
+    next to it."""
 
     caption: str
     values: np.ndarray
@@ -30,7 +33,7 @@ class Lane:
 
 
 def make_page(title: str, body: Sequence[str]) -> str:
-    """The whole page. `title` is plain text, the parts of the body are HTML as the functions here make it."""
+    """The whole page. title: plain text. body: HTML parts made by the functions of this module."""
     template = Template(_TEMPLATE.read_text(encoding="utf-8"))
     return template.substitute(title=html.escape(title), body="\n".join(body))
 
@@ -41,7 +44,7 @@ def paragraph(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], verdicts: Sequence[str] = ()) -> str:
-    """Plain text cells; `verdicts`, one a row, "better", "worse" or "", colour the last cell."""
+    """A table of plain-text cells. verdicts: "better", "worse" or "" for each row, colours its last cell."""
     columns = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
     lines = []
     for number, (first, *middle, last) in enumerate(rows):
@@ -53,58 +56,61 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], verdicts: Sequence
     return f'<div class="wide"><table>\n<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
 
 
-def listener(
-    sounds: Mapping[str, np.ndarray],
+def player_section(
+    signals: Mapping[str, np.ndarray],
     sample_rate: int,
     *,
     heading: str = "",
     lanes: Sequence[Lane] = (),
     tempo_bpm: float | None = None,
 ) -> str:
-    """A section with a switch between sounds (C, T) by name, a spectrogram of each, and lanes below them; more than two
-    channels are heard as their mean."""
-    levels = {name: level_db(sound.mean(axis=0)) for name, sound in sounds.items()}
+    """A section that plays signals (C, T) by label, with buttons to switch, their spectrograms, and lanes below them.
+
+    Signals with more than two channels are played as a mono downmix. tempo_bpm: number bars of 4/4, not seconds.
+    """
+    levels = {name: level_db(signal.mean(axis=0)) for name, signal in signals.items()}
     top_db = max(float(level.max()) for level in levels.values())
-    seconds = max(sound.shape[1] for sound in sounds.values()) / sample_rate
-    buttons, players, pictures = [], [], []
-    for number, (name, sound) in enumerate(sounds.items()):
+    seconds = max(signal.shape[1] for signal in signals.values()) / sample_rate
+    buttons, players, figures = [], [], []
+    for number, (name, signal) in enumerate(signals.items()):
         label, first = html.escape(name), number == 0
-        if len(sounds) > 1:
+        if len(signals) > 1:
             buttons.append(f'<button type="button" class="pick" aria-pressed="{str(first).lower()}">{label}</button>')
-        players.append(f'<audio preload="auto" src="data:audio/flac;base64,{_flac(sound, sample_rate)}"></audio>')
-        shown = _frame(_png(_smaller(levels[name] - top_db), "magma", FLOOR_DB, 0.0), f"Spectrogram, {label}")
-        pictures.append(f"<figure><figcaption>{label}</figcaption>{shown}</figure>")
+        players.append(f'<audio preload="auto" src="data:audio/flac;base64,{_flac(signal, sample_rate)}"></audio>')
+        image = _frame(_png(_shrunk(levels[name] - top_db), "magma", FLOOR_DB, 0.0), f"Spectrogram, {label}")
+        figures.append(f"<figure><figcaption>{label}</figcaption>{image}</figure>")
     for lane in lanes:
         caption = html.escape(lane.caption)
-        shown = _frame(_png(_smaller(lane.values), "viridis", 0.0, 1.0), caption)
-        pictures.append(f'<figure class="lane"><figcaption>{caption}</figcaption>{shown}{_bars(lane.by_band)}</figure>')
-    keys = "Keys: space plays and pauses" + (
-        f", {', '.join(str(n + 1) for n in range(len(sounds)))} choose; the switch keeps the position."
-        if len(sounds) > 1
-        else "; a click in a picture goes there."
-    )
+        image = _frame(_png(_shrunk(lane.values), "viridis", 0.0, 1.0), caption)
+        figures.append(f'<figure class="lane"><figcaption>{caption}</figcaption>{image}{_bars(lane.by_band)}</figure>')
+    keys = "Press space to play or pause"
+    if len(signals) > 1:
+        digits = "1 or 2" if len(signals) == 2 else f"1 to {len(signals)}"
+        keys += f", {digits} to switch. Switching keeps the position"
     head = f"<h2>{html.escape(heading)}</h2>" if heading else ""
     return "\n".join(
         (
-            f'<section class="listen{" lanes" if lanes else ""}">',
+            f'<section class="player{" lanes" if lanes else ""}">',
             head,
             '<div class="bar">',
             '<button type="button" class="play" aria-label="Play or pause">Play</button>',
             *buttons,
-            '<input type="range" class="place" min="0" max="1" step="0.01" value="0" aria-label="Position in seconds">',
+            '<input type="range" class="position" min="0" max="1" step="0.01" value="0" '
+            'aria-label="Position in seconds">',
             '<span class="clock">0:00</span>',
             "</div>",
             *players,
-            *pictures,
+            *figures,
             _ruler(seconds, tempo_bpm),
-            f"<p>{keys} Spectrograms from 0 to {sample_rate / 2000:.4g} kHz, all on one colour scale.</p>",
+            f"<p>{keys}. Click a spectrogram to jump to that time. Spectrograms show 0 to "
+            f"{sample_rate / 2000:.4g} kHz, all on the same colour scale.</p>",
             "</section>",
         )
     )
 
 
 def _ruler(seconds: float, tempo_bpm: float | None) -> str:
-    """Ticks in minutes:seconds, or in bars of 4/4."""
+    """Time ticks in minutes:seconds, or in bars of 4/4."""
     if tempo_bpm is None:
         step = next((tick for tick in _TICKS_S if seconds / tick <= 8), _TICKS_S[-1])
         ticks = [(f"{int(s // 60)}:{int(s % 60):02d}", s) for s in np.arange(0, seconds, step)]
@@ -117,7 +123,7 @@ def _ruler(seconds: float, tempo_bpm: float | None) -> str:
 
 
 def _frame(png: str, alternative: str) -> str:
-    return f'<div class="frame"><img alt="{alternative}" src="data:image/png;base64,{png}"><i class="now"></i></div>'
+    return f'<div class="frame"><img alt="{alternative}" src="data:image/png;base64,{png}"><i class="cursor"></i></div>'
 
 
 def _bars(values: np.ndarray) -> str:
@@ -127,30 +133,31 @@ def _bars(values: np.ndarray) -> str:
         f'<rect x="0" y="{count - 1 - k}" width="{100 * float(np.clip(value, 0, 1)):.1f}" height="0.9"/>'
         for k, value in enumerate(values)
     )
-    return f'<svg viewBox="0 0 100 {count}" preserveAspectRatio="none" aria-label="Amount by frequency">{bars}</svg>'
+    attributes = f'viewBox="0 0 100 {count}" preserveAspectRatio="none" aria-label="Mean severity by frequency"'
+    return f"<svg {attributes}>{bars}</svg>"
 
 
-def _flac(sound: np.ndarray, sample_rate: int) -> str:
-    """16-bit FLAC in base64; a peak over full scale brings the whole sound down."""
-    audio = sound if len(sound) <= 2 else sound.mean(axis=0, keepdims=True)
+def _flac(signal: np.ndarray, sample_rate: int) -> str:
+    """16-bit FLAC in base64; a signal that peaks above full scale is attenuated as a whole."""
+    audio = signal if len(signal) <= 2 else signal.mean(axis=0, keepdims=True)
     audio = audio / max(1.0, float(np.abs(audio).max(initial=0.0)))
     out = io.BytesIO()
     soundfile.write(out, audio.T, sample_rate, format="FLAC", subtype="PCM_16")
     return base64.b64encode(out.getvalue()).decode()
 
 
-def _smaller(values: np.ndarray) -> np.ndarray:
-    """At most 512 rows and 1600 columns of (F, N); of values that share a place the largest is shown."""
-    for axis, most in ((1, 1600), (0, 512)):
+def _shrunk(values: np.ndarray) -> np.ndarray:
+    """An image (F, N) reduced to at most 512 rows and 1600 columns; each pixel shows the largest of its values."""
+    for axis, limit in ((1, 1600), (0, 512)):
         if not values.shape[axis]:
             return np.zeros((1, 1))
-        each = -(-values.shape[axis] // most)
-        values = np.maximum.reduceat(values, np.arange(0, values.shape[axis], each), axis=axis)
+        step = -(-values.shape[axis] // limit)
+        values = np.maximum.reduceat(values, np.arange(0, values.shape[axis], step), axis=axis)
     return values
 
 
 def _png(values: np.ndarray, colours: str, low: float, high: float) -> str:
-    """A picture of (F, N) without axes, lowest row at the bottom, in base64."""
+    """A PNG of (F, N) without axes, lowest row at the bottom, in base64."""
     from matplotlib.image import imsave
 
     out = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Spectrograms as pictures."""
+"""Draws spectrograms."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ _WINDOW_SAMPLES = 2048
 _HOP_SAMPLES = 512
 
 
-def draw_spectrograms(sounds: dict[str, np.ndarray], sample_rate: int, path: Path) -> None:
-    """Spectrograms of sounds (C, T), made mono, one above the other on one colour scale, as a PNG. Raises OSError."""
+def draw_spectrograms(signals: dict[str, np.ndarray], sample_rate: int, path: Path) -> None:
+    """Write a PNG with the spectrograms of signals (C, T), downmixed to mono, one above the other on the same colour
+    scale. Raises OSError."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MultipleLocator
 
-    levels_db = {name: level_db(sound.mean(axis=0)) for name, sound in sounds.items()}
+    levels_db = {name: level_db(signal.mean(axis=0)) for name, signal in signals.items()}
     top_db = max(float(level.max()) for level in levels_db.values())
-    figure = Figure(figsize=(12, 3.1 * len(sounds) + 0.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(12, 3.1 * len(signals) + 0.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(sounds), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    axes = figure.subplots(len(signals), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axis, (name, level) in zip(axes, levels_db.items(), strict=True):
         seconds = level.shape[1] * _HOP_SAMPLES / sample_rate
         image = axis.imshow(
@@ -37,7 +38,7 @@ def draw_spectrograms(sounds: dict[str, np.ndarray], sample_rate: int, path: Pat
 
 
 def level_db(mono: np.ndarray) -> np.ndarray:
-    """Mono (T,) to levels in dB (F, N), Hann window."""
+    """Mono signal (T,) to levels in dB (F, N), Hann window."""
     padded = np.pad(mono, (0, max(0, _WINDOW_SAMPLES - len(mono))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW_SAMPLES)[::_HOP_SAMPLES]
     power = np.abs(np.fft.rfft(frames * np.hanning(_WINDOW_SAMPLES), axis=1)) ** 2

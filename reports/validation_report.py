@@ -1,4 +1,4 @@
-"""What `stemprover validate` writes: report.json, pictures, and one page with figures and sounds."""
+"""The report of `stemprover validate`: report.json, spectrograms of the worst cases, and a page with audio."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from ..offline.audiofile import clock
-from ..offline.batch import make_folder
-from ..offline.outfile import atomic_output
+from ..offline.outfile import atomic_output, make_folder
 from .compare import rows_table
-from .page import listener, make_page, paragraph, table
+from .page import make_page, paragraph, player_section, table
 from .spectrogram import draw_spectrograms
-from .validate import HARM_DB, CaseResult, Excerpt, Summary, clean_sdr_db, harmed, summarise
+from .validate import HARM_DB, CaseResult, Excerpt, Summary, describe_clean_stems, harmed_fraction, summarise
 
 
 def write_report(results: Sequence[CaseResult], excerpts: Sequence[Excerpt], folder: Path, title: str) -> Path:
-    """report.json with all figures, a picture of each of the worst cases, and report.html, which holds all of it and
-    the sounds. Returns the page's path. Raises OutputError."""
+    """Write report.json with all figures, spectrograms of the worst cases, and report.html with everything and audio.
+    Returns the path of the page. Raises OutputError."""
     make_folder(folder)
     summaries = summarise(results)
-    about = {
+    content = {
         "summaries": [asdict(summary) for summary in summaries],
-        "harmed": _finite(harmed(results)),
+        "harmed": _finite(harmed_fraction(results)),
         "worst": [excerpt.result.case.name for excerpt in excerpts],
         "cases": [
             {
@@ -39,13 +38,13 @@ def write_report(results: Sequence[CaseResult], excerpts: Sequence[Excerpt], fol
         ],
     }
     with atomic_output(folder / "report.json", (), overwrite=True) as part:
-        part.write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
+        part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     for old in folder.glob("worst-[0-9][0-9]-*.png"):
         old.unlink()
     for rank, excerpt in enumerate(excerpts, start=1):
         name = excerpt.result.case.name.replace("/", "-").replace("\\", "-")
         with atomic_output(folder / f"worst-{rank:02d}-{name}.png", (), overwrite=True) as part:
-            draw_spectrograms(excerpt.sounds, excerpt.sample_rate, part)
+            draw_spectrograms(excerpt.signals, excerpt.sample_rate, part)
     page = folder / "report.html"
     with atomic_output(page, (), overwrite=True) as part:
         part.write_text(make_page(title, _body(results, summaries, excerpts)), encoding="utf-8")
@@ -53,7 +52,7 @@ def write_report(results: Sequence[CaseResult], excerpts: Sequence[Excerpt], fol
 
 
 def _body(results: Sequence[CaseResult], summaries: Sequence[Summary], excerpts: Sequence[Excerpt]) -> list[str]:
-    head = ("Type", "Measure", "Cases", "Before", "After", "Gain, median", "Improved", "Gain, mean (95% interval)")
+    head = ("Type", "Measure", "Cases", "Before", "After", "Median gain", "Improved", "Mean gain (95% interval)")
     lines = [
         (
             row.kind, row.measure, str(row.cases), f"{row.before:.2f}", f"{row.after:.2f}", f"{row.median_gain:+.3f}",
@@ -62,20 +61,22 @@ def _body(results: Sequence[CaseResult], summaries: Sequence[Summary], excerpts:
         for row in summaries
     ]  # fmt: skip
     verdicts = ["better" if row.low > 0 else "worse" if row.high < 0 else "" for row in summaries]
-    clean, worst_clean = clean_sdr_db(results)
     body = [
         paragraph(
-            f"{len(results)} cases. Before and after are medians; gains count upwards for every measure. "
-            f"{100 * harmed(results):.0f}% of the cases lost over {HARM_DB} dB of SI-SDR. True stems come back at "
-            f"{clean:.1f} dB SDR (median), {worst_clean:.1f} dB (worst)."
+            f"{len(results)} {'case' if len(results) == 1 else 'cases'}. Before and after are medians; a positive "
+            "gain is an improvement for every measure. "
+            f"{100 * harmed_fraction(results):.0f}% of the cases lost more than {HARM_DB} dB of SI-SDR. "
+            f"{describe_clean_stems(results)}."
         ),
         table(head, lines, verdicts),
         *(paragraph(f"{result.case.name}: {note}") for result in results for note in result.notes),
     ]
     for rank, excerpt in enumerate(excerpts, start=1):
         result = excerpt.result
-        heading = f"{rank}. {result.case.name}: SI-SDR {result.gain('SI-SDR'):+.2f} dB, from {clock(excerpt.start_s)}"
-        body.append(listener(excerpt.sounds, excerpt.sample_rate, heading=heading))
+        heading = (
+            f"{rank}. {result.case.name}: SI-SDR {result.gain('SI-SDR'):+.2f} dB, excerpt from {clock(excerpt.start_s)}"
+        )
+        body.append(player_section(excerpt.signals, excerpt.sample_rate, heading=heading))
         body.append(rows_table(result.rows))
     return body
 

@@ -1,5 +1,5 @@
-"""A tiny random U-Net of Stable Diffusion's form, as diffusers saves it: four levels of two layers, attention at three
-of them."""
+"""A tiny random U-Net like Stable Diffusion's, as diffusers saves it: four levels of two layers, attention at three of
+them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SIZES: dict[str, Any] = {
 
 
 def tiny_unet(**changes: Any) -> UNet2DConditionModel:
-    """Random weights, seeded."""
+    """A U-Net with seeded random weights."""
     torch.manual_seed(5)
     return UNet2DConditionModel(**(SIZES | changes)).eval()
 
 
 def save_unet(folder: Path, **changes: Any) -> Path:
-    """The folder, with the U-Net in it."""
+    """Save a U-Net into the folder; returns the folder."""
     tiny_unet(**changes).save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""A bridge on an event loop of its own, for tests that talk to it from outside."""
+"""A bridge with its own event loop, for tests that connect to it from outside."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from stemprover.bridge.server.transport import Bridge
 
 
 @contextmanager
-def running(
-    make_repairer: Callable[..., Any] | None = None, *, port: int = 0, **options: Any
-) -> Iterator[Bridge]:
-    """A bridge on free ports; `bridge.call(f)` runs f() on its loop, `bridge.run(c)` a coroutine."""
+def running(make_repairer: Callable[..., Any] | None = None, *, port: int = 0, **options: Any) -> Iterator[Bridge]:
+    """A bridge on free ports. `bridge.call(f)` runs f() on its event loop, `bridge.run(c)` runs a coroutine."""
     loop = asyncio.new_event_loop()
     config = BridgeConfig(port=port, http_port=0, make_repairer=make_repairer or FakeModelRepairer(), **options)
     bridge = Bridge(config)
@@ -40,20 +38,20 @@ def running(
         yield bridge
     finally:
         run(bridge.__aexit__(None, None, None))
-        run(asyncio.sleep(0.05))  # the pipes of a job's process are closed by the loop
+        run(asyncio.sleep(0.05))  # the loop closes the pipes of a job's process
         loop.call_soon_threadsafe(loop.stop)
         thread.join(5)
         loop.close()
 
 
 class Wire:
-    """A bare connection, TCP or UDP, for what no proper client would send."""
+    """A bare connection, TCP or UDP, that can send what no proper client would."""
 
     def __init__(self, port: int, *, udp: bool = False, timeout: float = 10.0) -> None:
         kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
         self.udp, self.socket = udp, socket.socket(socket.AF_INET, kind)
         self.socket.settimeout(timeout)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # for all of a flush
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # room for a whole flush
         self.socket.connect(("127.0.0.1", port))
         self.reader, self.waiting = FrameReader(), list[bytes]()
 
@@ -83,7 +81,7 @@ class Wire:
         self.socket.close()
 
     def reset(self) -> None:
-        """Gone without a word."""
+        """Drop the connection without closing it."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through its DevTools protocol."""
+"""A headless Chromium, controlled through the DevTools protocol."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FLAGS = (
 
 
 class Browser:
-    """One page. `run` evaluates an expression or statements, `until` waits for one to be true, `errors` is what the
-    console was told."""
+    """A browser with one page. `run` evaluates an expression or statements, `until` waits until an expression is true,
+    `errors` returns the errors on the console."""
 
     def __init__(self, folder: Path, size: tuple[int, int] = (1200, 900)) -> None:
         self.size = size
@@ -37,72 +37,72 @@ class Browser:
 
     def __enter__(self) -> Browser:
         assert self._process.stderr is not None
-        found = None
-        while found is None:
+        address = None
+        while address is None:
             line = self._process.stderr.readline()
-            assert line, "Chromium ended"
-            found = re.search(r"DevTools listening on ws://([\d.:]+)/", line)
-        self._do(self._connect(found[1]))
+            assert line, "Chromium exited"
+            address = re.search(r"DevTools listening on ws://([\d.:]+)/", line)
+        self._wait(self._connect(address[1]))
         for domain in ("Page", "Runtime", "Log"):
-            self._ask(f"{domain}.enable")
+            self._call(f"{domain}.enable")
         self.resize(*self.size)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._do(self._session.close())
+        self._wait(self._session.close())
         self._process.terminate()
         self._process.wait(10)
         self._loop.close()
 
     def resize(self, width: int, height: int) -> None:
-        self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def open(self, address: str) -> None:
-        self._ask("Page.navigate", url=address)
+        self._call("Page.navigate", url=address)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def run(self, code: str) -> Any:
-        answer = self._ask("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
+        response = self._call("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in response, response["exceptionDetails"]
+        return response["result"].get("value")
 
     def until(self, condition: str, seconds: float = 20.0) -> None:
         deadline = time.monotonic() + seconds
         while not self.run(f"Boolean({condition})"):
-            assert time.monotonic() < deadline, f"still waits for {condition}"
+            assert time.monotonic() < deadline, f"still waiting for {condition}"
             time.sleep(0.05)
 
-    def picture(self, target: Path) -> None:
-        target.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot")["data"]))
+    def screenshot(self, target: Path) -> None:
+        target.write_bytes(base64.b64decode(self._call("Page.captureScreenshot")["data"]))
 
     def errors(self) -> list[str]:
-        self.run("1")
+        self.run("1")  # also receives the events that are waiting
         return self._errors
 
-    def _do(self, work: Any) -> Any:
-        return self._loop.run_until_complete(work)
+    def _wait(self, coroutine: Any) -> Any:
+        return self._loop.run_until_complete(coroutine)
 
-    async def _connect(self, where: str) -> None:
+    async def _connect(self, address: str) -> None:
         self._session = aiohttp.ClientSession()
-        async with self._session.get(f"http://{where}/json/list") as answer:
-            page = next(target for target in await answer.json() if target["type"] == "page")
+        async with self._session.get(f"http://{address}/json/list") as response:
+            page = next(target for target in await response.json() if target["type"] == "page")
         self._socket = await self._session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=1 << 26)
 
-    def _ask(self, method: str, **parameters: Any) -> Any:
-        return self._do(self._call(method, parameters))
+    def _call(self, method: str, **parameters: Any) -> Any:
+        return self._wait(self._call_and_receive(method, parameters))
 
-    async def _call(self, method: str, parameters: dict[str, Any]) -> Any:
+    async def _call_and_receive(self, method: str, parameters: dict[str, Any]) -> Any:
         number = next(self._numbers)
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
         while True:
             message = await asyncio.wait_for(self._socket.receive_json(), 30)
-            event, told = message.get("method"), message.get("params", {})
+            event, details = message.get("method"), message.get("params", {})
             if event == "Runtime.exceptionThrown":
-                self._errors.append(str(told["exceptionDetails"]))
-            elif event == "Log.entryAdded" and told["entry"]["level"] == "error":
-                self._errors.append(told["entry"]["text"] + " " + told["entry"].get("url", ""))
-            elif event == "Runtime.consoleAPICalled" and told["type"] == "error":
-                self._errors.append(str(told["args"]))
+                self._errors.append(str(details["exceptionDetails"]))
+            elif event == "Log.entryAdded" and details["entry"]["level"] == "error":
+                self._errors.append(details["entry"]["text"] + " " + details["entry"].get("url", ""))
+            elif event == "Runtime.consoleAPICalled" and details["type"] == "error":
+                self._errors.append(str(details["args"]))
             elif message.get("id") == number:
                 assert "error" not in message, message["error"]
                 return message["result"]

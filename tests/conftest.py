@@ -19,8 +19,8 @@ REAL_TIME = ("bridge", "plugin")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests a process takes as a whole (pytest-xdist): all that keep time with a clock, so that no two of them
-    disturb each other, and beside them file by file what computes."""
+    """Group tests for pytest-xdist: all real-time tests in one process, so that they do not disturb each other, and the
+    others by file."""
     here = Path(__file__).parent
     for item in items:
         place = item.path.relative_to(here)
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """A test that is marked as quiet runs alone, whatever other processes have to do."""
+    """A test marked as quiet runs alone, even if other processes run tests."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return (yield)
     from quiet import turn
@@ -41,7 +41,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(autouse=True)
 def no_user_presets(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The presets of whoever runs the tests stay out of them. Returns the (empty) folder that stands in."""
+    """Hides the presets of the user who runs the tests. Returns the empty folder used instead."""
     folder = tmp_path_factory.mktemp("user-presets")
     monkeypatch.setenv("STEMPROVER_PRESETS", str(folder))
     return folder
@@ -49,7 +49,7 @@ def no_user_presets(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
 
 @pytest.fixture
 def make_audio(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a file of noise, integers exact. `levels`: samples (C, T) instead of noise."""
+    """Writes an audio file of noise. levels: samples (C, T) to write instead."""
 
     def make(
         name: str = "stem.wav", *, seconds: float = 0.5, rate: int = 44100, channels: int = 2, subtype: str = "PCM_16",
@@ -68,7 +68,7 @@ def make_audio(tmp_path: Path) -> Callable[..., Path]:
 
 @dataclass(frozen=True)
 class CliResult:
-    """What a command printed and its exit code."""
+    """A command's exit code and what it printed."""
 
     code: int
     out: str
@@ -77,7 +77,7 @@ class CliResult:
 
 @pytest.fixture
 def run_cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., CliResult]:
-    """Runs the command line in this process; `repairer` stands in for the model."""
+    """Runs the command line in this process. repairer: used instead of the model."""
     from stemprover import cli
 
     def run(*arguments: object, repairer: FakeRepairer | None = None) -> CliResult:
@@ -100,7 +100,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 
 @pytest.fixture
 def as_plain_user() -> Iterator[Path]:
-    """Rights as those of a user who is not root (root may write anywhere). Yields a folder that all may use."""
+    """Drops root's rights, since root may write anywhere. Yields a folder that everyone may write to."""
     folder = Path(tempfile.mkdtemp(prefix="stemprover-"))
     folder.chmod(0o777)
     was = os.geteuid()
@@ -120,7 +120,7 @@ def as_plain_user() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def lively_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported small network that changes the sound."""
+    """An exported small network with random weights, which changes the audio."""
     from models import lively_net
     from stemprover.export.bundle import write_bundle
 
@@ -132,7 +132,7 @@ def lively_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def untrained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported small network as training finds it."""
+    """An exported small network as it is before training."""
     from models import untrained_net
     from stemprover.export.bundle import write_bundle
 

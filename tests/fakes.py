@@ -1,4 +1,4 @@
-"""A repairer without a model: it changes the sound in a way that is easy to foresee. Also used by child processes."""
+"""Repairers without a model, whose output is easy to predict. Also used by child processes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import time
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from stemprover.engine.latency import ModelTiming
 
 Block = np.ndarray | tuple[np.ndarray, np.ndarray]
 
 
 class FakeRepairer:
-    """out = gain * stem + mix_gain * mix, handed out late and in other chunk sizes than it came in.
+    """out = gain * stem + mix_gain * mix, returned late and in other chunk sizes than the input's.
 
-    nan_at: a sample that becomes NaN. pause_s: how long each chunk takes.
+    nan_at: a sample of each chunk that becomes NaN. pause_s: how long each chunk takes.
     """
 
     def __init__(
@@ -62,26 +63,26 @@ class FakeRepairer:
 
     @property
     def stem(self) -> np.ndarray:
-        """All of the stem that came in (C, T)."""
+        """All stem samples received (C, T)."""
         return np.concatenate(self.seen, axis=1)
 
     @property
     def mix(self) -> np.ndarray:
-        """All of the mixture that came in (C, T)."""
+        """All mix samples received (C, T)."""
         return np.concatenate(self.seen_mix, axis=1)
 
 
 class FakeModel:
-    """In place of engine.stream.DeltaStream: the change is `gain` times the stem (plus `mix_gain` times the mixture),
-    as late as the real model's. pause_s: how long each chunk takes."""
+    """Replaces engine.stream.CorrectionStream: the correction is `gain` times the stem plus `mix_gain` times the mix,
+    with the real model's delay. pause_s: how long each chunk takes."""
 
-    hop, delay_samples, warmup_samples, memory_samples, steps = 512, 16 * 512 + 1536, 4096, 8192, 1
+    timing, warmup_samples, memory_samples, steps = ModelTiming(512, 2048, 16 * 512), 4096, 8192, 1
 
     def __init__(self, gain: float = 0.0, mix_gain: float = 0.0, pause_s: float = 0.0) -> None:
         self.gain, self.mix_gain, self.pause_s = np.float32(gain), np.float32(mix_gain), pause_s
 
     def start(self) -> np.ndarray:
-        return np.zeros((2, self.delay_samples), np.float32)
+        return np.zeros((2, self.timing.delay_samples), np.float32)
 
     def process(self, stem: np.ndarray, mix: np.ndarray | None, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros_like(stem), state
@@ -102,7 +103,8 @@ class FakeModel:
 
 
 class FakeModelRepairer:
-    """In place of engine.repair.Repairer, for a bridge; `gains`: of the change, by the name of the preset."""
+    """Replaces engine.repair.Repairer in a bridge. gains: preset name to the gain of the correction. load_s: how long
+    loading takes."""
 
     def __init__(
         self, gains: dict[str, float] | None = None, *, mix_gain: float = 0.0, pause_s: float = 0.0,
@@ -118,5 +120,5 @@ class FakeModelRepairer:
 
     name = "general"
 
-    def delta_stream(self) -> FakeModel:
+    def correction_stream(self) -> FakeModel:
         return FakeModel(self.gains.get(self.name, 0.0), self.mix_gain, self.pause_s)

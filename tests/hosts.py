@@ -1,4 +1,4 @@
-"""Programs that tests use where they are there, and what the plug-in promises them."""
+"""What the plug-in's tests share: required programs, the plug-in's latency, and playing audio through it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fakes import FakeModelRepairer
 from stemprover.engine.latency import latency_bound
 
 Load = Callable[..., Any]
-TAIL = 128  # samples: the change is faded in and out where the sound comes out of silence or ends in it
+TAIL = 128  # samples over which the correction is faded in after silence and out before it
 IDENTITY, TWICE = FakeModelRepairer(), FakeModelRepairer({"general": 1.0, "bleed": 2.0})
 
 
 def latency(rate: int) -> int:
-    """The plug-in's, in samples, as docs/plugin.md has it."""
+    """The plug-in's latency in samples, as docs/plugin.md states it."""
     return latency_bound(rate) + 4096 * -(-rate // 48000)
 
 
 def needs(found: bool, what: str) -> None:
-    """Missing is a failure where `make test` could install it (STEMPROVER_HOSTS says so), and a skip elsewhere."""
+    """Skips the test if `what` was not found, or fails it if `make test` could have installed it (STEMPROVER_HOSTS)."""
     if found:
         return
     if os.environ.get("STEMPROVER_HOSTS") == "required":
@@ -31,11 +31,11 @@ def needs(found: bool, what: str) -> None:
 
 
 def stream_through(plugin: Any, blocks: Iterable[np.ndarray], rate: int, size: int) -> np.ndarray:
-    """Block by block, as a host plays; what comes out is put in its place beside what went in. (pedalboard cuts off
-    less than the latency in this mode: it counts what it sent through while it loaded the plug-in.)"""
-    parts, given = [], 0
+    """Plays blocks as a host does and returns the output aligned with the input. (In this mode pedalboard removes less
+    than the latency, because it counts the samples it sent while loading the plug-in.)"""
+    parts, sent = [], 0
     for block in blocks:
         parts.append(plugin.process(block, rate, buffer_size=size, reset=False))
-        given += block.shape[1]
+        sent += block.shape[1]
     out = np.concatenate(parts, axis=1)
-    return out[:, latency(rate) - (given - out.shape[1]) :]
+    return out[:, latency(rate) - (sent - out.shape[1]) :]

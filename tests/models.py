@@ -1,4 +1,4 @@
-"""Small networks for tests: every path of the real one, a hundredth of the work."""
+"""Small networks and signals for tests: every path of the real network at a hundredth of the work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMALL = ModelConfig(control=(16, 16, 32), denoiser=(16, 16, 16), tokens=16, fine
 
 
 def lively_net(seed: int = 0, config: ModelConfig = SMALL) -> RepairNet:
-    """A network whose zero-initialised parts are random, so that it changes the sound audibly."""
+    """A network whose zero-initialised parts are random, so that it changes the audio clearly."""
     torch.manual_seed(seed)
     net = RepairNet(config).eval()
     with torch.no_grad():
@@ -23,13 +23,13 @@ def lively_net(seed: int = 0, config: ModelConfig = SMALL) -> RepairNet:
 
 
 def untrained_net() -> RepairNet:
-    """A network as training finds it: the identity."""
+    """A network as it is before training: the identity."""
     torch.manual_seed(1)
     return RepairNet(SMALL).eval()
 
 
 def sound(seconds: float, rate: int = 44100, channels: int = 2, seed: int = 0) -> np.ndarray:
-    """Noise in bursts with decaying partials (C, T): attacks, tails and quiet places."""
+    """Noise bursts with decaying partials (C, T): attacks, tails and quiet passages."""
     rng = np.random.default_rng(seed)
     t = np.arange(round(seconds * rate)) / rate
     envelope = np.exp(-((t * 3.1) % 1.0) * 5.0)
@@ -41,7 +41,7 @@ def sound(seconds: float, rate: int = 44100, channels: int = 2, seed: int = 0) -
 def streamed(
     repairer: Repairer, stem: np.ndarray, mix: np.ndarray | None, rate: int, block: int, frames: int = 4
 ) -> np.ndarray:
-    """A stem (C, T) through a live stream, block after block, without its latency."""
+    """A stem (C, T) sent through a live stream block by block, with the latency removed."""
     stream = repairer.stream(rate, len(stem), has_mix=mix is not None, chunk_frames=frames)
     out = []
     for at in range(0, stem.shape[1], block):

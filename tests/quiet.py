@@ -1,4 +1,4 @@
-"""Tests that need the machine to themselves, where several processes run tests (pytest-xdist)."""
+"""Lets tests run alone when several processes run tests (pytest-xdist)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Files that are there anyway: a lock leaves nothing behind.
+# Locks on existing files, so none are left behind.
 ROOM, DOOR = Path(__file__), Path(__file__).with_name("conftest.py")
 
 
 @contextmanager
 def turn(*, alone: bool) -> Iterator[None]:
-    """Either one process runs alone or any number beside each other. Who wants to be alone keeps the door until it is;
-    so nobody who comes later goes before it."""
+    """Either one process runs alone or any number run together. A process that wants to be alone holds the door while
+    it waits, so that later ones queue behind it."""
     with ROOM.open("rb") as room:
         with DOOR.open("rb") as door:
             fcntl.flock(door, fcntl.LOCK_EX)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 from fakes import FakeRepairer
-from places import ROOT
+from paths import ROOT
 from stemprover import __version__, cli
 from stemprover.engine.errors import ModelError
 
 
 class BrokenRepairer(FakeRepairer):
-    """A model that is damaged."""
+    """A repairer with a damaged model."""
 
     def process_chunks(self, chunks, sample_rate, channels, *, has_mix=False):
         raise ModelError("the model file denoiser.onnx is damaged; install StemProver again")
@@ -31,7 +31,7 @@ def test_version(run_cli):
 @pytest.mark.parametrize("command", [[], ["repair"], ["demo"], ["presets"], ["presets", "list"], ["presets", "show"],
                                      ["presets", "check"], ["corpus"], ["corpus", "build"],
                                      ["corpus", "list"], ["export"], ["train"], ["bench"]])  # fmt: skip
-def test_help_speaks_to_musicians(run_cli, command):
+def test_help_uses_no_jargon(run_cli, command):
     result = run_cli(*command, "--help")
     assert result.code == 0
     assert "Usage: stemprover" in result.out
@@ -54,23 +54,24 @@ def test_help_names_every_option_of_a_repair(run_cli):
         "--overwrite",
     ):
         assert option in text
+    assert not re.search(r"--(overwrite|no-sum|no-linked) +<bool>", text)
 
 
 @pytest.mark.parametrize(
     "arguments", [["repair"], ["nonsense"], ["repair", "a.wav"], ["repair", "a.wav", "-o", "b.wav", "--quality", "x"]]
 )
-def test_wrong_usage_is_2(run_cli, arguments):
+def test_wrong_usage_exits_with_2(run_cli, arguments):
     result = run_cli(*arguments)
     assert result.code == 2
     assert "Traceback" not in result.err
 
 
-def test_one_file(run_cli, make_audio, tmp_path):
+def test_one_file_is_repaired(run_cli, make_audio, tmp_path):
     source = make_audio()
     result = run_cli("repair", source, "-o", tmp_path / "out.wav", repairer=FakeRepairer(gain=0.5))
     assert result.code == 0
     assert re.fullmatch(
-        rf"{source} -> {tmp_path}/out.wav: 0:00.500 in [\d.]+ s, [\d.]+x real time, change -6.0 dB\n", result.out
+        rf"{source} -> {tmp_path}/out.wav: 0:00.500 in [\d.]+ s, [\d.]+x real time, correction -6.0 dB\n", result.out
     )
     np.testing.assert_allclose(soundfile.read(tmp_path / "out.wav")[0], 0.5 * soundfile.read(source)[0], atol=1e-4)
 
@@ -91,7 +92,7 @@ def test_file_names_may_be_anything(run_cli, make_audio, tmp_path, name, subtype
         assert str(source) in result.out
 
 
-def test_folders_keep_their_shape_and_the_song_goes_with_every_stem(run_cli, make_audio, tmp_path):
+def test_folders_keep_their_structure_and_every_stem_gets_the_mix(run_cli, make_audio, tmp_path):
     stems = make_audio("stems/vocals.wav"), make_audio("stems/sub/drums.flac", seed=1)
     song = make_audio("song.wav", levels=0.5 * sum(soundfile.read(stem)[0].T for stem in stems))
     fake = FakeRepairer(gain=0.0, mix_gain=1.0)
@@ -110,13 +111,15 @@ def test_a_file_that_fails_does_not_stop_the_others(run_cli, make_audio, tmp_pat
     assert result.code == code
     assert (tmp_path / "out" / "good.wav").exists() == (code == 2)
     assert not (tmp_path / "out" / "bad.wav").exists()
-    assert f"Error: {bad}: is not audio" in result.err
+    assert f"Error: {bad} is not a readable audio file" in result.err
     assert f"Error: {tmp_path}/none.wav: there is no such file" in result.err
     assert f"{1 if code == 2 else 0} of 3 repaired, {2 if code == 2 else 3} failed:\n  {bad}\n" in result.out
-    assert len(result.err.splitlines()) == (2 if code == 2 else 3), "one line each"
+    lines = result.err.splitlines()
+    assert lines[0] == "Note: without --mix hardly anything is repaired"
+    assert len(lines) == 1 + (2 if code == 2 else 3), "one line each"
 
 
-def test_an_internal_error_is_one_line_and_1(run_cli, make_audio, tmp_path):
+def test_an_internal_error_gives_one_line_and_exits_with_1(run_cli, make_audio, tmp_path):
     class Buggy(FakeRepairer):
         def process_chunks(self, *args, **kwargs):
             raise ZeroDivisionError("oh")
@@ -131,21 +134,25 @@ def test_an_internal_error_is_one_line_and_1(run_cli, make_audio, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--wet", "1.5"], "--wet 1.5 is out of range; give a number from 0 to 1"),
+        (["--wet", "1.5"], "--wet 1.5 is out of range; use a number from 0 to 1"),
         (["--wet", "nan"], "--wet nan is out of range"),
         (["--wet", "-0.1"], "--wet -0.1 is out of range"),
-        (["--steps", "0"], "--steps 0 is out of range; give a number from 1 to 50"),
+        (["--steps", "0"], "--steps 0 is out of range; use a number from 1 to 50"),
         (["--jobs", "0"], "--jobs 0 is out of range"),
         (["--quality", "best", "--steps", "3"], "--quality and --steps exclude each other"),
         (["--preset", "bleed", "--blend", "bleed=1"], "--preset and --blend exclude each other"),
-        (["--preset", "bled"], "there is no preset 'bled'; did you mean 'bleed'?"),
+        (["--preset", "bled"], "there is no preset 'bled'; did you mean 'bleed'? Presets: auto, bleed, dull-highs"),
         (["--blend", "bleed=2"], "the weight 2 of bleed is out of range; use 0 to 1.5"),
         (["--blend", "bleed"], "'bleed' is not NAME=WEIGHT"),
         (["--blend", "blead=1"], "there is no preset 'blead'"),
-        (["--mix", "no.wav"], "no.wav: there is no such file"),
+        (["--mix", "no.wav"], "the mix no.wav: there is no such file"),
+        (
+            ["--mix", ROOT / "README.md"],
+            "README.md is not a readable audio file (Format not recognised); use WAV or FLAC",
+        ),
     ],
 )
-def test_options_out_of_range_are_2_and_say_what_to_do(run_cli, make_audio, tmp_path, options, message):
+def test_invalid_options_give_one_line_errors_and_exit_with_2(run_cli, make_audio, tmp_path, options, message):
     result = run_cli("repair", make_audio(), "-o", tmp_path / "out.wav", *options, repairer=FakeRepairer())
     assert result.code == 2
     assert result.err.startswith("Error: ")
@@ -197,7 +204,7 @@ def test_options_reach_the_repairer(run_cli, make_audio, tmp_path, monkeypatch):
     assert (seen["preset"], seen["quality"]) == ("bleed=0.6,musical-noise=0.4", "best")
 
 
-def test_an_untrained_preset_says_so(run_cli, make_audio, tmp_path):
+def test_the_note_of_an_untrained_preset_is_shown(run_cli, make_audio, tmp_path):
     result = run_cli("repair", make_audio(), "-o", tmp_path / "o.wav", "--preset", "own", repairer=FakeRepairer())
     assert result.code == 2
     folder = Path(os.environ["STEMPROVER_PRESETS"]) / "own"
@@ -211,13 +218,16 @@ def test_an_untrained_preset_says_so(run_cli, make_audio, tmp_path):
     assert result.err == "Note: preset own: near-identity until trained\n"
 
 
-def test_outputs_that_exist(run_cli, make_audio, tmp_path):
+def test_existing_outputs_are_only_replaced_with_overwrite(run_cli, make_audio, tmp_path):
     source = make_audio()
     for options, code in (([], 0), ([], 2), (["--overwrite"], 0)):
-        assert run_cli("repair", source, "-o", tmp_path / "out.wav", *options, repairer=FakeRepairer()).code == code
+        result = run_cli("repair", source, "-o", tmp_path / "out.wav", *options, repairer=FakeRepairer())
+        assert result.code == code
+        hint = f"Error: {tmp_path}/out.wav already exists; choose another output or add --overwrite\n"
+        assert result.err.endswith(hint) == (code == 2), "the line names only the file it is about"
     result = run_cli("repair", source, "-o", source, "--overwrite", repairer=FakeRepairer())
     assert result.code == 2
-    assert "never replaced" in result.err
+    assert result.err.endswith(f"Error: {source} is an input and is never overwritten; choose another output\n")
     assert run_cli("repair", source, "-o", tmp_path / "no" / "out.wav", repairer=FakeRepairer()).code == 1
 
 
@@ -231,38 +241,40 @@ def test_no_output_replaces_any_input_of_the_same_run(run_cli, make_audio, tmp_p
     assert first.exists()
 
 
-def test_presets_list_show_and_check(run_cli):
+def test_presets_can_be_listed_shown_and_checked(run_cli):
     listed = run_cli("presets", "list")
     assert listed.code == 0
     for name in ("general", "bleed", "musical-noise", "phasiness", "dull-highs", "smeared-transients"):
         assert name in listed.out
         assert run_cli("presets", "show", name).code == 0
+    assert re.search(r"auto +│ whatever the detectors find", listed.out)
+    assert "The detectors choose the presets for each stem" in run_cli("presets", "show", "auto").out
     assert os.environ["STEMPROVER_PRESETS"] in listed.out
     checked = run_cli("presets", "check")
     assert checked.code == 0
-    assert checked.out.count(": all right\n") == 6
+    assert checked.out.count(": OK\n") == 6
     example = ROOT / "examples" / "presets" / "vocal-cleanup"
     shown = run_cli("presets", "show", example)
     assert "before: HighpassFilter (cutoff_frequency_hz = 70)" in shown.out
 
 
-def test_a_preset_for_a_separators_stems_says_so(run_cli, make_audio, tmp_path):
+def test_a_preset_for_a_separators_stems_asks_for_the_mix(run_cli, make_audio, tmp_path):
     folder = Path(os.environ["STEMPROVER_PRESETS"]) / "own"
     folder.mkdir()
     text = 'name = "own"\ntitle = "Own"\ndescription = "Mine."\nfor = "stems"\nseparated = true\n'
     (folder / "preset.toml").write_text(text)
     shown = run_cli("presets", "show", "own").out
-    assert "separated: yes, a Wiener filter and the rest of the song help (--mix)" in shown
+    assert "separated: yes, with a Wiener filter and a repair of the rest of the mix (--mix)" in shown
     stem = make_audio("stem.wav")
-    said = "is for what a separator left of a song, and hears no song: give it with --mix"
+    note = "Note: preset own: repairs stems from a separator and needs their mix (--mix FILE)"
     found = run_cli("repair", stem, "-o", tmp_path / "a.wav", "--preset", "own", repairer=FakeRepairer())
-    assert (found.code, said in found.err) == (0, True)
+    assert (found.code, note in found.err) == (0, True)
     options = ("--preset", "own", "--mix", stem)
     found = run_cli("repair", stem, "-o", tmp_path / "b.wav", *options, repairer=FakeRepairer())
-    assert (found.code, said in found.err) == (0, False)
+    assert (found.code, note in found.err) == (0, False)
 
 
-def test_a_wrong_preset_is_named_and_the_others_are_still_listed(run_cli):
+def test_a_broken_preset_is_reported_and_the_others_are_still_listed(run_cli):
     folder = Path(os.environ["STEMPROVER_PRESETS"]) / "own"
     folder.mkdir()
     (folder / "preset.toml").write_text('name = "own"\nwett = 1\n')
@@ -274,7 +286,7 @@ def test_a_wrong_preset_is_named_and_the_others_are_still_listed(run_cli):
     assert run_cli("presets", "show", "own").code == 2
 
 
-def test_a_missing_extra_says_how_to_install_it(run_cli, monkeypatch, tmp_path):
+def test_a_missing_extra_gives_the_command_to_install_it(run_cli, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
     for name in [
         name
@@ -290,7 +302,7 @@ def test_a_missing_extra_says_how_to_install_it(run_cli, monkeypatch, tmp_path):
     assert "pip install '.[train]'" in result.err
 
 
-def test_shell_completion_is_there():
+def test_shell_completion_works():
     environment = {
         **os.environ,
         "_STEMPROVER_COMPLETE": "complete_bash",
@@ -304,7 +316,7 @@ def test_shell_completion_is_there():
     assert out.split() == ["bleed"]
 
 
-def test_start_up_is_quick_and_light():
+def test_the_command_line_starts_quickly_and_loads_no_heavy_packages():
     script = (
         "import sys\nfrom stemprover import cli\nsys.argv = ['stemprover', '--version']\n"
         "try: cli.main()\nexcept SystemExit: pass\n"
@@ -316,4 +328,4 @@ def test_start_up_is_quick_and_light():
         started_s = time.perf_counter()
         subprocess.run([sys.executable, "-c", script], check=True)
         best_s = min(best_s, time.perf_counter() - started_s)
-    assert best_s < 1.0, "measured 0.15 s on a free core; this machine may be busy"
+    assert best_s < 1.0, "it takes 0.15 s on a free core, but this machine may be busy"

@@ -1,4 +1,4 @@
-"""What a user gets is what it was: repairs, streams, a bridge and an export against their golden values."""
+"""Repairs, streams, a bridge and an export equal their golden values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ships: the base bundle, its adapters and the demo's excerpt fit together."""
+"""The shipped base bundle, adapters and demo belong together."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ DEMO = PRESETS / "demo"
 
 
 def demo(seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """Stem and mix of the demo (2, T)."""
     count = round(44100 * seconds)
     return tuple(soundfile.read(DEMO / f"{n}.flac", dtype="float32")[0].T[:, :count] for n in ("separated", "song"))
 
 
-def test_all_that_ships_for_the_model_is_small() -> None:
+def test_the_shipped_models_are_small() -> None:
     files = [*base_bundle().iterdir(), *PRESETS.glob("*/adapter.safetensors")]
     assert sum(file.stat().st_size for file in files) <= 24e6
 
 
-def test_every_shipped_adapter_was_made_for_the_shipped_base() -> None:
+def test_every_shipped_adapter_belongs_to_the_shipped_base() -> None:
     import onnx
 
     bundle = Bundle.load(base_bundle())
@@ -43,7 +44,7 @@ def test_every_shipped_adapter_was_made_for_the_shipped_base() -> None:
         assert adapter.base == fingerprint({layer: kernels[layer] for layer in adapter.factors}), path
 
 
-def test_every_shipped_preset_repairs_and_an_untrained_one_as_the_base_does() -> None:
+def test_every_shipped_preset_repairs_and_an_untrained_one_equals_the_base() -> None:
     stem, mix = demo(1.0)
     base = Repairer(quality="draft").process(stem, 44100, mix)
     assert np.abs(base - stem).max() > 1e-4
@@ -54,7 +55,7 @@ def test_every_shipped_preset_repairs_and_an_untrained_one_as_the_base_does() ->
 
 
 def test_every_adapter_has_its_recipe() -> None:
-    from stemprover.engine.train.settings import load_options
+    from stemprover.engine.train.options import load_options
 
     for path in PRESETS.glob("*/adapter.safetensors"):
         options = load_options(path.with_name("recipe.toml"))
@@ -64,22 +65,22 @@ def test_every_adapter_has_its_recipe() -> None:
 
 
 @pytest.mark.parametrize("quality", QUALITY_STEPS)
-def test_every_quality_repairs_with_and_without_the_mixture(quality: str) -> None:
+def test_every_quality_repairs_with_and_without_the_mix(quality: str) -> None:
     stem, mix = demo(1.0)
     repairer = Repairer(quality=quality)
-    for song in (mix, None):
-        repaired = repairer.process(stem, 44100, song)
+    for used in (mix, None):
+        repaired = repairer.process(stem, 44100, used)
         assert np.isfinite(repaired).all()
         assert np.abs(repaired - stem).max() < 0.5
 
 
-def test_the_excerpt_of_the_benchmarks_has_any_length() -> None:
+def test_the_benchmarks_excerpt_can_have_any_length() -> None:
     stem, mix = excerpt(40.0)
     assert stem.shape == mix.shape == (2, 40 * 44100)
     assert stem.any()
 
 
-def test_no_path_of_a_machine_is_in_the_bundle() -> None:
+def test_the_bundle_contains_no_path_of_the_machine_that_made_it() -> None:
     for path in base_bundle().iterdir():
         content = path.read_bytes()
         assert b"/home/" not in content

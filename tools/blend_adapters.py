@@ -1,10 +1,11 @@
-"""An adapter between what a run began with (`on` in its recipe) and what it ended with: factors and caution at `share`
-of the end (the caution at one of its own, if given), and the change as a whole `gain` times as large. The gate's limits
-are the end's. A layer that the start lacks is left out; one that the end lacks is an error.
+"""Blend an adapter with the one that its training started from (`on` in its recipe): layer factors and trust curve at a
+share of the newer one. The whole correction can be scaled by --gain. The ramps of the trust curve are the newer one's.
 
-python tools/blend_adapters.py runs/bleed/bleed.safetensors presets/bleed/adapter.safetensors -o bleed.safetensors
-python tools/blend_adapters.py runs/bleed/bleed.safetensors --gain 1.1 -o bleed.safetensors
-python tools/blend_adapters.py mean.safetensors old.safetensors --share 1 --caution-share 0.67 -o bleed.safetensors
+    python tools/blend_adapters.py runs/bleed/bleed.safetensors presets/bleed/adapter.safetensors -o bleed.safetensors
+    python tools/blend_adapters.py runs/bleed/bleed.safetensors --gain 1.1 -o bleed.safetensors
+    python tools/blend_adapters.py mean.safetensors old.safetensors --share 1 --trust-share 0.67 -o bleed.safetensors
+
+Layers that only the newer adapter has are left out; a layer that only the older one has is an error.
 """
 
 from __future__ import annotations
@@ -18,72 +19,74 @@ from stemprover.engine.adapters import Adapter, write_adapter
 from stemprover.engine.constants import MAX_WEIGHT
 from stemprover.engine.errors import ModelError
 from stemprover.engine.model.lora import FORMAT
-from stemprover.engine.trust import Caution
+from stemprover.engine.trust import TrustCurve
 
 
-def between(
-    end: Adapter, start: Adapter, share: float, caution_share: float | None = None
-) -> tuple[dict[str, np.ndarray], Caution | None]:
-    """Tensors and caution, which has `share` too unless told otherwise. Ranks are the end's; the start's factors lie
-    in the first rows of the end's, as they do when a run goes on from them. Raises ModelError."""
-    if end.scale != start.scale:
+def blended(
+    new: Adapter, old: Adapter, share: float, trust_share: float | None = None
+) -> tuple[dict[str, np.ndarray], TrustCurve | None]:
+    """Tensors and trust curve at `share` of `new`; trust_share: another share for the trust curve. The ranks are those
+    of `new`, whose first rows hold the factors of `old`, as when a run continues from them. Raises ModelError."""
+    if new.scale != old.scale:
         raise ModelError(
-            f"{start.path} has scale {start.scale:g}, {end.path} {end.scale:g}: one did not begin with the other"
+            f"{old.path} has scale {old.scale:g}, {new.path} {new.scale:g}: neither was trained from the other"
         )
     tensors = {}
-    for layer, (start_a, start_b) in start.factors.items():
-        if layer not in end.factors:
-            raise ModelError(f"{end.path} has no {layer}, so it did not begin with {start.path}")
-        a, b = (factor.astype(np.float32) for factor in end.factors[layer])
-        rank = len(start_a)
-        a[:rank] = share * a[:rank] + (1.0 - share) * start_a
+    for layer, (old_a, old_b) in old.factors.items():
+        if layer not in new.factors:
+            raise ModelError(f"{new.path} has no {layer}, so it was not trained from {old.path}")
+        a, b = (factor.astype(np.float32) for factor in new.factors[layer])
+        rank = len(old_a)
+        a[:rank] = share * a[:rank] + (1.0 - share) * old_a
         b = share * b
-        b[:, :rank] += (1.0 - share) * start_b
+        b[:, :rank] += (1.0 - share) * old_b
         tensors |= {f"{layer}.lora_A": a, f"{layer}.lora_B": b}
-    if end.caution is None or start.caution is None:
-        if caution_share is not None:
-            missing = end.path if end.caution is None else start.path
-            raise ModelError(f"{missing} has no caution to take a share of; fit one first")
-        return tensors, end.caution
-    if any(getattr(end.caution, name) != getattr(start.caution, name) for name in ("knots", "starts")):
-        raise ModelError(f"the cautions of {end.path} and {start.path} have not the same knots and groups")
-    part = share if caution_share is None else caution_share
+    if new.trust_curve is None or old.trust_curve is None:
+        if trust_share is not None:
+            missing = new.path if new.trust_curve is None else old.path
+            raise ModelError(f"{missing} has no trust curve to blend; fit one first")
+        return tensors, new.trust_curve
+    if any(getattr(new.trust_curve, name) != getattr(old.trust_curve, name) for name in ("knots", "starts")):
+        raise ModelError(f"the trust curves of {new.path} and {old.path} have different knots or groups of bands")
+    part = share if trust_share is None else trust_share
     with_mix, without_mix = (
-        part * getattr(end.caution, name) + (1.0 - part) * getattr(start.caution, name)
+        part * getattr(new.trust_curve, name) + (1.0 - part) * getattr(old.trust_curve, name)
         for name in ("with_mix", "without_mix")
     )
-    known = end.caution
-    caution = Caution(known.starts, with_mix, without_mix, known.ramps, known.knots, known.contested)
-    return tensors, caution
+    known = new.trust_curve
+    trust_curve = TrustCurve(known.starts, with_mix, without_mix, known.ramps, known.knots, known.contested)
+    return tensors, trust_curve
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("end", type=Path)
-    parser.add_argument("start", type=Path, nargs="?", default=None, help="the end alone, if not given")
-    parser.add_argument("--share", type=float, default=0.5, help="of the end, 0 to 1")
-    parser.add_argument("--caution-share", type=float, default=None, help="of the end's caution, 0 to 1 (--share)")
-    parser.add_argument("--gain", type=float, default=1.0, help="of the change, over 0 to 1.5")
+    parser.add_argument("new", type=Path, help="adapter at the end of its training")
+    parser.add_argument("old", type=Path, nargs="?", default=None, help="adapter that the training started from")
+    parser.add_argument("--share", type=float, default=0.5, help="share of the new adapter, 0 to 1")
+    parser.add_argument(
+        "--trust-share", type=float, default=None, help="share of the new trust curve, 0 to 1 (default: --share)"
+    )
+    parser.add_argument("--gain", type=float, default=1.0, help="factor of the correction, above 0 to 1.5")
     parser.add_argument("-o", "--out", type=Path, required=True)
     given = parser.parse_args()
     if not 0.0 <= given.share <= 1.0:
-        parser.error(f"--share {given.share:g}: give 0 to 1")
-    if given.caution_share is not None and not 0.0 <= given.caution_share <= 1.0:
-        parser.error(f"--caution-share {given.caution_share:g}: give 0 to 1")
+        parser.error(f"--share {given.share:g} is out of range; choose 0 to 1")
+    if given.trust_share is not None and not 0.0 <= given.trust_share <= 1.0:
+        parser.error(f"--trust-share {given.trust_share:g} is out of range; choose 0 to 1")
     if not 0.0 < given.gain <= MAX_WEIGHT:
-        parser.error(f"--gain {given.gain:g}: give more than 0 and at most {MAX_WEIGHT:g}")
+        parser.error(f"--gain {given.gain:g} is out of range; choose more than 0 and at most {MAX_WEIGHT:g}")
     if given.out.exists():
-        parser.error(f"{given.out} is there already; give another name")
-    end = Adapter.load(given.end)
-    start = end if given.start is None else Adapter.load(given.start)
+        parser.error(f"{given.out} exists already; choose another name")
+    new = Adapter.load(given.new)
+    old = new if given.old is None else Adapter.load(given.old)
     try:
-        tensors, caution = between(end, start, given.share, given.caution_share)
+        tensors, trust_curve = blended(new, old, given.share, given.trust_share)
     except ModelError as error:
         parser.error(str(error))
     rank = max(len(value) for name, value in tensors.items() if name.endswith("lora_A"))
-    meta = {"format": FORMAT, "rank": str(rank), "scale": str(given.gain * end.scale), "base": start.base}
-    about = {} if caution is None else {"caution": json.dumps(caution.to_dict())}
+    meta = {"format": FORMAT, "rank": str(rank), "scale": str(given.gain * new.scale), "base": old.base}
+    about = {} if trust_curve is None else {"trust": json.dumps(trust_curve.to_dict())}
     write_adapter(given.out, tensors, meta | about)
 
 

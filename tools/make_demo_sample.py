@@ -1,12 +1,12 @@
-"""Makes presets/demo: a mixture, what the real Spleeter makes of one of its stems, and that stem's truth.
+"""Make presets/demo: a mix, one stem of it as separated by Spleeter, and the true stem.
 
     pip install -e ".[train]"
     python tools/make_demo_sample.py [OUT] [--stem accompaniment|vocals] [--song Feelings] [--bar 33] [--bars 7]
 
-The band is a song of Debian's fretsonfire-songs-sectoid (MIT/Expat); it has no singer. The singer is klettres' Italian
-voice (GPL-2+): single spoken syllables, which are set here to a melody that follows the guitar's strongest notes, on
-the song's beat, by the WORLD vocoder. Both are of the "test" split: no weight has seen them. Needs apt-get (Debian)
-and the network for the sources.
+The band is a song of Debian's fretsonfire-songs-sectoid (MIT/Expat), which has no singer. The singer is the Italian
+voice of klettres (GPL-2+): spoken syllables, which the WORLD vocoder sets to a melody here. The melody follows the
+guitar's strongest notes on the song's beat. Both belong to the split "test", so the model was not trained on them.
+Needs apt-get (Debian) and the network for the sources.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pedalboard
 import soundfile as sf
+from stemprover.engine.train.corpus.packages import fetch_package
 from stemprover.engine.train.corpus.pool import sdr_db
-from stemprover.engine.train.corpus.separators import Spleeter
-from stemprover.engine.train.corpus.sources import SAMPLE_RATE, fetch_package, read_stereo
+from stemprover.engine.train.corpus.sources import SAMPLE_RATE, read_stereo
+from stemprover.engine.train.corpus.spleeter import Spleeter
 from stemprover.engine.train.corpus.words import Word, analyse_word, sing
 
 TEMPO_BPM = {"Feelings": 95.0, "Escape from chaosland": 135.0, "War of freedom": 140.0, "Metal madness": 150.0}
@@ -31,7 +32,7 @@ CROSSFADE_S = 0.02
 
 
 def chroma(audio: np.ndarray) -> np.ndarray:
-    """Energy per pitch class (12,), A = 0, of audio (2, T) between 110 and 1760 Hz, evened out by the square root."""
+    """Square root of the energy of each pitch class (12,), A = 0, of audio (2, T) between 110 and 1760 Hz."""
     mono = audio.mean(axis=0) * np.hanning(audio.shape[1])
     magnitude = np.abs(np.fft.rfft(mono))
     hz = np.fft.rfftfreq(len(mono), 1 / SAMPLE_RATE)
@@ -41,14 +42,14 @@ def chroma(audio: np.ndarray) -> np.ndarray:
 
 
 def nearest_note(strength: np.ndarray, before: float, low: float, high: float) -> float:
-    """The note (semitones from A4) in [low, high] that is strong in the chroma and a small step from the one before."""
+    """The note (semitones from A4) in [low, high] that is strong in the chroma and close to the note before."""
     notes = np.arange(np.ceil(low), np.floor(high) + 1)
     score = strength[notes.astype(int) % 12] / strength.max() - 0.05 * np.abs(notes - before) - 0.12 * (notes == before)
     return float(notes[np.argmax(score)])
 
 
 def make_voice(guitar: np.ndarray, tempo_bpm: float) -> np.ndarray:
-    """A sung line (2, T) over a guitar (2, T) that starts on a beat."""
+    """A sung line (2, T) that follows a guitar (2, T), which starts on a beat."""
     folder = fetch_package("klettres-data") / "usr/share/klettres/it/syllab"
     beat = 60 / tempo_bpm * SAMPLE_RATE
     line = np.zeros(guitar.shape[1], np.float32)
@@ -79,7 +80,7 @@ def make_voice(guitar: np.ndarray, tempo_bpm: float) -> np.ndarray:
 
 
 def finish(line: np.ndarray) -> np.ndarray:
-    """A dry mono line (T,) to a stereo vocal (2, T): compressor, presence, a slightly wide double, a room."""
+    """Mix a dry mono line (T,) to a stereo vocal (2, T): compressor, presence, a slightly wide double, a room."""
     board = pedalboard.Pedalboard(
         [
             pedalboard.Compressor(threshold_db=-22, ratio=3, attack_ms=5, release_ms=120),
@@ -98,14 +99,14 @@ def si_sdr_db(truth: np.ndarray, estimate: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Make the three files, and print how far the separated stems are from the truth."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    """Make the three files, and print the SDR of the separated stems."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("out", type=Path, nargs="?", default=Path(__file__).resolve().parents[1] / "presets" / "demo")
     parser.add_argument("--stem", choices=("vocals", "accompaniment"), default="accompaniment")
     parser.add_argument("--song", choices=sorted(TEMPO_BPM), default="Feelings")
-    parser.add_argument("--bar", type=int, default=33, help="first bar of the song that is used")
+    parser.add_argument("--bar", type=int, default=33, help="first bar to use")
     parser.add_argument("--bars", type=int, default=7)
-    parser.add_argument("--ratio-db", type=float, default=-3.0, help="level of the voice against the band")
+    parser.add_argument("--ratio-db", type=float, default=-3.0, help="level of the voice relative to the band")
     options = parser.parse_args()
 
     bar = 4 * 60 / TEMPO_BPM[options.song] * SAMPLE_RATE

@@ -1,8 +1,8 @@
 """Clients of the bridge: for asyncio and for plain scripts.
 
-    with Client(48000, channels=2, mix_channels=2) as bridge:
-        bridge.select("bleed")
-        out = bridge.process(block, mix)  # as many samples as went in, bridge.latency_samples late
+with Client(48000, channels=2, mix_channels=2) as bridge:
+    bridge.select("bleed")
+    out = bridge.process(block, mix)  # as many samples as went in, bridge.latency_samples late
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ import numpy as np
 
 from ...engine.dsp.fifo import Fifo
 from ...engine.errors import OptionError, StemProverError
-from .. import PORT
+from .. import PORT, TOKEN_VARIABLE
 from ..osc import VERSION, Code, Flag, Status, from_blob, to_blob
-from .connection import BridgeError, BridgeLostError, Link, fail
+from .connection import BridgeError, BridgeLostError, Connection, fail
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 5.0  # between two tries to reach the bridge
-TOKEN_VARIABLE = "STEMPROVER_TOKEN"
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 5.0  # between two attempts to reach the bridge
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A block that came back: sound (C, n), what it is, how long it took in the bridge."""
+    """A block that came back: audio (C, n), its status, and the time it spent in the bridge."""
 
-    sound: np.ndarray
+    audio: np.ndarray
     status: Status
     position: int
     seconds: float
 
 
 def find_token(file: Path | None = None) -> str:
-    """The token in the file, or in the environment variable STEMPROVER_TOKEN; else nothing."""
+    """The token in the file, or in the environment variable STEMPROVER_TOKEN; an empty string if there is none."""
     if file is not None:
         try:
             return file.read_text().strip()
         except OSError as error:
             raise OptionError(f"--token-file {file} cannot be read ({error.strerror})") from error
         except UnicodeDecodeError as error:
-            raise OptionError(f"--token-file {file} is no text; name the bridge's own") from error
+            raise OptionError(f"--token-file {file} is not a text file; use the bridge's own") from error
     return os.environ.get(TOKEN_VARIABLE, "")
 
 
 class AsyncClient:
-    """One stream through a bridge, on an event loop. `connect` (or `async with`), then `process` or `send`, `flush`.
+    """One stream through a bridge, on an event loop. `connect` (or `async with`), then `process` or `send`, and
+    `flush`.
 
-    Where the bridge goes away, `process` gives the sound as it came, as late as before, and the client tries to reach
-    the bridge again, after 0.25 to 5 s. Raises BridgeLostError where it was never reached, and BridgeError for what it
-    refuses.
+    If the bridge goes away, `process` returns the dry signal with the same latency, and the client keeps trying to
+    reach the bridge again, every 0.25 to 5 s. Raises BridgeLostError if it never was reached, and BridgeError for what
+    it refuses.
     """
 
     def __init__(
@@ -82,19 +82,19 @@ class AsyncClient:
         self.latency_samples = self.stream = self.session = 0
         self.latency: dict[str, int] = {}
         self.late = self.blocks = 0
-        self.connected = False  # with the stream open and its settings told
+        self.connected = False  # and the stream open with its settings
         self.on_message: Callable[[str, tuple[Any, ...]], None] = lambda address, arguments: None
         self._blocks: deque[tuple[int, asyncio.Future[Reply]]] = deque()
-        self._settings: dict[str, tuple[str, tuple[Any, ...]]] = {}
+        self._settings: dict[str, tuple[Any, ...]] = {}
         self._tail: list[np.ndarray] = []
         self._sequence = itertools.count()
         self._position = 0
         self._dry = Fifo()
-        self._sends = False  # blocks go by `send`, so that _dry has none of them
-        self._torn = False  # a block was refused: the next one begins anew
-        self._fresh = 0  # samples that have to go out before what comes from the bridge is all of this stream
-        self._link: Link | None = None
-        self._again: asyncio.Task[None] | None = None
+        self._sends = False  # blocks go by `send`, so _dry does not hold them
+        self._interrupted = False  # a block was refused: the next one is a discontinuity
+        self._dry_first = 0  # samples of a new stream that only the dry signal has
+        self._connection: Connection | None = None
+        self._reconnecting: asyncio.Task[None] | None = None
         self._closed = False
 
     async def __aenter__(self) -> AsyncClient:
@@ -105,52 +105,52 @@ class AsyncClient:
         await self.close()
 
     async def connect(self) -> None:
-        """Reach the bridge and open the stream."""
+        """Connect and open the stream."""
         await self._open()
         self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
-        self._fresh = 0
+        self._dry_first = 0
 
     async def send(self, block: np.ndarray, mix: np.ndarray | None = None, flags: int = 0) -> Reply:
-        """The next block (C, n) and its mixture (M, n); returns what comes back for it."""
+        """The next block (C, n) and its mix (M, n); returns what comes back for it."""
         self._sends = True
         return await self._post(block, mix, flags)
 
     async def process(self, block: np.ndarray, mix: np.ndarray | None = None, *, offline: bool = False) -> np.ndarray:
-        """As many samples (C, n), `latency_samples` late; repaired, or as they came where the bridge is late or gone.
-        `offline` waits for the repair."""
-        sound = np.asarray(block, np.float32)
-        self._dry.push(sound.copy())
+        """As many samples (C, n), `latency_samples` late; repaired, or dry if the bridge is late or gone. `offline`:
+        wait for the repair."""
+        audio = np.asarray(block, np.float32)
+        self._dry.push(audio.copy())
         parts = []
-        for start in range(0, sound.shape[1], self.max_block):
+        for start in range(0, audio.shape[1], self.max_block):
             part = slice(start, start + self.max_block)
-            parts.append(await self._piece(sound[:, part], None if mix is None else mix[:, part], offline))
+            parts.append(await self._process_block(audio[:, part], None if mix is None else mix[:, part], offline))
         return np.concatenate(parts, axis=1) if parts else np.zeros((self.channels, 0), np.float32)
 
-    async def _piece(self, sound: np.ndarray, mix: np.ndarray | None, offline: bool) -> np.ndarray:
-        count = sound.shape[1]
+    async def _process_block(self, audio: np.ndarray, mix: np.ndarray | None, offline: bool) -> np.ndarray:
+        count = audio.shape[1]
         dry = self._dry.pop(count)
         if not self.connected:
-            self._come_back()
+            self._reconnect()
             return dry
         try:
-            reply = await self._post(sound, mix, Flag.OFFLINE if offline else Flag(0))
+            reply = await self._post(audio, mix, Flag.OFFLINE if offline else Flag(0))
         except BridgeLostError:
-            self._come_back()
+            self._reconnect()
             return dry
-        old = min(count, self._fresh)
-        self._fresh -= old
-        return np.concatenate([dry[:, :old], reply.sound[:, old:]], axis=1)
+        old = min(count, self._dry_first)
+        self._dry_first -= old
+        return np.concatenate([dry[:, :old], reply.audio[:, old:]], axis=1)
 
     async def flush(self) -> np.ndarray:
-        """The last `latency_samples` samples; the stream is as new afterwards. Where the bridge is gone they come as
-        they went in; after `send`, which keeps none, BridgeLostError is raised."""
+        """The last `latency_samples` samples; the stream is as new afterwards. If the bridge is gone they are dry;
+        after `send`, which does not keep the dry signal, BridgeLostError is raised."""
         rest = self._dry.pop(self.latency_samples) if self.latency_samples else np.zeros((self.channels, 0))
         self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
         self._tail = []
         try:
             if not self.connected:
                 raise BridgeLostError(f"no bridge at {self.host}:{self.port}")
-            await self._ask("/flush", "i", self.stream)
+            await self._ask("/flush", self.stream)
         except BridgeLostError:
             if self._sends:
                 raise
@@ -158,91 +158,95 @@ class AsyncClient:
         self._sends = False
         self._position, self._sequence = 0, itertools.count()
         found = np.concatenate(self._tail, axis=1)
-        self._fresh, old = 0, self._fresh
+        self._dry_first, old = 0, self._dry_first
         return np.concatenate([rest[:, :old], found[:, old:]], axis=1)
 
     async def reset(self) -> None:
         """Back to the state before the first block; settings stay."""
-        await self._ask("/reset", "i", self.stream)
-        self._position, self._sequence, self._fresh = 0, itertools.count(), 0
+        await self._ask("/reset", self.stream)
+        self._position, self._sequence, self._dry_first = 0, itertools.count(), 0
         self._dry = Fifo()
         self._dry.push(np.zeros((self.channels, self.latency_samples), np.float32))
 
     async def select(self, preset: str) -> int:
-        """A preset by name, or auto. Returns the position, in what comes back, from which it holds."""
-        return await self._set("preset", "s", preset)
+        """A preset by name, or auto. Returns the position of the returned audio at which it takes effect."""
+        return await self._set("preset", preset)
 
     async def blend(self, weights: Mapping[str, float]) -> int:
         """Several presets at once; as `select`."""
+        if not weights:
+            raise OptionError("a blend needs at least one preset, as in {'bleed': 0.6}")
         flat = [value for pair in weights.items() for value in pair]
-        return await self._set("blend", "sf" * len(weights), *flat)
+        return await self._set("blend", *flat)
 
-    async def set_wet(self, share: float) -> int:
+    async def set_wet(self, amount: float) -> int:
         """0 untouched, 1 as the preset says; as `select`."""
-        return await self._set("wet", "f", share)
+        return await self._set("wet", amount)
 
     async def set_bypass(self, on: bool) -> int:
         """Latency-matched bypass; as `select`."""
-        return await self._set("bypass", "i", int(on))
+        return await self._set("bypass", int(on))
 
     async def set_quality(self, quality: str) -> int:
         """draft, standard or best; as `select`."""
-        return await self._set("quality", "s", quality)
+        return await self._set("quality", quality)
 
     async def presets(self) -> dict[str, str]:
         """Name to title."""
-        flat = (await self._ask("/presets", ""))[1:]
+        flat = (await self._ask("/presets"))[1:]
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
     async def ping(self) -> dict[str, float]:
         """Round trip in seconds, late and lost blocks, waiting blocks, load."""
         begun = time.monotonic()
-        _, _, _, _, late, lost, waiting, load = await self._ask("/ping", "d", begun)
+        _, _, _, _, late, lost, waiting, load = await self._ask("/ping", begun)
         return {"round_trip_s": time.monotonic() - begun, "late": late, "lost": lost, "waiting": waiting, "load": load}
 
     async def request(self, address: str, tags: str, *values: Any) -> tuple[Any, ...]:
         """Any message whose first argument is a request; returns the answer's arguments."""
-        return await self._ask(address, tags, *values)
+        return await self._required_connection().ask_raw(address, tags, *values)
 
     async def close(self) -> None:
-        """End the stream and the connection."""
+        """Close the stream and the connection."""
         self._closed = True
-        if self._again is not None:
-            self._again.cancel()
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
         if self.connected and self.stream:
             with contextlib.suppress(StemProverError, TimeoutError):
-                await asyncio.wait_for(self._ask("/close", "i", self.stream), 2.0)
-        if self._link is not None:
-            self._link.close()
+                await asyncio.wait_for(self._ask("/close", self.stream), 2.0)
+        if self._connection is not None:
+            self._connection.close()
         self.connected = False
 
     # the connection
 
     async def _open(self) -> None:
-        link = self._link = await Link.open(self.host, self.port, self._hear, self._refused, self._lost)
+        connection = self._connection = await Connection.open(
+            self.host, self.port, self._received, self._refused, self._lost
+        )
         role = "stream" if self.channels else "control"
         shape = (self.sample_rate, self.max_block, self.channels, self.mix_channels) if self.channels else (0, 0, 0, 0)
         try:
-            found = await link.ask("/hello", "sssiiiii", self.token, self.name, role, *shape, VERSION)
+            found = await connection.ask("/hello", self.token, self.name, role, *shape, VERSION)
             _, self.session, self.stream, _, self.latency_samples, *parts, _ = found
             self.latency = dict(zip(("window", "lookahead", "chunk", "adaptation"), parts, strict=True))
             self._position, self._sequence = 0, itertools.count()
-            for name, (tags, values) in list(self._settings.items()):
+            for name, values in list(self._settings.items()):
                 try:
-                    await self._ask_stream(name, tags, *values)
+                    await self._ask_stream(name, *values)
                 except BridgeError:
-                    del self._settings[name]  # another bridge may not have that preset: the sound is worth more
+                    del self._settings[name]  # another bridge may not have that preset: audio matters more
         except BaseException:
-            link.close()  # with the stream, if there is one: the next try opens another
+            connection.close()  # and the stream with it: the next attempt opens another
             raise
-        self._fresh = self.latency_samples
+        self._dry_first = self.latency_samples
         self.connected = True
 
-    def _come_back(self) -> None:
-        if self._closed or (self._again is not None and not self._again.done()):
+    def _reconnect(self) -> None:
+        if self._closed or (self._reconnecting is not None and not self._reconnecting.done()):
             return
 
-        async def tries() -> None:
+        async def attempts() -> None:
             wait = FIRST_WAIT_S
             while not self._closed:
                 await asyncio.sleep(wait)
@@ -253,79 +257,79 @@ class AsyncClient:
                     continue
                 return
 
-        self._again = asyncio.get_running_loop().create_task(tries())
+        self._reconnecting = asyncio.get_running_loop().create_task(attempts())
 
-    def _lost(self, link: Link) -> None:
-        if link is not self._link:
+    def _lost(self, connection: Connection) -> None:
+        if connection is not self._connection:
             return
         self.connected = False
         for _, future in self._blocks:
-            fail(future, BridgeLostError(f"the bridge at {self.host}:{self.port} has gone"))
+            fail(future, BridgeLostError(f"the bridge at {self.host}:{self.port} has stopped"))
         self._blocks.clear()
 
     def _refused(self, error: BridgeError, address: str, sequence: int) -> None:
         if address.endswith("/block"):
-            self._torn = True
+            self._interrupted = True
             for number, future in self._blocks:
                 if number == sequence:
                     fail(future, error)
-        elif self._link is not None:
-            self._link.fail_all(error)
+        elif self._connection is not None:
+            self._connection.fail_all(error)
 
     async def _post(self, block: np.ndarray, mix: np.ndarray | None, flags: int) -> Reply:
-        sound = np.asarray(block, np.float32)
-        if sound.ndim != 2 or len(sound) != self.channels:
-            raise OptionError(f"block of shape {sound.shape}: give ({self.channels}, samples)")
+        audio = np.asarray(block, np.float32)
+        if audio.ndim != 2 or len(audio) != self.channels:
+            raise OptionError(f"block of shape {audio.shape}: pass ({self.channels}, samples)")
         if self.mix_channels:
-            song = np.zeros((0, 0)) if mix is None else np.asarray(mix, np.float32)
-            if song.shape != (self.mix_channels, sound.shape[1]):
-                raise OptionError(f"mix of shape {song.shape}: give ({self.mix_channels}, {sound.shape[1]})")
-            sound = np.concatenate([sound, song])
+            whole = np.zeros((0, 0)) if mix is None else np.asarray(mix, np.float32)
+            if whole.shape != (self.mix_channels, audio.shape[1]):
+                raise OptionError(f"mix of shape {whole.shape}: pass ({self.mix_channels}, {audio.shape[1]})")
+            audio = np.concatenate([audio, whole])
         elif mix is not None:
-            raise OptionError("this stream has no mixture channels; open it with mix_channels")
-        if not 1 <= sound.shape[1] <= self.max_block:
-            raise OptionError(f"block of {sound.shape[1]} frames: give 1 to {self.max_block} (max_block)")
-        if not self.connected or self._link is None:
+            raise OptionError("this stream has no mix channels; open it with mix_channels")
+        if not 1 <= audio.shape[1] <= self.max_block:
+            raise OptionError(f"block of {audio.shape[1]} frames: use 1 to {self.max_block} (max_block)")
+        if not self.connected or self._connection is None:
             raise BridgeLostError(f"no bridge at {self.host}:{self.port}")
-        await self._link.room.wait()
-        sequence, count = next(self._sequence), sound.shape[1]
-        if self._torn:
-            self._torn, flags = False, flags | Flag.DISCONTINUITY
+        await self._connection.room.wait()
+        sequence, count = next(self._sequence), audio.shape[1]
+        if self._interrupted:
+            self._interrupted, flags = False, flags | Flag.DISCONTINUITY
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._blocks.append((sequence, future))
-        self._link.write("/block", "iihiib", self.stream, sequence, self._position, count, int(flags), to_blob(sound))
+        self._connection.send("/block", self.stream, sequence, self._position, count, int(flags), to_blob(audio))
         self._position += count
         return await future
 
-    async def _set(self, name: str, tags: str, *values: Any) -> int:
-        answer = await self._ask_stream(name, tags, *values)
+    async def _set(self, name: str, *values: Any) -> int:
+        answer = await self._ask_stream(name, *values)
         if name in ("preset", "blend"):
             self._settings.pop("preset", None)
             self._settings.pop("blend", None)
-        self._settings[name] = (tags, values)
+        self._settings[name] = values
         return int(answer[3])
 
-    async def _ask_stream(self, name: str, tags: str, *values: Any) -> tuple[Any, ...]:
-        return await self._linked().ask(f"/stream/{self.stream}/{name}", tags, *values, last=True)
+    async def _ask_stream(self, name: str, *values: Any) -> tuple[Any, ...]:
+        return await self._ask(f"/stream/{self.stream}/{name}", *values)
 
-    async def _ask(self, address: str, tags: str, *values: Any) -> tuple[Any, ...]:
-        return await self._linked().ask(address, tags, *values)
+    async def _ask(self, path: str, *values: Any) -> tuple[Any, ...]:
+        return await self._required_connection().ask(path, *values)
 
-    def _linked(self) -> Link:
-        if self._link is None:
+    def _required_connection(self) -> Connection:
+        if self._connection is None:
             raise BridgeLostError(f"no bridge at {self.host}:{self.port}")
-        return self._link
+        return self._connection
 
-    def _hear(self, path: str, arguments: tuple[Any, ...]) -> None:
+    def _received(self, path: str, arguments: tuple[Any, ...]) -> None:
         if path == "/block":
             self._take(arguments)
         self.on_message(path, arguments)
 
     def _take(self, arguments: tuple[Any, ...]) -> None:
         _, sequence, position, frames, _, status, microseconds, _, blob = arguments
-        sound = from_blob(blob, self.channels, frames).copy()
+        audio = from_blob(blob, self.channels, frames).copy()
         if sequence < 0:
-            self._tail.append(sound)
+            self._tail.append(audio)
             return
         self.blocks += 1
         self.late += status == Status.LATE
@@ -333,7 +337,7 @@ class AsyncClient:
             number, future = self._blocks.popleft()
             if number == sequence:
                 if not future.done():
-                    future.set_result(Reply(sound, Status(status), position, microseconds * 1e-6))
+                    future.set_result(Reply(audio, Status(status), position, microseconds * 1e-6))
                 return
             fail(future, BridgeError(Code.ORDER, f"block {number} was not answered"))
 
@@ -359,7 +363,7 @@ class Client:
 
     @property
     def late(self) -> int:
-        """Blocks that came back untouched, since their repair was late."""
+        """Blocks that came back dry because their repair was late."""
         return self._client.late
 
     @property
@@ -369,7 +373,7 @@ class Client:
 
     @property
     def connected(self) -> bool:
-        """Whether the bridge is there."""
+        """Whether the bridge can be reached."""
         return self._client.connected
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None, *, offline: bool = False) -> np.ndarray:
@@ -377,7 +381,7 @@ class Client:
         return self._run(self._client.process(block, mix, offline=offline))
 
     def submit(self, block: np.ndarray, mix: np.ndarray | None = None, *, offline: bool = False) -> Future[Reply]:
-        """A block on its way: the future holds what comes back. Blocks go out in the order of the calls."""
+        """Send a block without waiting: the future holds what comes back. Blocks are sent in the order of the calls."""
         flags = Flag.OFFLINE if offline else Flag(0)
         return asyncio.run_coroutine_threadsafe(self._client.send(block, mix, flags), self._loop)
 
@@ -397,9 +401,9 @@ class Client:
         """As AsyncClient.blend."""
         return self._run(self._client.blend(weights))
 
-    def set_wet(self, share: float) -> int:
+    def set_wet(self, amount: float) -> int:
         """As AsyncClient.set_wet."""
-        return self._run(self._client.set_wet(share))
+        return self._run(self._client.set_wet(amount))
 
     def set_bypass(self, on: bool) -> int:
         """As AsyncClient.set_bypass."""
@@ -422,7 +426,7 @@ class Client:
         return self._run(self._client.request(address, tags, *values))
 
     def close(self) -> None:
-        """End the stream and the connection."""
+        """Close the stream and the connection."""
         if self._loop.is_running():
             self._run(self._client.close())
             self._end()

@@ -1,4 +1,4 @@
-"""A client's connection to a bridge: messages out, answers to the requests that they belong to."""
+"""A client's connection to a bridge: sends messages, and matches answers to requests."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ...engine.errors import StemProverError
-from ..osc import ROOT, Code, FrameReader, ProtocolError, decode, encode, framed
+from ..osc import ROOT, Code, FrameReader, ProtocolError, client_spec, decode, encode, framed, to_bridge
 
 ANSWER_S = 30.0
 
 
 class BridgeError(StemProverError):
-    """The bridge refused something; `code` says what kind."""
+    """The bridge refused something; `code` says why."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -22,77 +22,91 @@ class BridgeError(StemProverError):
 
 
 class BridgeLostError(StemProverError):
-    """The bridge cannot be reached, or has gone."""
+    """The bridge cannot be reached, or has stopped."""
 
 
-class Link(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One connection, from `open` until it is lost.
 
-    hear: called with each message's path and arguments, after the request that it answers has got them.
+    received: called with each message's path and arguments, after the request that it answers has got them.
     refused: called with an error that belongs to no request, its address, and for a block its sequence.
-    lost: called once, when the bridge has gone; every request that waits then raises BridgeLostError.
+    lost: called once, when the bridge has gone; every waiting request then raises BridgeLostError.
     """
 
     def __init__(
         self,
-        hear: Callable[[str, tuple[Any, ...]], None],
+        received: Callable[[str, tuple[Any, ...]], None],
         refused: Callable[[BridgeError, str, int], None],
-        lost: Callable[[Link], None],
+        lost: Callable[[Connection], None],
     ) -> None:
-        self._hear, self._refused, self._lost = hear, refused, lost
+        self._received, self._refused, self._lost = received, refused, lost
         self._reader = FrameReader()
         self._requests = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
+        self._waiting: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
         self._transport: asyncio.Transport | None = None
-        self.where = ""
+        self.peer = ""
         self.up = False
-        self.room = asyncio.Event()  # whether more can be sent
+        self.room = asyncio.Event()  # set while more can be sent
         self.room.set()
 
     @classmethod
-    async def open(cls, host: str, port: int, *calls: Any) -> Link:
-        """A connection to host and port; `calls` as of the constructor. Raises BridgeLostError."""
+    async def open(cls, host: str, port: int, *calls: Any) -> Connection:
+        """Connect to host and port; `calls` as for the constructor. Raises BridgeLostError."""
         try:
-            transport, link = await asyncio.get_running_loop().create_connection(lambda: cls(*calls), host, port)
+            transport, connection = await asyncio.get_running_loop().create_connection(lambda: cls(*calls), host, port)
         except OSError as error:
-            raise BridgeLostError(
-                f"no bridge at {host}:{port} ({error.strerror or error}); start one with: stemprover serve"
-            ) from error
-        link._transport, link.where, link.up = transport, f"{host}:{port}", True
-        return link
+            reason = error.strerror or str(error)
+            details = "" if "Connect call failed" in reason else f" ({reason})"  # asyncio only repeats the address
+            raise BridgeLostError(f"no bridge at {host}:{port}{details}; start one with: stemprover serve") from error
+        connection._transport, connection.peer, connection.up = transport, f"{host}:{port}", True
+        return connection
 
-    def write(self, address: str, tags: str, *values: Any) -> None:
+    def send(self, path: str, *values: Any) -> None:
         """A message to the bridge."""
-        assert self._transport is not None
-        self._transport.write(framed(encode(address, tags, *values)))
+        self._write(to_bridge(path, *values))
 
-    async def ask(self, address: str, tags: str, *values: Any, last: bool = False) -> tuple[Any, ...]:
-        """A request, whose number goes first (or last): the answer's arguments. Raises BridgeError, BridgeLostError."""
+    async def ask(self, path: str, *values: Any) -> tuple[Any, ...]:
+        """A request, without its number: the answer's arguments. Raises BridgeError, BridgeLostError."""
+        spec = client_spec(path)
+        assert spec is not None, path
+        first = spec.request_comes_first
+        return await self._ask(path, lambda n: to_bridge(path, *((n, *values) if first else (*values, n))))
+
+    async def ask_raw(self, address: str, tags: str, *values: Any) -> tuple[Any, ...]:
+        """As `ask`, for any address: the request's number goes first."""
+        return await self._ask(address, lambda number: encode(address, "i" + tags, number, *values))
+
+    def _write(self, message: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(framed(message))
+
+    async def _ask(self, address: str, message: Callable[[int], bytes]) -> tuple[Any, ...]:
         if not self.up:
-            raise BridgeLostError(f"no bridge at {self.where}")
+            raise BridgeLostError(f"no bridge at {self.peer}")
         request = next(self._requests)
         future: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
-        self._asked[request] = future
-        self.write(address, *((tags + "i", *values, request) if last else ("i" + tags, request, *values)))
+        data = message(request)
+        self._waiting[request] = future
+        self._write(data)
         try:
             return await asyncio.wait_for(future, ANSWER_S)
         except TimeoutError:
             raise BridgeLostError(f"the bridge did not answer {address} within {ANSWER_S:g} s") from None
         finally:
-            self._asked.pop(request, None)
+            self._waiting.pop(request, None)
 
     def fail_all(self, error: Exception) -> None:
-        """Have all requests that wait raise it."""
-        for future in self._asked.values():
+        """Have all waiting requests raise it."""
+        for future in self._waiting.values():
             fail(future, error)
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
         self.up = False
         if self._transport is not None:
             self._transport.close()
 
-    # asyncio's
+    # called by asyncio
 
     def data_received(self, data: bytes) -> None:
         for message in self._reader.feed(data):
@@ -107,7 +121,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.up = False
         self.room.set()
-        self.fail_all(BridgeLostError(f"the bridge at {self.where} has gone"))
+        self.fail_all(BridgeLostError(f"the bridge at {self.peer} has stopped"))
         self._lost(self)
 
     def _message(self, data: bytes) -> None:
@@ -121,14 +135,14 @@ class Link(asyncio.Protocol):
             error = BridgeError(code, text)
             if address.endswith("/block") or not request:
                 self._refused(error, address, request)
-            elif request in self._asked:
-                fail(self._asked[request], error)
-        elif path != "/block" and arguments and (future := self._asked.get(arguments[0])) and not future.done():
+            elif request in self._waiting:
+                fail(self._waiting[request], error)
+        elif path != "/block" and arguments and (future := self._waiting.get(arguments[0])) and not future.done():
             future.set_result(arguments)
-        self._hear(path, arguments)
+        self._received(path, arguments)
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:
-    """Have whoever waits for it get the error, if nobody has got anything yet."""
+    """Fails a future that is not done yet."""
     if not future.done():
         future.set_exception(error)

@@ -1,4 +1,4 @@
-"""Files through a bridge."""
+"""Repairs files through a bridge."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .client import Client, Reply
 
 
 class RemoteRepairer:
-    """Files through a bridge: `process_chunks` as engine.repair.Repairer has it. `prepare` is called with each new
-    stream, to choose its preset; `realtime` sends at the pace of the sound; options as of Client."""
+    """Has `process_chunks` as engine.repair.Repairer does. prepare: called with each new stream, to choose its preset.
+    realtime: send at the speed of playback. options: as for Client."""
 
-    WINDOW = 48  # blocks on their way
+    WINDOW = 48  # blocks sent and not answered
 
     def __init__(
         self, prepare: Callable[[Client], None] = lambda _: None, *, realtime: bool = False, **options: Any
@@ -35,36 +35,36 @@ class RemoteRepairer:
         *,
         has_mix: bool = False,
     ) -> Iterator[np.ndarray]:
-        """Chunks (C, n), or pairs of stem and mixture chunks, to repaired chunks, as many samples in all."""
+        """Chunks (C, n), or pairs of stem and mix chunks, to repaired chunks, as many samples in all."""
         if channels > MAX_CHANNELS:
             raise OptionError(f"{channels} channels: a bridge takes up to {MAX_CHANNELS}; use stemprover repair")
         block = min(MAX_BLOCK, 2048)
         with Client(sample_rate, channels, channels if has_mix else 0, max_block=block, **self.options) as client:
             self.prepare(client)
             skip, begun, sent = client.latency_samples, time.monotonic(), 0
-            way: deque[Future[Reply]] = deque()
+            pending: deque[Future[Reply]] = deque()
 
-            def arrived(sound: np.ndarray) -> Iterator[np.ndarray]:
+            def arrived(audio: np.ndarray) -> Iterator[np.ndarray]:
                 nonlocal skip
-                drop = min(skip, sound.shape[1])
+                drop = min(skip, audio.shape[1])
                 skip -= drop
-                if sound.shape[1] > drop:
-                    yield sound[:, drop:]
+                if audio.shape[1] > drop:
+                    yield audio[:, drop:]
 
             for chunk in chunks:
                 stem, mix = chunk if isinstance(chunk, tuple) else (chunk, None)
                 for start in range(0, stem.shape[1], block):
                     part = slice(start, start + block)
-                    way.append(
+                    pending.append(
                         client.submit(stem[:, part], None if mix is None else mix[:, part], offline=not self.realtime)
                     )
                     sent += stem[:, part].shape[1]
-                    while way and (len(way) >= self.WINDOW or way[0].done()):
-                        yield from arrived(way.popleft().result().sound)
+                    while pending and (len(pending) >= self.WINDOW or pending[0].done()):
+                        yield from arrived(pending.popleft().result().audio)
                     if self.realtime:
                         time.sleep(max(0.0, begun + sent / sample_rate - time.monotonic()))
-            while way:
-                yield from arrived(way.popleft().result().sound)
+            while pending:
+                yield from arrived(pending.popleft().result().audio)
             if sent:
                 yield from arrived(client.flush())
             self.late, self.blocks = client.late, client.blocks

@@ -1,4 +1,4 @@
-"""The bridge's state in the terminal."""
+"""Shows the bridge's state in the terminal."""
 
 from __future__ import annotations
 
@@ -20,33 +20,34 @@ SECONDS = 0.5
 
 
 def fetch_status(http_port: int, token: str = "") -> dict[str, Any]:
-    """The state of the bridge on this machine. Raises BridgeLostError, StemProverError (token)."""
+    """The state of the bridge on this machine. Raises BridgeLostError, and StemProverError if it needs a token."""
     request = urllib.request.Request(f"http://127.0.0.1:{http_port}/status.json")
     if token:
         request.add_header("Authorization", f"Bearer {token}")
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on this machine
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
     try:
         with direct.open(request, timeout=5.0) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
-            raise StemProverError(f"the bridge asks for its token; give --token-file ({error.reason})") from error
+            raise StemProverError(f"the bridge needs its token; use --token-file ({error.reason})") from error
         what = f"{error.code} {error.reason}"
-        raise BridgeLostError(f"what answers at 127.0.0.1:{http_port} is no bridge ({what})") from error
+        raise BridgeLostError(f"whatever answers at 127.0.0.1:{http_port} is not a bridge ({what})") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
+        details = "" if isinstance(reason, ConnectionRefusedError) else f" ({reason})"
         raise BridgeLostError(
-            f"no bridge answers at 127.0.0.1:{http_port} ({reason}); start one with: stemprover serve"
+            f"no bridge answers at 127.0.0.1:{http_port}{details}; start one with: stemprover serve"
         ) from error
 
 
 def status_table(status: dict[str, Any]) -> Table:
-    """One line for each stream, the bridge's own figures as the title."""
+    """One row per stream, with the bridge's own figures as the title."""
     streams = status["streams"]
     table = Table(
         title=f"StemProver {status['version']}: model {status['model']}, {len(streams)} of {status['carries_streams']} "
-        f"streams, load {100 * status['load']:.0f}% of {status['processors']} processors, "
+        f"streams, load {100 * status['load']:.0f}% of {status['processors']} CPU cores, "
         f"{len([job for job in status['jobs'] if job['state'] in ('queued', 'running')])} jobs"
     )
     for name in ("stream", "name", "sound", "preset", "wet", "latency", "load", "blocks", "late", "lost"):
@@ -71,8 +72,8 @@ def status_table(status: dict[str, Any]) -> Table:
     return table
 
 
-def watch(http_port: int, token: str = "", *, once: bool = False) -> None:
-    """Shows the state until Ctrl-C."""
+def show_status(http_port: int, token: str = "", *, once: bool = False) -> None:
+    """Prints the state once, or updates it until Ctrl-C."""
     console = Console()
     table = status_table(fetch_status(http_port, token))
     if once or not console.is_terminal:

@@ -1,4 +1,4 @@
-"""Puts the DAW plug-in where hosts look for plug-ins."""
+"""Installs the built DAW plug-in where hosts look for plug-ins."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ import platformdirs
 from ...engine.errors import OptionError, OutputError
 
 BUNDLES = ("StemProver.vst3", "StemProver.lv2")
-BUILT = Path(__file__).parent / "plugin" / "dist"
+BUILT = Path(__file__).parent / "dist"
 
 
 @dataclass(frozen=True)
 class Installed:
-    """A plug-in that was put in its place, and whether it took the place of another one."""
+    """An installed plug-in, and whether it replaced an older one."""
 
     path: Path
     replaced: bool
 
 
 def folder_for(bundle: str) -> Path:
-    """Where hosts of this system look for a user's own plug-ins of a bundle's kind (VST3: Steinberg's locations; LV2:
-    lv2plug.in, "LV2_PATH")."""
+    """The user's plug-in folder for this kind of bundle (VST3: Steinberg's locations; LV2: lv2plug.in, "LV2_PATH")."""
     home = Path.home()
     kind = Path(bundle).suffix
     if sys.platform == "darwin":
@@ -40,38 +39,39 @@ def folder_for(bundle: str) -> Path:
 
 
 def command_file() -> Path:
-    """In which the plug-in finds the command that starts the bridge."""
+    """The file in which the plug-in finds the command that starts the bridge."""
     return Path(platformdirs.user_config_dir("stemprover", appauthor=False)) / "command"
 
 
 def find_command() -> Path | None:
-    """The `stemprover` command of this installation."""
+    """This installation's `stemprover` command."""
     beside = Path(sys.executable).with_name("stemprover.exe" if sys.platform == "win32" else "stemprover")
     found = beside if beside.is_file() else shutil.which("stemprover")
     return Path(found).absolute() if found else None
 
 
 def install(source: Path | None = None) -> list[Installed]:
-    """Copy the built plug-ins into the user's plug-in folders, each in place of an older one, which stays where that
-    fails; and note where this installation's `stemprover` is, for the plug-in to start the bridge with.
+    """Copy the built plug-ins into the user's plug-in folders, and note this installation's `stemprover` command, with
+    which the plug-in starts the bridge.
 
-    Raises OptionError where there is nothing built, OutputError where a folder cannot be written.
+    An older plug-in is replaced, or left as it is if the copy fails. Raises OptionError if there are no built plug-ins,
+    OutputError if a folder cannot be written.
     """
     source = source or BUILT
     bundles = [source / name for name in BUNDLES if (source / name).is_dir()]
     if not bundles:
         raise OptionError(
-            f"no {' or '.join(BUNDLES)} in {source}; build them with make plugin in a checkout, or name a folder that "
-            "holds them (--from)"
+            f"{source} contains no {' or '.join(BUNDLES)}; build them with make plugin in a checkout, or pass "
+            "the folder that contains them (--from)"
         )
     done = []
     for bundle in bundles:
         target = folder_for(bundle.name) / bundle.name
-        with _told(target, "written"):
-            done.append(Installed(target, _put(bundle, target)))
+        with _output_errors(target, "write"):
+            done.append(Installed(target, _copy(bundle, target)))
     if (command := find_command()) is not None:
         note = command_file()
-        with _told(note, "written"):
+        with _output_errors(note, "write"):
             note.parent.mkdir(parents=True, exist_ok=True)
             part = note.with_suffix(".part")
             part.write_text(f"{command}\n")
@@ -80,26 +80,26 @@ def install(source: Path | None = None) -> list[Installed]:
 
 
 def remove() -> list[Path]:
-    """Take the plug-ins out of the user's folders again; returns what was there. Raises OutputError where one cannot be
-    removed."""
-    gone = []
+    """Remove the plug-ins from the user's folders and return the paths that were removed. Raises OutputError if one
+    cannot be removed."""
+    removed = []
     for name in BUNDLES:
         target = folder_for(name) / name
-        with _told(target, "removed"):
+        with _output_errors(target, "remove"):
             if target.is_symlink():
                 target.unlink()
             elif target.is_dir():
                 shutil.rmtree(target)
             else:
                 continue
-        gone.append(target)
-    with _told(command_file(), "removed"):
+        removed.append(target)
+    with _output_errors(command_file(), "remove"):
         command_file().unlink(missing_ok=True)
-    return gone
+    return removed
 
 
-def _put(bundle: Path, target: Path) -> bool:
-    """A copy of the bundle under the target's name; whether there was one. All or nothing."""
+def _copy(bundle: Path, target: Path) -> bool:
+    """Copy the bundle to the target, all or nothing. Returns whether there was an older one."""
     part, old = (target.with_name(f".{target.name}.{kind}") for kind in ("part", "old"))
     target.parent.mkdir(parents=True, exist_ok=True)
     for leftover in (part, old):
@@ -122,12 +122,12 @@ def _put(bundle: Path, target: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _told(path: Path, done: str) -> Iterator[None]:
-    """Turns what goes wrong with a file or folder into a line for people."""
+def _output_errors(path: Path, action: str) -> Iterator[None]:
+    """Turns an OSError into an OutputError with a one-line message."""
     try:
         yield
-    except OSError as error:  # shutil's own has no strerror, but a list of what went wrong
+    except OSError as error:  # shutil.Error has no strerror, but a list of (source, target, message)
         why = error.strerror or str(error.args[0][0][2] if error.args and error.args[0] else error)
         raise OutputError(
-            f"{path} cannot be {done} ({why}); close hosts that use it, or check rights and room"
+            f"cannot {action} {path} ({why}); close hosts that use it, and check permissions and free disk space"
         ) from None

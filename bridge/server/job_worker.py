@@ -1,6 +1,7 @@
-"""The process that renders one job: its order comes as a line of JSON on standard input, its news go out as such.
+"""The process that renders one job. It reads its order as a line of JSON on standard input, and writes its progress as
+lines of JSON to standard output.
 
-It ends when its input does, so it does not outlive the bridge.
+It exits when its input is closed, so it does not outlive the bridge.
 """
 
 from __future__ import annotations
@@ -12,100 +13,126 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...engine.errors import OptionError, StemProverError
 from ...engine.preset import AUTO, Preset, load_preset
 from ...engine.repair import Repairer
-from ...offline.auto import AutoChoice
-from ...offline.batch import RenderJob, make_folder, plan_renders
-from ...offline.outfile import check_output
-from ...offline.render import ChunkRepairer, render_file
+from ...offline.auto import AutoChoice, RepairerChoice
+from ...offline.batch import BatchListener, repair_batch
+from ...offline.plan import BatchJob, plan_batch
+from ...offline.render import Progress, RenderReport
 
-TOLD_EVERY_S = 0.25
-
-
-def tell(**news: Any) -> None:
-    """A line to the bridge."""
-    print(json.dumps(news), flush=True)
+PROGRESS_INTERVAL_S = 0.25
+MAX_TEXT = 1000
 
 
-def check_roots(job: RenderJob, roots: list[Path]) -> None:
-    """Raises OptionError where a file lies outside the allowed folders, by way of a symbolic link."""
+def send(**message: Any) -> None:
+    """Send a line to the bridge."""
+    print(json.dumps(message), flush=True)
+
+
+def check_roots(job: BatchJob, roots: list[Path]) -> None:
+    """Raises OptionError if a symbolic link leads out of the allowed folders."""
     for path in (job.source.resolve(), job.target.parent.resolve() / job.target.name):
         if not any(path.is_relative_to(root) for root in roots):
-            raise OptionError(f"{path} is outside the allowed folders; start the bridge with --root for it")
+            raise OptionError(f"{path} is outside the allowed folders; to allow it, start the bridge with --root")
+
+
+class ProgressSender(BatchListener):
+    """Sends the events of a batch to the bridge.
+
+    done: how many of the job's files an earlier attempt has finished. total: how many inputs it has.
+    """
+
+    def __init__(self, done: int, total: int) -> None:
+        self._done, self._total = done, total
+        self._stage, self._sent_s = "", 0.0
+        self._failures, self._notes = list[str](), list[str]()
+
+    def started(self, number: int, job: BatchJob) -> None:
+        self._stage = job.source.name
+
+    @contextlib.contextmanager
+    def repairing(self) -> Iterator[Progress]:
+        yield self._progress
+
+    def _progress(self, done_s: float, total_s: float) -> None:
+        if (now_s := time.monotonic()) - self._sent_s >= PROGRESS_INTERVAL_S:
+            self._sent_s = now_s
+            of_file = min(1.0, done_s / total_s) if total_s else 0.0
+            send(fraction=(self._done + of_file) / self._total, stage=self._stage)
+
+    def repaired(self, job: BatchJob, report: RenderReport) -> None:
+        self._done += 1
+        self._notes += [f"{job.source}: {note}" for note in report.notes]
+        send(done=str(job.target), fraction=self._done / self._total)
+
+    def failed(self, path: Path, error: StemProverError) -> None:
+        self._done += 1
+        self._failures.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+        self.send_text()
+
+    def send_text(self) -> None:
+        """Send all failures and notes so far, if there are any."""
+        if text := "; ".join([*self._failures, *self._notes]):
+            send(text=text[:MAX_TEXT])
 
 
 def run(order: dict[str, Any]) -> int:
-    """All files of a job; returns how many failed."""
+    """Render all files of a job. Returns how many failed."""
     roots = [Path(root) for root in order["roots"]]
     source, output = Path(order["source"]), order["output"]
     mix = Path(order["mix"]) if order["mix"] else None
-    plan = plan_renders([source], Path(output), is_folder=output.endswith("/"))
-    inputs = [job.source for job in plan.jobs] + ([mix] if mix is not None else [])
+    plan = plan_batch([source], Path(output), is_folder=output.endswith("/"), mix=mix)
 
-    def make(preset: Preset) -> ChunkRepairer:
+    def make_repairer(preset: Preset) -> Repairer:
         return Repairer(preset, quality=order["quality"], device=order["device"], jobs=order["threads"])
 
-    chosen = None if order["preset"] == AUTO else load_preset(order["preset"])
-    choose = AutoChoice(make)
-    repairer = None if chosen is None else make(chosen)
-    failed = [f"{path}: {error}" for path, error in plan.failures]
-    told, said = 0.0, list[str]()
-    for number, job in enumerate(plan.jobs):
-
-        def progress(done_s: float, total_s: float, at: int = number, name: str = job.source.name) -> None:
-            nonlocal told
-            if (now := time.monotonic()) - told >= TOLD_EVERY_S:
-                told = now
-                share = min(1.0, done_s / total_s) if total_s else 0.0
-                tell(fraction=(at + share) / len(plan.jobs), stage=name)
-
-        if str(job.target) in order["done"] or (order["attempts"] > 1 and _made_since(job.target, order["created"])):
-            continue  # by an earlier attempt
-        try:
-            check_roots(job, roots)
-            check_output(job.target, inputs, overwrite=False)
-            if plan.makes_folders:
-                make_folder(job.target.parent)
-            using, preset = (repairer, chosen) if repairer is not None else choose(job.source, mix)
-            report = render_file(job.source, job.target, using, mix=mix, preset=preset, progress=progress)
-            said += [f"{job.source}: {note}" for note in report.notes]
-        except StemProverError as error:
-            failed.append(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
-            tell(text="; ".join(failed)[:1000])
-        else:
-            tell(done=str(job.target), fraction=(number + 1) / len(plan.jobs))
-    if failed or said:
-        tell(text="; ".join([*failed, *said])[:1000])
-    return len(failed)
+    choice: RepairerChoice
+    if order["preset"] == AUTO:
+        choice = AutoChoice(make_repairer)
+    else:
+        preset = load_preset(order["preset"])
+        choice = make_repairer(preset), preset
+    remaining = tuple(job for job in plan.jobs if not _is_done(job, order))
+    sender = ProgressSender(len(plan.jobs) - len(remaining), len(plan.jobs) + len(plan.failures))
+    remaining_plan = replace(plan, jobs=remaining)
+    failures = repair_batch(remaining_plan, choice, sender, mix=mix, check=lambda job: check_roots(job, roots))
+    sender.send_text()
+    return len(failures)
 
 
-def _made_since(target: Path, created: float) -> bool:
-    with contextlib.suppress(OSError):
-        return target.stat().st_mtime >= created
+def _is_done(job: BatchJob, order: dict[str, Any]) -> bool:
+    """Whether an earlier attempt finished this file: reported it, or wrote it and was killed before its report."""
+    if str(job.target) in order["done"]:
+        return True
+    if order["attempts"] > 1:
+        with contextlib.suppress(OSError):
+            return job.target.stat().st_mtime >= order["created"]
     return False
 
 
-def _end_with_input() -> None:
+def _exit_with_input() -> None:
     while sys.stdin.readline():
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
-    """Ends with 0 if all went well."""
+    """Exits with 0 if all files were repaired."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with contextlib.suppress(OSError):
         os.nice(5)
     order = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    threading.Thread(target=_exit_with_input, daemon=True).start()
     try:
         sys.exit(1 if run(order) else 0)
     except StemProverError as error:
-        tell(text=str(error))
+        send(text=str(error))
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Offline jobs: rendered one after the other in a process of their own, kept in SQLite so that none is lost."""
+"""File rendering jobs: one at a time, in a process of its own, stored in SQLite so that none is lost."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ...engine.preset import AUTO, load_preset
 from ..osc import Code, ProtocolError
 from .model_cache import steps_of
 
-KEPT = 500  # finished jobs that are remembered
-TOLD = 50  # of them, in the bridge's status
+KEPT = 500  # finished jobs that are stored
+REPORTED = 50  # of them in the bridge's status
 _COLUMNS = "number TEXT PRIMARY KEY, source TEXT, mix TEXT, output TEXT, preset TEXT, quality TEXT, state TEXT, \
 fraction REAL, stage TEXT, text TEXT, created REAL, attempts INTEGER, done TEXT"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A file or folder to repair. state: queued, running, done, failed or cancelled. fraction: 0 to 1. done: the files
-    that are finished. seconds_left: an estimate while it runs."""
+    """A file or folder to repair. state: queued, running, done, failed or cancelled. fraction: 0 to 1. done: finished
+    files. seconds_left: an estimate while it runs."""
 
     number: str
     source: str
@@ -49,7 +49,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether the job is done, failed or cancelled."""
         return self.state in ("done", "failed", "cancelled")
 
     def as_dict(self) -> dict[str, Any]:
@@ -58,13 +58,13 @@ class Job:
 
 
 class Listener(Protocol):
-    """Hears of each change."""
+    """Is called with each change."""
 
     def __call__(self, job: Job, request: int = 0) -> None: ...
 
 
 class Store:
-    """The jobs in their file. Raises StemProverError where that cannot be used."""
+    """The jobs' database file. Raises StemProverError if it cannot be used."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -75,7 +75,7 @@ class Store:
             self._base.execute(f"CREATE TABLE IF NOT EXISTS jobs ({_COLUMNS})")
             self._base.commit()
         except (OSError, sqlite3.Error) as error:
-            raise StemProverError(f"jobs cannot be kept in {file} ({error}); give another --jobs-file") from error
+            raise StemProverError(f"jobs cannot be stored in {file} ({error}); use another --jobs-file") from error
 
     def save(self, job: Job) -> None:
         """Add or replace a job."""
@@ -102,12 +102,12 @@ class Store:
         return jobs
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._base.close()
 
 
 class Jobs:
-    """`start` takes up what was under way when the bridge ended; then one job runs at a time."""
+    """`start` resumes what was running when the bridge stopped; one job runs at a time."""
 
     def __init__(self, store: Store, roots: tuple[Path, ...], device: str = "auto", threads: int = 1) -> None:
         self.store, self.device, self.threads = store, device, threads
@@ -121,14 +121,14 @@ class Jobs:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start working."""
         for job in self.list():
             if job.state == "running":
-                self._jobs[job.number] = replace(job, state="queued", stage="to be taken up again")
+                self._jobs[job.number] = replace(job, state="queued", stage="to be resumed")
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def stop(self) -> None:
-        """Stop; what is under way is taken up at the next start."""
+        """Stop; the running job is resumed at the next start."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -142,23 +142,23 @@ class Jobs:
         return list(self._jobs.values())
 
     def recent(self) -> tuple[Job, ...]:
-        """Those that wait or run, and the TOLD newest that ended, the oldest first: what `Hub.status` tells, often."""
+        """Waiting and running jobs, and the REPORTED that ended last, the oldest first: for the often-read status."""
         ended = [number for number, job in self._jobs.items() if job.ended]
-        old = set(ended[: max(0, len(ended) - TOLD)])
+        old = set(ended[: max(0, len(ended) - REPORTED)])
         return tuple(job for number, job in self._jobs.items() if number not in old)
 
     async def add(self, source: str, mix: str, output: str, preset: str, quality: str) -> Job:
-        """Raises ProtocolError, PresetError, OptionError for what cannot be."""
+        """Queue a job. Raises ProtocolError, PresetError or OptionError for an impossible one."""
         steps_of(quality)
         if "/" in preset or "\\" in preset:
-            raise ProtocolError(Code.PRESET, f"{preset!r} is no preset's name; /presets lists them")
+            raise ProtocolError(Code.PRESET, f"{preset!r} is not a preset's name; /presets lists them")
         if preset != AUTO:
             load_preset(preset)
         ends_in_slash = output.endswith(("/", os.sep))
         paths = [await self._on_disk(self._allowed, text) for text in (source, output)]
         song = str(await self._on_disk(self._allowed, mix)) if mix else ""
         if not await self._on_disk(paths[0].exists):
-            raise ProtocolError(Code.PATH, f"{source}: there is no such file or folder")
+            raise ProtocolError(Code.PATH, f"{source}: no such file or directory")
         target = str(paths[1]) + ("/" if ends_in_slash else "")
         job = Job(secrets.token_hex(4), str(paths[0]), song, target, preset, quality, created=time.time())
         await self._put(job)
@@ -166,10 +166,10 @@ class Jobs:
         return job
 
     async def cancel(self, number: str) -> Job:
-        """Raises ProtocolError for an unknown one; one that has ended stays as it is."""
+        """Cancel a job; one that has ended stays as it is. Raises ProtocolError for an unknown one."""
         job = self._jobs.get(number)
         if job is None:
-            raise ProtocolError(Code.JOB, f"there is no job {number[:20]!r}; /job/list names them")
+            raise ProtocolError(Code.JOB, f"there is no job {number[:20]!r}; /job/list lists them")
         if not job.ended:
             job = replace(job, state="cancelled", stage="", seconds_left=None)
             await self._put(job)
@@ -178,19 +178,19 @@ class Jobs:
         return self._jobs[number]
 
     def _allowed(self, text: str) -> Path:
-        """The real path, symbolic links followed. Raises ProtocolError for one outside the roots."""
+        """The path with symbolic links resolved. Raises ProtocolError for one outside the roots."""
         path = Path(text)
         real = path.resolve() if path.is_absolute() else None
         if real is None or "\0" in text or not any(real.is_relative_to(root) for root in self.roots):
             roots = ", ".join(str(root) for root in self.roots)
-            raise ProtocolError(Code.PATH, f"{text[:200]}: give an absolute path under {roots}")
+            raise ProtocolError(Code.PATH, f"{text[:200]}: use an absolute path under {roots}")
         return real
 
     async def _on_disk(self, act: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._disk, act, *args)
 
     async def _put(self, job: Job, *, keep: bool = True) -> None:
-        """Remember and tell; on disk first, unless not `keep`."""
+        """Store a job (on disk too, if `keep`) and report it."""
         self._jobs[job.number] = job
         if keep:
             await self._on_disk(self.store.save, job)
@@ -233,7 +233,7 @@ class Jobs:
         assert process.stderr is not None
         order = {**job.as_dict(), "roots": [str(r) for r in self.roots], "device": self.device, "threads": self.threads}
         process.stdin.write(json.dumps(order).encode() + b"\n")
-        if self._jobs[job.number].state != "running":  # cancelled while the process began
+        if self._jobs[job.number].state != "running":  # cancelled while the process started
             await self._end_process()
             return
         complaints = asyncio.get_running_loop().create_task(process.stderr.read())

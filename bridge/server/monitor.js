@@ -63,6 +63,14 @@ function draw(canvas, before, after) {
   }
 }
 
+function plural(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+function percent(share) {
+  return `${(100 * share).toFixed(0)}%`;
+}
+
 function show(control, value) {
   if (document.activeElement !== control) control.value = value;
 }
@@ -74,18 +82,21 @@ function showStream(stream) {
   const ms = (samples) => `${((1000 * samples) / stream.rate_hz).toFixed(0)} ms`;
   get("h2").textContent = `${stream.stream}: ${stream.name || "unnamed"}`;
   const facts = get(".facts");
+  const mix = stream.mix_channels ? ` + ${plural(stream.mix_channels, "mix channel")}` : "";
   facts.textContent =
-    `${stream.rate_hz} Hz, ${stream.channels} ch${stream.mix_channels ? ` + ${stream.mix_channels} mix` : ""}; ` +
-    `latency ${parts.total} samples = window ${ms(parts.window)} + look-ahead ${ms(parts.lookahead)} + ` +
-    `chunk ${ms(parts.chunk)} + adaptation ${ms(parts.adaptation)}; load ${(100 * stream.load).toFixed(0)}%; ` +
-    `${stream.blocks} blocks, ${stream.late} late, ${stream.lost} lost; now: ${stream.now}`;
+    `${stream.rate_hz} Hz, ${plural(stream.channels, "channel")}${mix}. Using ${stream.now}. ` +
+    `Latency ${ms(parts.total)} (${parts.total} samples): window ${ms(parts.window)}, ` +
+    `look-ahead ${ms(parts.lookahead)}, chunk ${ms(parts.chunk)}, processing and resampling ${ms(parts.adaptation)}. ` +
+    `Load ${stream.load.toFixed(2)} CPU cores. ${plural(stream.blocks, "block")}, ${stream.late} late, ` +
+    `${stream.lost} lost.${stream.trouble ? ` ${stream.trouble}` : ""}`;
   facts.classList.toggle("late", stream.late > 0);
   get(".dry").value = stream.dry.peak_db;
   get(".wet").value = stream.wet_level.peak_db;
   draw(get("canvas"), stream.dry.bands_db, stream.wet_level.bands_db);
   const preset = get(".preset");
   if (document.activeElement !== preset) {
-    if (![...preset.options].some((option) => option.value === stream.preset)) preset.add(new Option(stream.preset, stream.preset));
+    if (![...preset.options].some((option) => option.value === stream.preset))
+      preset.add(new Option(stream.preset, stream.preset));
     preset.value = stream.preset;
   }
   show(get(".quality"), stream.quality);
@@ -93,31 +104,32 @@ function showStream(stream) {
   get(".bypass").checked = stream.bypass;
 }
 
-function showAll(news) {
-  if (news.presets) presets = news.presets;
-  if (news.error) byId("error").textContent = news.error;
-  if (!news.streams) return;
+function showAll(update) {
+  if (update.presets) presets = update.presets;
+  if (update.error) byId("error").textContent = update.error;
+  if (!update.streams) return;
   byId("state").textContent =
-    `${news.version}, model ${news.model}; ${news.streams.length} of ${news.carries_streams} streams; ` +
-    `load ${(100 * news.load).toFixed(0)}% of ${news.processors} processors`;
-  const open = new Set(news.streams.map((stream) => stream.stream));
+    `Version ${update.version}. Model ${update.model}. ` +
+    `${update.streams.length} of ${plural(update.carries_streams, "possible stream")} open. ` +
+    `Load ${percent(update.load)} of ${plural(update.processors, "CPU core")}.`;
+  const open = new Set(update.streams.map((stream) => stream.stream));
   for (const [number, card] of cards) {
     if (!open.has(number)) {
       card.remove();
       cards.delete(number);
     }
   }
-  news.streams.forEach(showStream);
-  byId("none").hidden = news.streams.length > 0;
+  update.streams.forEach(showStream);
+  byId("none").hidden = update.streams.length > 0;
 }
 
-function connect(wait) {
+function connect(retryMs) {
   live = new WebSocket(`ws://${location.host}/live`);
-  live.onopen = () => { wait = 250; };
+  live.onopen = () => { retryMs = 250; };
   live.onmessage = (event) => showAll(JSON.parse(event.data));
   live.onclose = () => {
-    byId("state").textContent = "the bridge does not answer; trying again";
-    setTimeout(() => connect(Math.min(5000, wait * 2)), wait);
+    byId("state").textContent = "The bridge does not answer. Retrying.";
+    setTimeout(() => connect(Math.min(5000, retryMs * 2)), retryMs);
   };
 }
 

@@ -1,4 +1,4 @@
-"""HTTP on loopback: what parameters there are (OSCQuery), the bridge's state as JSON, and the monitor page."""
+"""HTTP on loopback: discovery of parameters (OSCQuery), the state of the bridge as JSON, and the monitor page."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import asyncio
 import hmac
 import json
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from ...engine.errors import StemProverError
 from ..osc import ROOT
 from .parameters import PARAMETERS
-from .registry import Hub, stream_status
+from .registry import Registry, stream_status
 from .stream import Stream
 
-if TYPE_CHECKING:
-    from .transport import Bridge
-
-NEWS_S = 0.1
+UPDATE_S = 0.1
 BANDS = 48
-MOST_WATCHERS = 16
+MAX_PAGES = 16
 COOKIE = "stemprover-token"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
@@ -35,20 +32,20 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 FILES = {"monitor.html": "text/html", "monitor.js": "text/javascript", "monitor.css": "text/css"}
-_READ_WRITE = 3
+_READ_WRITE = 3  # ACCESS in OSCQuery
 
 
 class Monitor:
-    """`start` listens and returns the port; `stop` ends it."""
+    """The HTTP server of a bridge. osc_port: where the bridge listens for OSC, to announce it."""
 
-    def __init__(self, hub: Hub, bridge: Bridge) -> None:
-        self.hub, self.bridge = hub, bridge
+    def __init__(self, registry: Registry, osc_port: int) -> None:
+        self.registry, self.osc_port = registry, osc_port
         self._sockets: set[web.WebSocketResponse] = set()
         self._titles: list[tuple[str, str]] = []
-        self._news: asyncio.Task[None] | None = None
+        self._updates: asyncio.Task[None] | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Raises OSError where the port is taken."""
+    async def start(self, port: int) -> int:
+        """Listen on this port (0: any free one) and return it. Raises OSError if the port is taken."""
         app = web.Application(middlewares=[self._guard], client_max_size=1 << 14)
         app.router.add_get("/", self._root)
         app.router.add_get("/status.json", self._status)
@@ -61,37 +58,37 @@ class Monitor:
         site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
         self.port: int = self._runner.addresses[0][1]
-        self._titles = await self.hub.titles()
-        self._news = asyncio.get_running_loop().create_task(self._tell())
+        self._titles = await self.registry.titles()
+        self._updates = asyncio.get_running_loop().create_task(self._send_updates())
         return self.port
 
     async def stop(self) -> None:
-        """End all connections."""
-        if self._news is not None:
-            self._news.cancel()
+        """Close all connections and stop listening."""
+        if self._updates is not None:
+            self._updates.cancel()
         for live in list(self._sockets):
             await live.close()
         await self._runner.cleanup()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """A page from elsewhere must neither read nor set anything here, by whatever name it reaches this port."""
+        """Reject requests without token and those of other web sites, whatever host name leads them to this port."""
         names = {f"{name}:{self.port}" for name in ("127.0.0.1", "localhost", "[::1]")}
         if request.headers.get("Host", "") not in names:
-            raise web.HTTPForbidden(text="this host name is not the bridge's")
+            raise web.HTTPForbidden(text="unknown host name; use 127.0.0.1 or localhost")
         origin = request.headers.get("Origin")
         if origin is not None and origin not in {f"http://{name}" for name in names}:
-            raise web.HTTPForbidden(text="this origin is not the bridge's own page")
-        if wanted := self.hub.config.token:
+            raise web.HTTPForbidden(text="requests from other web sites are not allowed")
+        if token := self.registry.config.token:
             bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
             given = request.query.get("token") or request.cookies.get(COOKIE) or bearer
-            if not hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode()):
-                raise web.HTTPUnauthorized(text="give the bridge's token: /monitor.html?token=...")
+            if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
+                raise web.HTTPUnauthorized(text="token missing or wrong; open /monitor.html?token=TOKEN")
         response = await handler(request)
         if not response.prepared:
             response.headers.update(HEADERS)
-            if self.hub.config.token and "token" in request.query:
-                response.set_cookie(COOKIE, self.hub.config.token, httponly=True, samesite="Strict")
+            if self.registry.config.token and "token" in request.query:
+                response.set_cookie(COOKIE, self.registry.config.token, httponly=True, samesite="Strict")
         return response
 
     async def _root(self, request: web.Request) -> web.StreamResponse:
@@ -103,7 +100,7 @@ class Monitor:
         return web.json_response(self._tree())
 
     async def _status(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response({**self.hub.status(), "port": self.bridge.port, "http_port": self.port})
+        return web.json_response({**self.registry.status(), "port": self.osc_port, "http_port": self.port})
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         name = request.path.removeprefix("/")
@@ -113,21 +110,21 @@ class Monitor:
     # OSCQuery
 
     def _host_info(self) -> dict[str, Any]:
-        config = self.hub.config
+        config = self.registry.config
         return {
             "NAME": "StemProver",
             "OSC_IP": config.host,
-            "OSC_PORT": self.bridge.port,
+            "OSC_PORT": self.osc_port,
             "OSC_TRANSPORT": "UDP",
             "EXTENSIONS": {"ACCESS": True, "VALUE": True, "RANGE": True, "DESCRIPTION": True, "TAGS": False},
         }
 
     def _tree(self) -> dict[str, Any]:
-        streams = {str(number): self._node(stream) for number, stream in self.hub.streams.items()}
+        streams = {str(number): self._node(stream) for number, stream in self.registry.streams.items()}
         path = f"{ROOT}/stream"
         tree = {"FULL_PATH": path, "ACCESS": 0, "DESCRIPTION": "Open streams", "CONTENTS": streams}
-        own = {"FULL_PATH": ROOT, "ACCESS": 0, "CONTENTS": {"stream": tree}}
-        return {"FULL_PATH": "/", "ACCESS": 0, "DESCRIPTION": "StemProver", "CONTENTS": {ROOT[1:]: own}}
+        root = {"FULL_PATH": ROOT, "ACCESS": 0, "CONTENTS": {"stream": tree}}
+        return {"FULL_PATH": "/", "ACCESS": 0, "DESCRIPTION": "StemProver", "CONTENTS": {ROOT[1:]: root}}
 
     def _node(self, stream: Stream) -> dict[str, Any]:
         path = f"{ROOT}/stream/{stream.number}"
@@ -147,19 +144,19 @@ class Monitor:
         for part in request.path.strip("/").split("/"):
             node = node.get("CONTENTS", {}).get(part)
             if node is None:
-                raise web.HTTPNotFound(text=f"there is no {request.path}")
-        wanted = request.query_string.partition("=")[0]
-        if wanted in ("VALUE", "TYPE", "RANGE", "ACCESS", "DESCRIPTION"):
-            if wanted not in node:
+                raise web.HTTPNotFound(text=f"{request.path} does not exist")
+        attribute = request.query_string.partition("=")[0]
+        if attribute in ("VALUE", "TYPE", "RANGE", "ACCESS", "DESCRIPTION"):
+            if attribute not in node:
                 raise web.HTTPNoContent
-            return web.json_response({wanted: node[wanted]})
+            return web.json_response({attribute: node[attribute]})
         return web.json_response(node)
 
-    # the page
+    # Monitor page
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
-        if len(self._sockets) >= MOST_WATCHERS:
-            raise web.HTTPServiceUnavailable(text="too many monitor pages are open; close one")
+        if len(self._sockets) >= MAX_PAGES:
+            raise web.HTTPServiceUnavailable(text=f"{MAX_PAGES} monitor pages are open; close one")
         live = web.WebSocketResponse(max_msg_size=1 << 12, heartbeat=20.0)
         await live.prepare(request)
         self._sockets.add(live)
@@ -176,8 +173,8 @@ class Monitor:
 
     async def _set(self, live: web.WebSocketResponse, text: str) -> None:
         try:
-            wish = json.loads(text)
-            stream, name, value = self.hub.stream(int(wish["stream"])), wish["name"], wish["value"]
+            setting = json.loads(text)
+            stream, name, value = self.registry.stream(int(setting["stream"])), setting["name"], setting["value"]
             if name == "blend":
                 await stream.selection.blend({str(preset): float(weight) for preset, weight in value.items()})
                 return
@@ -188,28 +185,27 @@ class Monitor:
         except StemProverError as error:
             await live.send_json({"error": str(error)})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            await live.send_json({"error": f"not understood: {error}"})
+            await live.send_json({"error": f"invalid setting: {error}"})
 
     def _watch(self) -> None:
-        for stream in self.hub.streams.values():
+        for stream in self.registry.streams.values():
             stream.watched = bool(self._sockets)
 
-    async def _tell(self) -> None:
-        """News to all pages, ten times a second."""
+    async def _send_updates(self) -> None:
+        """Send the state to all pages every UPDATE_S."""
         while True:
-            await asyncio.sleep(NEWS_S)
+            await asyncio.sleep(UPDATE_S)
             if not self._sockets:
                 continue
             self._watch()
             streams = []
-            for stream in self.hub.streams.values():
-                seen = stream.scope.take(BANDS, stream.format.sample_rate)
-                streams.append({**stream_status(stream), "dry": seen["dry"], "wet_level": seen["wet"]})
-            status = self.hub.status()
-            news = json.dumps({**status, "streams": streams})
+            for stream in self.registry.streams.values():
+                levels = stream.scope.take(BANDS, stream.format.sample_rate)
+                streams.append({**stream_status(stream), "dry": levels["dry"], "wet_level": levels["wet"]})
+            update = json.dumps({**self.registry.status(), "streams": streams})
             for live in list(self._sockets):
                 try:
-                    await asyncio.wait_for(live.send_str(news), 1.0)
+                    await asyncio.wait_for(live.send_str(update), 1.0)
                 except (ConnectionError, RuntimeError, TimeoutError):
                     self._sockets.discard(live)
                     await live.close()

@@ -1,4 +1,4 @@
-"""What can be set in a stream: one table for OSC, for discovery and for the monitor page."""
+"""The settings of a stream: one table for OSC, for discovery and for the monitor page."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from ...engine.repair import QUALITY_STEPS
 from .stream import Stream
 
-#: The position from which a change holds, at once or once its model is there.
+#: The position at which a change takes effect, now or once its model is loaded.
 Held = int | Coroutine[Any, Any, int]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """tag: OSC's type tag. about: one line. limits: of the value, as OSCQuery's RANGE; None where it is the presets'
-    names. read and set: its value in a stream; set raises ProtocolError or PresetError for a value that cannot be."""
+    """tag: OSC type tag. about: one line. limits: of the value, as OSCQuery's RANGE; None for the presets' names. read
+    and set: its value in a stream; set raises ProtocolError or PresetError for an invalid value."""
 
     tag: str
     about: str
@@ -30,13 +30,13 @@ PARAMETERS = {
         "s", "What to repair", None, lambda stream: stream.selection.name,
         lambda stream, value: stream.selection.select(value),
     ),
-    "wet": Parameter("f", "Share of the repair", {"MIN": 0.0, "MAX": 1.0}, lambda stream: stream.wet, Stream.set_wet),
+    "wet": Parameter("f", "Amount of the repair", {"MIN": 0.0, "MAX": 1.0}, lambda stream: stream.wet, Stream.set_wet),
     "bypass": Parameter(
-        "i", "The sound as it came, equally late", {"VALS": [0, 1]}, lambda stream: int(stream.bypass),
+        "i", "The dry signal, with the same latency", {"VALS": [0, 1]}, lambda stream: int(stream.bypass),
         lambda stream, value: stream.set_bypass(bool(value)),
     ),
     "quality": Parameter(
-        "s", "How careful to be", {"VALS": list(QUALITY_STEPS)}, lambda stream: stream.selection.quality,
+        "s", "Steps of the sampler", {"VALS": list(QUALITY_STEPS)}, lambda stream: stream.selection.quality,
         lambda stream, value: stream.selection.set_quality(value),
     ),
 }  # fmt: skip

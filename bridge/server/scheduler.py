@@ -1,4 +1,4 @@
-"""Worker threads that give each stream its turn, one chunk at a time."""
+"""Worker threads that give every stream its turn, one chunk at a time."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Workload(Protocol):
 
     @property
     def urgent(self) -> bool:
-        """Whether somebody hears what comes of it, and cannot wait."""
+        """Whether somebody listens in real time."""
 
-    def turn(self) -> bool:
-        """Do one chunk's worth, in a worker thread; True where there is more. Never called twice at a time."""
+    def run_chunk(self) -> bool:
+        """Do one chunk's worth, in a worker thread; True if there is more. Never called twice at a time."""
 
 
-class Workers:
-    """`threads` threads. Urgent work goes first; of either kind whoever has work comes in turn, so that no urgent work
-    waits for more than one chunk of each of the others that are urgent. While there is urgent work now and then, one
-    thread of two or more is kept free of the rest, which waits: a chunk that has begun cannot be stopped."""
+class WorkerPool:
+    """`threads` threads. Urgent work goes first; within each kind workloads take turns, so urgent work waits for at
+    most one chunk of each other urgent workload. While there is urgent work now and then, one of two or more threads is
+    kept free of the rest, since a chunk that has begun cannot be interrupted."""
 
     def __init__(self, threads: int) -> None:
         self._changed = threading.Condition()
@@ -35,7 +35,7 @@ class Workers:
         self._patient_running = 0
         self._urgent_at = -QUIET_S
         self._closed = False
-        self._known: dict[Workload, bool] = {}  # in a queue or at work; True: asked for again meanwhile
+        self._known: dict[Workload, bool] = {}  # queued or running; True: asked for again meanwhile
         self._threads = [
             threading.Thread(target=self._run, name=f"stemprover-worker-{i}", daemon=True) for i in range(threads)
         ]
@@ -52,7 +52,7 @@ class Workers:
             self._add(load)
 
     def close(self) -> None:
-        """Let the threads end after the turn that they are at."""
+        """End the threads after the chunk that each is working on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -88,8 +88,8 @@ class Workers:
                     return
             load, urgent = found
             try:
-                more = load.turn()
-            except Exception:  # one stream's trouble must not take the thread from the others
+                more = load.run_chunk()
+            except Exception:  # one stream's failure must not take the thread from the others
                 _LOG.exception("event=worker-error")
                 more = False
             with self._changed:
@@ -100,4 +100,4 @@ class Workers:
                     self._add(load)
                 else:
                     del self._known[load]
-            del load, found  # not kept while there is nothing to do
+            del load, found  # not kept alive while there is nothing to do

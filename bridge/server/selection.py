@@ -1,5 +1,5 @@
-"""What a stream of the bridge is repaired by: a preset or a blend, and its quality. Choices begin in the order in which
-they came, load beside the sound, and hold from a position on."""
+"""What a stream is repaired with: a preset or a blend, and a quality. Choices start in the order in which they came,
+load while the audio goes on, and take effect at a position."""
 
 from __future__ import annotations
 
@@ -11,81 +11,81 @@ from ...engine.auto import preset_for_choice
 from ...engine.detect.choice import Choice, LiveChoice
 from ...engine.errors import StemProverError
 from ...engine.preset import AUTO, Preset, blend_presets, load_preset
-from ...engine.stream import DeltaStream
-from ..osc import Code, ProtocolError
-from .audio_format import Format
-from .model_cache import Models, load_of
+from ...engine.stream import CorrectionStream
+from ..osc import Code, ProtocolError, StreamFormat
+from .model_cache import ModelCache, load_of
 
-Told = Callable[[int | BaseException], None]
+#: Gets the position at which a choice takes effect, or the error.
+Done = Callable[[int | BaseException], None]
 
 
 class SupersededError(ProtocolError):
-    """A choice that another one has taken the place of."""
+    """A choice that a later one replaced."""
 
 
 class Player(Protocol):
-    """What a selection needs of its stream. All of it is for the event loop's thread but `call`."""
+    """What a selection needs of its stream. Everything is for the event loop's thread but `call`."""
 
-    format: Format
+    format: StreamFormat
     closed: bool
 
     def call(self, act: Callable[..., None], *args: Any) -> None:
-        """From another thread, on the loop's; nothing where that has ended."""
+        """From another thread: call on the loop's, unless the loop has ended."""
 
     def future(self) -> asyncio.Future[Any]:
         """Something to wait for, which ends with the stream at the latest."""
 
     def gone(self) -> ProtocolError:
-        """That the stream was closed meanwhile."""
+        """The error for a stream that was closed meanwhile."""
 
-    def go_over(self, model: DeltaStream, wet: float, then: Told) -> None:
-        """Play by this model; `then` gets the position from which it holds, or what went wrong."""
+    def use_model(self, model: CorrectionStream, wet: float, then: Done) -> None:
+        """Go over to this model."""
 
-    def go_on(self) -> None:
-        """Wait for a model no longer."""
+    def stop_waiting_for_model(self) -> None:
+        """There will be no model."""
 
-    def listen(self, choice: LiveChoice | None) -> None:
-        """Have this choice hear what is played; None: nobody listens."""
+    def follow(self, choice: LiveChoice | None) -> None:
+        """Have this choice analyse what is played; None for no choice."""
 
 
 class Selection:
-    """preset: what is played by; name: what was asked for, which may be auto or a blend's; quality: the steps'. `allow`
-    is called with a quality that is asked for, and raises ProtocolError where there is no room for it."""
+    """preset: in use. name: what was asked for, which may be auto or a blend's. quality: of the sampler. allow: called
+    with a quality that is asked for; raises ProtocolError if there is no room for it."""
 
-    def __init__(self, player: Player, models: Models, preset: Preset) -> None:
+    def __init__(self, player: Player, models: ModelCache, preset: Preset) -> None:
         self.preset, self.name, self.quality = preset, preset.name, "standard"
         self.allow: Callable[[str], None] = lambda quality: None
         self._player: Player = player
         self._models = models
         self._loop = asyncio.get_running_loop()
-        self._setting = asyncio.Lock()  # held while a choice is read and begins, so that they keep their order
+        self._setting = asyncio.Lock()  # held while a choice is read and started, so that they keep their order
         self._wanted = (preset, preset.name)
         self._uses = 0
 
-    def begin(self, then: Told) -> None:
-        """Load the first preset; `then` as in `Player.go_over`."""
+    def begin(self, then: Done) -> None:
+        """Load the first preset."""
         self._use(self.preset, then)
 
     def close(self) -> None:
-        """Let go of the player, which is freed at once."""
-        self._player = _Closed(self._player)
+        """Release the player."""
+        self._player = _ClosedPlayer(self._player)
 
     async def select(self, name: str) -> int:
-        """A preset by its name, or auto; returns the position from which it holds. Raises PresetError."""
+        """A preset by name, or auto; returns the position at which it takes effect. Raises PresetError."""
         if "/" in name or "\\" in name or name.endswith(".toml"):
-            raise ProtocolError(Code.PRESET, f"{name!r} is no preset's name; /presets lists them")
+            raise ProtocolError(Code.PRESET, f"{name!r} is not a preset's name; /presets lists them")
         async with self._setting:
             preset = await self._read(load_preset, "general" if name == AUTO else name)
             done = self._select(preset, name)
         form = self._player.format
-        choice = LiveChoice(form.sample_rate, form.channels, form.mix_channels > 0) if name == AUTO else None
+        choice = LiveChoice(form.sample_rate, form.channels, form.has_mix) if name == AUTO else None
         try:
             position = await done
         except SupersededError:
-            if self._wanted == (preset, name):  # another quality has come meanwhile, no other preset
-                self._player.listen(choice)
+            if self._wanted == (preset, name):  # replaced by another quality, not by another preset
+                self._player.follow(choice)
             raise
-        self._player.listen(choice)
+        self._player.follow(choice)
         return position
 
     async def blend(self, weights: dict[str, float]) -> int:
@@ -94,7 +94,7 @@ class Selection:
             preset = await self._read(blend_presets, weights)
             done = self._select(preset, preset.name)
         position = await done
-        self._player.listen(None)
+        self._player.follow(None)
         return position
 
     async def set_quality(self, quality: str) -> int:
@@ -112,8 +112,8 @@ class Selection:
             raise
 
     async def follow(self, choice: Choice) -> None:
-        """What a live choice asks for, where auto is still what is wanted."""
-        preset = await self._read(preset_for_choice, choice, self._player.format.mix_channels > 0)
+        """Carries out what a live choice asks for, if auto is still wanted."""
+        preset = await self._read(preset_for_choice, choice, self._player.format.has_mix)
         if self._wanted[1] != AUTO or self._player.closed:
             return
 
@@ -128,10 +128,11 @@ class Selection:
         return await self._loop.run_in_executor(None, act, *args)
 
     def _select(self, preset: Preset, name: str) -> Coroutine[Any, Any, int]:
-        """Begins at once; what it returns waits for it to hold."""
+        """Starts at once; the coroutine waits until it takes effect."""
         if preset.before or preset.after:
             raise ProtocolError(
-                Code.PRESET, f"{preset.name} has plugins around the repair, which streams have not; render files"
+                Code.PRESET,
+                f"{preset.name} has plugins around the repair, which streams do not run; render files instead",
             )
         done = self._player.future()
         self._wanted = (preset, name)
@@ -151,8 +152,8 @@ class Selection:
 
         return held()
 
-    def _use(self, preset: Preset, then: Told) -> None:
-        """Load, then let the player go over to it; `then` as in `Player.go_over`."""
+    def _use(self, preset: Preset, then: Done) -> None:
+        """Load the model, then have the player use it."""
         self._uses += 1
         ticket = self._uses
         future = self._models.get(preset, self.quality)
@@ -162,13 +163,13 @@ class Selection:
                 then(self._player.gone())
                 return
             if ticket != self._uses or future.cancelled():
-                then(SupersededError(Code.PRESET, f"{preset.name}: another choice was made before it was loaded"))
+                then(SupersededError(Code.PRESET, f"{preset.name}: a later choice replaced it before it was loaded"))
                 return
             if (error := future.exception()) is not None:
-                self._player.go_on()
+                self._player.stop_waiting_for_model()
                 then(error)
                 return
-            self._player.go_over(future.result(), preset.wet, then)
+            self._player.use_model(future.result(), preset.wet, then)
 
         if future.done():
             loaded()
@@ -176,8 +177,8 @@ class Selection:
             self._models.when_loaded(future, lambda: self._player.call(loaded))
 
 
-class _Closed:
-    """In a closed player's place."""
+class _ClosedPlayer:
+    """Takes a closed player's place."""
 
     closed = True
 
@@ -193,18 +194,18 @@ class _Closed:
     def gone(self) -> ProtocolError:
         return self._error
 
-    def go_over(self, model: DeltaStream, wet: float, then: Told) -> None:
+    def use_model(self, model: CorrectionStream, wet: float, then: Done) -> None:
         then(self._error)
 
-    def go_on(self) -> None:
+    def stop_waiting_for_model(self) -> None:
         pass
 
-    def listen(self, choice: LiveChoice | None) -> None:
+    def follow(self, choice: LiveChoice | None) -> None:
         pass
 
 
 def settle(future: asyncio.Future[Any], found: Any) -> None:
-    """Ends a future that has not ended with a result, or with an error."""
+    """Ends a future that has not ended, with a result or with an error."""
     if future.done():
         return
     if isinstance(found, BaseException):

@@ -1,4 +1,4 @@
-"""`stemprover serve`: a bridge as a process, from its options to its end."""
+"""Runs `stemprover serve`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pathlib import Path
 import platformdirs
 
 from ...engine.errors import OptionError
-from ..client.client import TOKEN_VARIABLE
+from .. import TOKEN_VARIABLE
 from .registry import BridgeConfig
 from .transport import Bridge, quicken_threads
 
 
 def read_token(file: Path | None) -> str | None:
-    """The token in `file`, which is made (for its owner alone) where there is none; else the environment's; else None.
-    Raises OptionError for a file that others can read."""
+    """The token in `file`, which is created (readable by its owner only) if it does not exist; without a file the
+    environment's, or None. Raises OptionError for a file that others can read."""
     if file is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     try:
@@ -34,21 +34,22 @@ def read_token(file: Path | None) -> str | None:
             raise OptionError(f"--token-file {file} can be read by others; run: chmod 600 {file}")
         token = file.read_text().strip()
     except OSError as error:
-        raise OptionError(f"--token-file {file}: {error.strerror}; name another file") from error
+        raise OptionError(f"--token-file {file}: {error.strerror}; use another file") from error
     except UnicodeDecodeError as error:
-        raise OptionError(f"--token-file {file} is no text; name another file") from error
+        raise OptionError(f"--token-file {file} is not a text file; use another file") from error
     if not token:
-        raise OptionError(f"--token-file {file} is empty; delete it, and a token is made")
+        raise OptionError(f"--token-file {file} is empty; delete it to have a token created")
     return token
 
 
 def default_jobs_file() -> Path:
-    """Where jobs are kept if nothing else is said: the system's place for a program's state."""
+    """Where jobs are stored by default: in the system's folder for a program's state."""
     return Path(platformdirs.user_state_dir("stemprover", appauthor=False)) / "jobs.sqlite"
 
 
 class CalmFilter(logging.Filter):
-    """Lets `most` lines a second through, and says how many it kept back: what clients do must not fill a disk."""
+    """Lets `most` lines a second through and reports how many it suppressed: clients must not be able to fill a
+    disk."""
 
     def __init__(self, most: int = 50) -> None:
         super().__init__()
@@ -62,7 +63,7 @@ class CalmFilter(logging.Filter):
             kept = max(0, self._count - self.most)
             self._second, self._count = second, 0
             if kept:
-                record.msg, record.args = f"{record.getMessage()} lines-kept-back={kept}", None
+                record.msg, record.args = f"{record.getMessage()} lines-suppressed={kept}", None
         self._count += 1
         return self._count <= self.most
 
@@ -80,7 +81,7 @@ def serve(
     device: str,
     verbose: bool,
 ) -> None:
-    """Runs until SIGTERM or Ctrl-C. Raises OptionError, StemProverError (a port that is taken)."""
+    """Runs until SIGTERM or Ctrl-C. Raises OptionError, and StemProverError if a port is taken."""
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
@@ -101,10 +102,14 @@ def serve(
         device=device,
     )
     quicken_threads()
-    asyncio.run(_serve(config))
+    if asyncio.run(_serve(config)):
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)  # the interpreter would wait for the model
 
 
-async def _serve(config: BridgeConfig) -> None:
+async def _serve(config: BridgeConfig) -> bool:
+    """Runs until a signal; returns whether a model is still being loaded."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -116,14 +121,20 @@ async def _serve(config: BridgeConfig) -> None:
             f"monitor http://127.0.0.1:{bridge.http_port}/monitor.html",
             flush=True,
         )
-        models = bridge.hub.models
-        model = models.get(bridge.hub.general, "standard")
-        models.when_loaded(model, lambda: loop.call_soon_threadsafe(_settle_memory))
+        models = bridge.registry.models
+        model = models.get(bridge.registry.general, "standard")
+
+        def loaded() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(_settle_memory)
+
+        models.when_loaded(model, loaded)
         await ended.wait()
+    return models.loading
 
 
 def _settle_memory() -> None:
-    """What is there once the model is loaded stays: have the garbage collector look at it no more, which takes it tens
-    of milliseconds each time."""
+    """Once the model is loaded, have the garbage collector skip everything there is, which would take it tens of
+    milliseconds each time."""
     gc.collect()
     gc.freeze()

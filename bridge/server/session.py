@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from ...engine.constants import MODEL_RATE
 from ...engine.errors import StemProverError
 from ..osc import (
+    FROM_CLIENT,
+    MAX_BLEND,
     MAX_DATAGRAM,
     REPLY_OVERHEAD,
     ROOT,
@@ -19,43 +21,43 @@ from ..osc import (
     Code,
     Message,
     ProtocolError,
+    StreamFormat,
+    client_spec,
     decode,
-    encode,
     encode_reply,
     from_blob,
     largest_block,
     to_blob,
+    to_client,
 )
-from .audio_format import Format
 from .jobs import Job
 from .parameters import PARAMETERS
-from .registry import Hub, log
+from .registry import Registry, log
 from .selection import SupersededError
 from .stream import Answer, Stream
 
 _LOG = logging.getLogger("stemprover.bridge")
-MOST_TASKS = 64  # requests of one session that may be under way
+MOST_TASKS = 64  # requests of one session that may be running
 MOST_STREAMS = 16
-_KINDS = {"i": int, "h": int, "f": float, "d": float, "s": str, "b": bytes}
+_BLOCK = FROM_CLIENT["/block"]
 
 
-class Peer:
-    """`handle` takes a message, `send` is called with each answer. `datagrams`: it speaks UDP, so that blocks have to
-    fit."""
+class Session:
+    """`handle` takes a message; `send` is called with each answer. datagrams: it speaks UDP, so blocks must fit."""
 
-    def __init__(self, hub: Hub, where: str, send: Callable[[bytes], None], *, datagrams: bool) -> None:
-        self.hub, self.where, self._send, self.datagrams = hub, where, send, datagrams
-        self.session = hub.new_session()
-        self.greeted = self.known = False  # said hello; said anything of use
+    def __init__(self, registry: Registry, send: Callable[[bytes], None], *, datagrams: bool) -> None:
+        self.registry, self._send, self.datagrams = registry, send, datagrams
+        self.number = registry.new_session()
+        self.greeted = self.known = False  # has said hello; has sent anything valid
         self.streams: dict[int, Stream] = {}
-        self.faults = 0  # messages that were no use
+        self.faults = 0  # invalid messages
         self.last_heard = time.monotonic()
-        self._long = "h"  # type tag of positions: that which the client uses, since some know no int64
+        self._int32_positions = False  # as the client sends them: some do not know int64
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = self._opening = False
 
     def handle(self, data: bytes) -> None:
-        """One message; what is wrong with it is answered, and harms nothing."""
+        """One message; an invalid one is answered with an error and does no harm."""
         self.last_heard = arrived = time.monotonic()
         message = Message("")
         try:
@@ -66,20 +68,20 @@ class Peer:
         except StemProverError as error:
             self.fail(_request_of(message), Code.ARGUMENTS, message.address, str(error))
         except Exception:  # a client must not be able to end the bridge
-            _LOG.exception("event=internal session=%d", self.session)
+            _LOG.exception("event=internal session=%d", self.number)
             text = "the bridge failed at this message; its log says more"
             self.fail(_request_of(message), Code.INTERNAL, message.address, text)
 
-    def send(self, address: str, tags: str, *values: Any) -> None:
+    def send(self, path: str, *values: Any) -> None:
         """A message to the client."""
         if not self._closed:
-            self._send(encode(address, tags, *values))
+            self._send(to_client(path, *values))
 
     def fail(self, request: int, code: Code, address: str, text: str, *, is_fault: bool = True) -> None:
         """An error to the client; is_fault: it counts against the connection."""
         self.faults += is_fault
         shown = "".join(letter if letter.isprintable() else "?" for letter in address[:120])
-        self.send("/error", "iiss", request, int(code), shown.encode("ascii", "replace").decode(), _plain(text))
+        self.send("/error", request, int(code), shown.encode("ascii", "replace").decode(), _ascii(text))
 
     def close(self) -> None:
         """The client is gone: its streams end."""
@@ -87,54 +89,60 @@ class Peer:
         for task in self._tasks:
             task.cancel()
         for stream in list(self.streams.values()):
-            self.hub.close(stream)
+            self.registry.close(stream)
         self.streams.clear()
-        if self.hub.jobs is not None:
-            self.hub.jobs.listeners.discard(self.tell_job)
+        if self.registry.jobs is not None:
+            self.registry.jobs.listeners.discard(self.report_job)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether no more should be read for now."""
+        return any(stream.crowded for stream in self.streams.values())
 
     # messages
 
     def _dispatch(self, message: Message, arrived: float) -> None:
         address, arguments = message.address, message.arguments
-        if not address.startswith(ROOT + "/"):
+        path = address.removeprefix(ROOT)
+        spec = client_spec(path)
+        if spec is None or path == address:
             raise ProtocolError(Code.UNKNOWN_ADDRESS, f"there is no {address[:80]!r}; see docs/osc.md")
-        path = address[len(ROOT) :]
-        if path == "/block":
-            self._long = "i" if message.tags[2:3] == "i" else "h"
-            self._block(*(arguments if message.tags == "iihiib" else _checked(arguments, "iihiib")))
+        if spec is _BLOCK:
+            self._int32_positions = message.tags[2:3] == "i"
+            self._block(*(arguments if message.tags == spec.tags else spec.check(arguments)))
             return
         if path == "/hello":
-            self._hello(arguments)
+            self._hello(message)
             return
-        if not self.greeted and self.hub.config.token:
-            raise ProtocolError(Code.TOKEN, "say /hello with the token first")
+        if not self.greeted and self.registry.config.token:
+            raise ProtocolError(Code.TOKEN, "send /hello with the token first")
         self.known = True
         if path == "/ping":
             self._ping(arguments, arrived)
-        elif path in _REQUESTS:
-            request, *rest = _checked(arguments, _REQUESTS[path])
-            self._check_tasks()
-            self._start(request, address, getattr(self, "_on" + path.replace("/", "_"))(request, *rest))
         elif path.startswith("/stream/"):
-            self._parameter(path, address, arguments)
+            self._set_parameter(path, address, arguments)
         else:
-            raise ProtocolError(Code.UNKNOWN_ADDRESS, f"there is no {address[:80]!r}; see docs/osc.md")
+            request, *others = spec.check(arguments)
+            self._check_tasks()
+            self._start(request, address, getattr(self, "_on" + path.replace("/", "_"))(request, *others))
 
-    def _hello(self, arguments: tuple[Any, ...]) -> None:
-        head = _checked(arguments[:8], "isssiiii")
-        request, token, name, role, rate, max_block, channels, mix_channels = head
+    def _hello(self, message: Message) -> None:
+        request = _request_of(message)
         with self._answering(request, ROOT + "/hello"):
-            version = _checked(arguments[8:], "i")[0] if len(arguments) > 8 else VERSION
-            if version != VERSION:
-                raise ProtocolError(Code.VERSION, f"version {version} of the protocol; this bridge speaks {VERSION}")
-            self.hub.check_token(token)
+            values = FROM_CLIENT["/hello"].check(message.arguments)
+            _, token, name, role, rate, max_block, channels, mix_channels = values[:8]
+            if (version := values[8] if len(values) > 8 else VERSION) != VERSION:
+                raise ProtocolError(
+                    Code.VERSION, f"version {version} of the protocol is not supported; this bridge speaks {VERSION}"
+                )
+            self.registry.check_token(token)
             if role not in ("stream", "control"):
-                raise ProtocolError(Code.ARGUMENTS, f"role {role[:40]!r}: say stream or control")
+                raise ProtocolError(Code.ARGUMENTS, f"role {role[:40]!r} is unknown; use stream or control")
             self.greeted = self.known = True
             if role == "control":
-                self.send("/ready", "iiiiiiiiis", request, self.session, 0, MODEL_RATE, 0, 0, 0, 0, 0, str(VERSION))
+                self.send("/ready", request, self.number, 0, MODEL_RATE, 0, 0, 0, 0, 0, str(VERSION))
                 return
-            form = Format(rate, max_block, channels, mix_channels)
+            form = StreamFormat(rate, max_block, channels, mix_channels)
             if self.datagrams and max_block > (most := largest_block(channels, mix_channels)):
                 raise ProtocolError(
                     Code.TOO_LARGE,
@@ -142,88 +150,83 @@ class Peer:
                     f"split them into {most} frames or less, or use TCP",
                 )
             if self._opening:
-                raise ProtocolError(Code.QUEUE, "a /hello is under way; wait for its /ready")
+                raise ProtocolError(Code.QUEUE, "another /hello is being answered; wait for its /ready")
             self._check_room()
+            self._check_tasks()
             self._start(request, ROOT + "/hello", self._open(request, name[:80], form))
             self._opening = True
 
     def _check_room(self) -> None:
         self.streams = {number: stream for number, stream in self.streams.items() if not stream.closed}
         if len(self.streams) >= (MOST_STREAMS if self.datagrams else 1):
-            raise ProtocolError(Code.BUSY, "one stream for each connection; open another connection")
+            raise ProtocolError(Code.BUSY, "one stream per connection; open another connection")
 
-    async def _open(self, request: int, name: str, form: Format) -> None:
+    async def _open(self, request: int, name: str, form: StreamFormat) -> None:
         try:
-            await self.hub.measure(form.sample_rate)
+            await self.registry.measure(form.sample_rate)
         finally:
             self._opening = False
-        stream = self.hub.open(
-            name, form, lambda answer: self._answer(stream, answer), datagrams=self.datagrams
-        )
+        stream = self.registry.open(name, form, lambda answer: self._answer(stream, answer), datagrams=self.datagrams)
         self.streams[stream.number] = stream
         parts = stream.latency
         self.send(
-            "/ready", "iiiiiiiiis", request, self.session, stream.number, MODEL_RATE, parts.total, parts.window,
-            parts.lookahead, parts.chunk, parts.adaptation, str(VERSION),
+            "/ready", request, self.number, stream.number, MODEL_RATE, parts.total, parts.window, parts.lookahead,
+            parts.chunk, parts.adaptation, str(VERSION),
         )  # fmt: skip
 
     def _block(self, number: int, sequence: int, position: int, frames: int, flags: int, blob: bytes) -> None:
-        stream = self.streams.get(number)
-        if stream is None or stream.closed:
-            raise ProtocolError(Code.NO_STREAM, f"stream {number} is not one of this session's")
+        stream = self._own(number)
         if not 1 <= frames <= stream.format.max_block:
             raise ProtocolError(
                 Code.TOO_LARGE, f"a block of {frames} frames; this stream takes 1 to {stream.format.max_block}"
             )
         if not sequence >= 0 or not -(1 << 53) < position < 1 << 53:
-            raise ProtocolError(Code.ARGUMENTS, f"block {sequence} at {position}: both count up from 0 or any number")
+            raise ProtocolError(
+                Code.ARGUMENTS, f"block {sequence} at {position}: sequences count up from 0, positions from any number"
+            )
         if stream.crowded and self.datagrams:
-            raise ProtocolError(Code.QUEUE, f"{stream.queued} blocks wait; wait for their answers")
-        sound = from_blob(blob, stream.format.channels + stream.format.mix_channels, frames)
-        stream.push(sequence, position, flags, sound)
-
-    @property
-    def crowded(self) -> bool:
-        """Whether no more should be read for now."""
-        return any(stream.crowded for stream in self.streams.values())
+            raise ProtocolError(Code.QUEUE, f"{stream.queued} blocks are waiting; wait for their answers")
+        audio = from_blob(blob, stream.format.channels + stream.format.mix_channels, frames)
+        stream.push(sequence, position, flags, audio)
 
     def _answer(self, stream: Stream, answer: Answer) -> None:
         if self._closed:
             return
         values = (
-            stream.number, answer.sequence, answer.position, answer.sound.shape[1], answer.flags, int(answer.status),
-            min(int(answer.seconds * 1e6), (1 << 31) - 1), stream.latency.total, to_blob(answer.sound),
+            stream.number, answer.sequence, answer.position, answer.audio.shape[1], answer.flags, int(answer.status),
+            min(int(answer.seconds * 1e6), (1 << 31) - 1), stream.latency.total, to_blob(answer.audio),
         )  # fmt: skip
-        tag = self._tag(answer.position)
-        self._send(encode_reply(*values) if tag == "h" else encode("/block", "iiiiiiiib", *values))
+        int32 = self._fits_int32(answer.position)
+        self._send(to_client("/block", *values, int32_positions=True) if int32 else encode_reply(*values))
 
     def _ping(self, arguments: tuple[Any, ...], arrived: float) -> None:
-        request, theirs = _checked(arguments, "id")
+        request, client_time = FROM_CLIENT["/ping"].check(arguments)
         mine = [stream.counters for stream in self.streams.values()]
         queued = sum(stream.queued for stream in self.streams.values())
-        load = sum(s.counters.load for s in self.hub.streams.values()) / self.hub.processors
+        load = sum(s.counters.load for s in self.registry.streams.values()) / self.registry.cores
         self.send(
-            "/pong", "idddiiif", request, theirs, arrived, time.monotonic(), sum(c.late for c in mine),
+            "/pong", request, client_time, arrived, time.monotonic(), sum(c.late for c in mine),
             sum(c.lost for c in mine), queued, float(load),
         )  # fmt: skip
 
-    def _parameter(self, path: str, address: str, arguments: tuple[Any, ...]) -> None:
-        parts = path.split("/")  # "", "stream", number, name
-        known = len(parts) == 4 and (parts[3] in PARAMETERS or parts[3] == "blend")
-        if not known or not parts[2].isdecimal() or len(parts[2]) > 9:
+    def _set_parameter(self, path: str, address: str, arguments: tuple[Any, ...]) -> None:
+        _, _, number, name = path.split("/")
+        if not number.isdecimal() or len(number) > 9:
             raise ProtocolError(Code.UNKNOWN_ADDRESS, f"there is no {address[:80]!r}; see docs/osc.md")
-        stream, name = self.hub.stream(int(parts[2])), parts[3]
-        if name == "blend":
-            request, weights = _blend(arguments)
-            self._start(request, address, self._set(request, address, stream, stream.selection.blend(weights)))
-            return
-        parameter = PARAMETERS[name]
+        stream = self.registry.stream(int(number))
         if arguments and isinstance(arguments[0], bool):
             arguments = (int(arguments[0]), *arguments[1:])
-        value, *rest = _checked(arguments, parameter.tag + "i" * (len(arguments) - 1))
-        request = rest[0] if rest else 0
+        values = FROM_CLIENT[f"/stream/<n>/{name}"].check(arguments)
+        self._check_tasks()
+        if name == "blend":
+            request = values.pop() if len(values) % 2 else 0
+            weights = _blend(values)
+            self._start(request, address, self._set(request, address, stream, stream.selection.blend(weights)))
+            return
+        value, *others = values
+        request = others[0] if others else 0
         with self._answering(request, address):
-            held = parameter.set(stream, value)
+            held = PARAMETERS[name].set(stream, value)
             if isinstance(held, int):
                 self._acknowledge(request, address, stream.number, held)
             else:
@@ -236,73 +239,72 @@ class Peer:
         self._acknowledge(request, address, stream.number, position)
 
     def _acknowledge(self, request: int, address: str, number: int, position: int) -> None:
-        self.send("/ack", f"isi{self._tag(position)}", request, address, number, position)
+        if not self._closed:
+            int32 = self._fits_int32(position)
+            self._send(to_client("/ack", request, address, number, position, int32_positions=int32))
 
-    def _tag(self, position: int) -> str:
-        return self._long if abs(position) < 1 << 31 else "h"
+    def _fits_int32(self, position: int) -> bool:
+        return self._int32_positions and abs(position) < 1 << 31
 
-    # These begin before the next message is looked at; what they return waits for their end.
+    # Requests, by path. Each begins before the next message is looked at; the coroutine waits for its end.
 
     def _on_flush(self, request: int, number: int) -> Coroutine[Any, Any, None]:
         stream = self._own(number)
-        return self._when(stream.flush(), request, "/flush", stream)
+        return self._when_done(stream.flush(), request, "/flush", stream)
 
     def _on_reset(self, request: int, number: int) -> Coroutine[Any, Any, None]:
         stream = self._own(number)
-        return self._when(stream.reset(), request, "/reset", stream)
+        return self._when_done(stream.reset(), request, "/reset", stream)
 
     def _on_close(self, request: int, number: int) -> Coroutine[Any, Any, None]:
         stream = self._own(number)
         position = stream.position
         del self.streams[number]
-        self.hub.close(stream)
+        self.registry.close(stream)
 
         async def ended() -> None:
             self._acknowledge(request, ROOT + "/close", number, position)
 
         return ended()
 
-    async def _when(self, work: Coroutine[Any, Any, None], request: int, path: str, stream: Stream) -> None:
+    async def _when_done(self, work: Coroutine[Any, Any, None], request: int, path: str, stream: Stream) -> None:
         await work
         self._acknowledge(request, ROOT + path, stream.number, stream.position)
 
     async def _on_presets(self, request: int) -> None:
-        titles = await self.hub.titles()
-        self.send("/presets", "i" + "ss" * len(titles), request, *(_plain(text) for pair in titles for text in pair))
+        titles = await self.registry.titles()
+        self.send("/presets", request, *(_ascii(text) for pair in titles for text in pair))
 
     async def _on_status(self, request: int) -> None:
-        self.send("/status", "is", request, self.hub.status_json())
+        self.send("/status", request, self.registry.status_json())
 
-    async def _on_job_render(
-        self, request: int, source: str, mix: str, output: str, preset: str, quality: str
-    ) -> None:
+    async def _on_job_render(self, request: int, source: str, mix: str, output: str, preset: str, quality: str) -> None:
         jobs = self._jobs()
         job = await jobs.add(source, mix, output, preset, quality)
-        jobs.listeners.add(self.tell_job)
-        self.tell_job(job, request)
+        jobs.listeners.add(self.report_job)
+        self.report_job(job, request)
 
     async def _on_job_cancel(self, request: int, number: str) -> None:
-        self.tell_job(await self._jobs().cancel(number), request)
+        self.report_job(await self._jobs().cancel(number), request)
 
     async def _on_job_list(self, request: int) -> None:
         jobs = self._jobs()
         for job in jobs.list():
-            self.tell_job(job, request)
-        jobs.listeners.add(self.tell_job)
+            self.report_job(job, request)
+        jobs.listeners.add(self.report_job)
         self._acknowledge(request, ROOT + "/job/list", 0, 0)
 
-    def tell_job(self, job: Job, request: int = 0) -> None:
+    def report_job(self, job: Job, request: int = 0) -> None:
         """A job's state to the client."""
         left = -1.0 if job.seconds_left is None else job.seconds_left
         self.send(
-            "/job", "issfsds", request, job.number, job.state, float(job.fraction), _plain(job.stage), left,
-            _plain(job.text),
-        )  # fmt: skip
+            "/job", request, job.number, job.state, float(job.fraction), _ascii(job.stage), left, _ascii(job.text)
+        )
 
     def _jobs(self) -> Any:
-        if self.hub.jobs is None:
-            raise ProtocolError(Code.JOB, "this bridge renders no files; start it with --root FOLDER")
-        return self.hub.jobs
+        if self.registry.jobs is None:
+            raise ProtocolError(Code.JOB, "this bridge does not render files; start it with --root FOLDER")
+        return self.registry.jobs
 
     def _own(self, number: int) -> Stream:
         stream = self.streams.get(number)
@@ -313,14 +315,9 @@ class Peer:
     def _check_tasks(self) -> None:
         """Before anything of a request begins. Raises ProtocolError."""
         if len(self._tasks) >= MOST_TASKS:
-            raise ProtocolError(Code.QUEUE, f"{len(self._tasks)} requests are under way; wait for their answers")
+            raise ProtocolError(Code.QUEUE, f"{len(self._tasks)} requests are running; wait for their answers")
 
     def _start(self, request: int, address: str, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            self._check_tasks()
-        except ProtocolError:
-            work.close()
-            raise
         async def run() -> None:
             with self._answering(request, address):
                 await work
@@ -329,78 +326,40 @@ class Peer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _answering(self, request: int, address: str) -> contextlib.AbstractContextManager[None]:
-        return _Answering(self, request, address)
-
-
-class _Answering(contextlib.AbstractContextManager[None]):
-    """Turns what is raised inside into an error message with the request's number."""
-
-    def __init__(self, peer: Peer, request: int, address: str) -> None:
-        self.peer, self.request, self.address = peer, request, address
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if error is None or isinstance(error, asyncio.CancelledError):
-            return False
-        if isinstance(error, ProtocolError):
-            overtaken = isinstance(error, SupersededError)  # faders that move fast are no fault
-            self.peer.fail(self.request, error.code, self.address, str(error), is_fault=not overtaken)
-        elif isinstance(error, StemProverError):
-            code = Code.PRESET if self.address.endswith(("/preset", "/blend")) else Code.ARGUMENTS
-            self.peer.fail(self.request, code, self.address, str(error))
-        elif isinstance(error, Exception):
-            _LOG.error("event=internal address=%s", self.address, exc_info=error)
-            self.peer.fail(self.request, Code.INTERNAL, self.address, "the bridge failed at this; its log says more")
-        else:
-            return False
-        return True
-
-
-_REQUESTS = {
-    "/flush": "ii", "/reset": "ii", "/close": "ii", "/presets": "i", "/status": "i",
-    "/job/render": "isssss", "/job/cancel": "is", "/job/list": "i",
-}  # fmt: skip
+    @contextlib.contextmanager
+    def _answering(self, request: int, address: str) -> Iterator[None]:
+        """Answers exceptions raised inside with an error message that has the request's number."""
+        try:
+            yield
+        except ProtocolError as error:
+            superseded = isinstance(error, SupersededError)  # fast faders are not a fault
+            self.fail(request, error.code, address, str(error), is_fault=not superseded)
+        except StemProverError as error:
+            code = Code.PRESET if address.endswith(("/preset", "/blend")) else Code.ARGUMENTS
+            self.fail(request, code, address, str(error))
+        except Exception as error:
+            _LOG.error("event=internal address=%s", address, exc_info=error)
+            self.fail(request, Code.INTERNAL, address, "the bridge failed at this request; its log says more")
 
 
 def _request_of(message: Message) -> int:
-    """The request that a message carries, if it does: a parameter's comes last, a block's is its sequence, any other's
-    comes first."""
-    place = -1 if message.address.startswith(ROOT + "/stream/") else 1 if message.address == ROOT + "/block" else 0
+    """The number of the request that a message carries, or a block's sequence; 0 if there is none."""
+    path = message.address.removeprefix(ROOT)
+    place = -1 if path.startswith("/stream/") else 1 if path == _BLOCK.path else 0
     value = message.arguments[place] if len(message.arguments) > max(place, 0) else 0
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 31 else 0
 
 
-def _checked(arguments: tuple[Any, ...], tags: str) -> list[Any]:
-    """The arguments, if they are of these types. Raises ProtocolError."""
-    if len(arguments) != len(tags):
-        raise ProtocolError(Code.ARGUMENTS, f"{len(arguments)} arguments in place of {len(tags)} ({tags})")
-    found: list[Any] = []
-    for value, tag in zip(arguments, tags, strict=True):
-        kind = _KINDS[tag]
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        wide = tag == "i" and isinstance(value, int) and not -(1 << 31) <= value < 1 << 31
-        if not isinstance(value, kind) or isinstance(value, bool) or value != value or wide:
-            raise ProtocolError(Code.ARGUMENTS, f"argument {len(found) + 1} is {str(value)[:40]!r}, not of type {tag}")
-        found.append(value)
-    return found
-
-
-def _blend(arguments: tuple[Any, ...]) -> tuple[int, dict[str, float]]:
-    request = 0
-    if len(arguments) % 2:
-        request = _checked(arguments[-1:], "i")[0]
-        arguments = arguments[:-1]
-    if not 1 <= len(arguments) // 2 <= 16:
-        raise ProtocolError(Code.ARGUMENTS, "give preset and weight, for one to sixteen presets")
-    values = _checked(arguments, "sf" * (len(arguments) // 2))
+def _blend(values: list[Any]) -> dict[str, float]:
+    if len(values) // 2 > MAX_BLEND:
+        raise ProtocolError(Code.ARGUMENTS, f"{len(values) // 2} presets; a blend takes 1 to {MAX_BLEND}")
     if any("/" in name or "\\" in name for name in values[::2]):
         raise ProtocolError(Code.PRESET, "a preset's name has no slash; /presets lists them")
-    return request, dict(zip(values[::2], values[1::2], strict=True))
+    return dict(zip(values[::2], values[1::2], strict=True))
 
 
-def _plain(text: str) -> str:
-    """For an OSC string: ASCII, without a zero."""
+def _ascii(text: str) -> str:
+    """For an OSC string: ASCII, without zeros."""
     return text.encode("ascii", "replace").decode().replace("\0", "?")
 
 

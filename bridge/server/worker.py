@@ -1,4 +1,4 @@
-"""The worker's half of a stream: sound in, the change that repairs it out, one chunk at each turn."""
+"""Runs the model for one stream: takes input blocks, returns corrections, one chunk at a time."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ import numpy as np
 from ...engine.constants import MODEL_RATE
 from ...engine.detect.choice import Choice, LiveChoice
 from ...engine.dsp.channels import finite
-from ...engine.dsp.fifo import Fifo
-from ...engine.dsp.silence import SilenceGate
 from ...engine.errors import StemProverError
-from ...engine.live import ChangeStream
-from .audio_format import Format
+from ...engine.live import LiveCorrectionStream
+from ..osc import StreamFormat
 
 _LOG = logging.getLogger("stemprover.bridge")
-BACKLOG_S = 1.0  # live sound that may wait for the model before it is given up
-AHEAD_S = 0.25  # live sound that may come before its time: what comes faster cannot be played, so is not urgent
-MOST_BACKLOG_S = 6.0  # sound that is kept for the model; of what comes beyond it only the length counts
+BACKLOG_S = 1.0  # live audio that may wait for the model before it is dropped
+AHEAD_S = 0.25  # live audio that may come early: what comes faster cannot be played yet, so it is not urgent
+MOST_BACKLOG_S = 6.0  # audio that is kept for the model; beyond it only the length counts
 
 
 @dataclass
-class Piece:
-    """Sound for the model, or as many samples of which there is none."""
+class InputBlock:
+    """Audio for the model, or just a number of samples without audio. after_end: silence after the stream's end."""
 
     samples: int
     live: bool
@@ -37,9 +35,9 @@ class Piece:
     mix: np.ndarray | None = None
     after_end: bool = False
 
-    def cut(self, samples: int) -> Piece:
-        """Its first samples, which it loses."""
-        first = Piece(
+    def split(self, samples: int) -> InputBlock:
+        """Removes and returns the first samples."""
+        first = InputBlock(
             samples,
             self.live,
             None if self.stem is None else self.stem[:, :samples],
@@ -52,153 +50,152 @@ class Piece:
         return first
 
 
-class Made(NamedTuple):
-    """What a turn brought: change (C, n), whether a model made it, and the time it took as a share of the sound's."""
+class WorkerResult(NamedTuple):
+    """The outcome of one chunk: the correction (C, n), whether a model made it, and the time it took as a fraction of
+    the audio's duration."""
 
-    change: np.ndarray
-    speaks: bool
+    correction: np.ndarray
+    repaired: bool
     load: float
 
 
 @dataclass
-class _Errand:
-    """Something to do between two chunks."""
+class PendingCall:
+    """A call to make in the worker's thread between two chunks, and what gets its result."""
 
-    act: Callable[[ChangeStream], Any]
+    act: Callable[[LiveCorrectionStream], Any]
     then: Callable[[Any], None]
 
 
-class Turns:
-    """`turn` is the worker's; all other methods are for the event loop's thread.
+class StreamWorker:
+    """`run_chunk` is for the worker's thread; all other methods are for the event loop's.
 
-    call: has a function called on the loop's thread. ready: called there after a turn, if `eager` was set before the
-    turn came to its end; what was made is in `take`. choose: called there with what a live choice asks for.
-    failed: called there with what the model raised.
+    call: has a function called on the loop's thread. ready: called there after a chunk, if `eager` was set before the
+    chunk ended; the result is in `take`. choose: called there with what a live choice asks for. failed: called there
+    with the model's exception.
     """
 
     def __init__(
         self,
-        form: Format,
-        changes: ChangeStream,
+        form: StreamFormat,
+        corrections: LiveCorrectionStream,
         call: Callable[..., None],
         ready: Callable[[], None],
         choose: Callable[[Choice], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self.format = form
-        self.held = True  # whether sound waits for what is still to come
+        self.held = True  # whether audio waits for a model
         self.eager = False
-        self._changes, self._call = changes, call
+        self._corrections, self._call = corrections, call
         self._ready, self._choose, self._failed = ready, choose, failed
         self._lock = threading.Lock()  # for what both threads write
-        self._inbox: deque[Piece] = deque()
+        self._inbox: deque[InputBlock] = deque()
         self._inbox_samples = 0
         self._needed = 0
-        self.urgent = False  # whether the last sound was live, and not faster than it can be played
-        self._ahead, self._fed_at = 0.0, 0.0  # samples
-        self._errands: deque[_Errand] = deque()
+        self.urgent = False  # whether the last audio was live, and no faster than real time
+        self._ahead, self._fed_at = 0.0, 0.0  # samples, and when
+        self._calls: deque[PendingCall] = deque()
         self._epoch = 0
-        self._made: deque[tuple[int, Made]] = deque()
+        self._results: deque[tuple[int, WorkerResult]] = deque()
         self._choice: LiveChoice | None = None
-        self._choice_told = False
+        self._reported: LiveChoice | None = None  # the choice whose first result was reported
         self._broken = False
-        self._sounded = self._given = 0  # samples of sound that came, and of change that was made
-        self._begin(changes)
+        self._begin(corrections)
 
     @property
     def due(self) -> bool:
-        """Whether there is sound enough for a turn."""
+        """Whether there is enough audio for a chunk."""
         return self._inbox_samples >= self._needed and not self.held
 
     @property
     def full(self) -> bool:
-        """Whether so much sound waits that there will be no time for what comes."""
+        """Whether so much audio waits that there will be no time for more."""
         return self._inbox_samples > MOST_BACKLOG_S * self.format.sample_rate
 
-    def feed(self, piece: Piece) -> None:
-        """The next sound."""
+    def feed(self, block: InputBlock) -> None:
+        """The next audio."""
         rate, now = self.format.sample_rate, time.monotonic()
-        # What a pause has put it behind, it may make up for.
-        self._ahead = max(-1.0 * rate, self._ahead - (now - self._fed_at) * rate) + piece.samples
+        # After a pause it may catch up.
+        self._ahead = max(-1.0 * rate, self._ahead - (now - self._fed_at) * rate) + block.samples
         self._fed_at = now
-        self.urgent = piece.live and self._ahead <= AHEAD_S * rate + self.format.max_block
+        self.urgent = block.live and self._ahead <= AHEAD_S * rate + self.format.max_block
         with self._lock:
             last = self._inbox[-1] if self._inbox else None
-            if last is not None and last.stem is None and piece.stem is None and not piece.after_end:
-                last.samples += piece.samples
+            if last is not None and last.stem is None and block.stem is None and not block.after_end:
+                last.samples += block.samples
             else:
-                self._inbox.append(piece)
-            self._inbox_samples += piece.samples
+                self._inbox.append(block)
+            self._inbox_samples += block.samples
 
-    def do(self, act: Callable[[ChangeStream], Any], then: Callable[[Any], None]) -> None:
-        """Have `act` called in the worker's thread before the next chunk, and `then` on the loop's with what it
-        returned, or with the error."""
+    def call_before_next_chunk(self, act: Callable[[LiveCorrectionStream], Any], then: Callable[[Any], None]) -> None:
+        """Have `act` called in the worker's thread, and `then` on the loop's with its result or its exception."""
         with self._lock:
-            self._errands.append(_Errand(act, then))
+            self._calls.append(PendingCall(act, then))
 
     def reset(self, then: Callable[[Any], None]) -> None:
-        """Back to the state before the first sound, with the last model chosen."""
+        """Back to the state before the first sample, with the chosen model."""
         with self._lock:
             self._epoch += 1
             self._inbox.clear()
             self._inbox_samples = 0
         self._ahead = 0.0
-        self.do(self._begin, then)
+        self.call_before_next_chunk(self._begin, then)
 
-    def listen(self, choice: LiveChoice | None) -> None:
-        """Have this choice listen from now on, and say what it asks for; None: nobody listens."""
+    def follow(self, choice: LiveChoice | None) -> None:
+        """Have this choice analyse the audio from now on and report what it asks for; None for no choice."""
         with self._lock:
-            self._choice, self._choice_told = choice, False
+            self._choice = choice
 
-    def take(self) -> Made | None:
-        """The oldest of what was made and not taken, or None."""
-        while self._made:
-            epoch, made = self._made.popleft()
+    def take(self) -> WorkerResult | None:
+        """The oldest result not taken yet, or None."""
+        while self._results:
+            epoch, result = self._results.popleft()
             if epoch == self._epoch:
-                return made
+                return result
         return None
 
     def close(self) -> None:
-        """Let go of everything; a turn that is under way comes to its end."""
+        """Release everything; a chunk that is running is finished."""
         with self._lock:
             self._epoch += 1
             self._inbox.clear()
             self._inbox_samples = 0
-            self._errands.clear()
+            self._calls.clear()
             self._choice = None
         self.held = True
-        self._made.clear()
-        self._call = self._ready = self._choose = self._failed = _nothing  # what has no owner any more is freed at once
+        self._results.clear()
+        self._call = self._ready = self._choose = self._failed = _ignore  # frees the owner at once
 
     # the worker's thread
 
-    def turn(self) -> bool:
-        """One chunk's worth of work; True where there is more."""
+    def run_chunk(self) -> bool:
+        """One chunk's worth of work; True if there is more."""
         with self._lock:
-            errands = list(self._errands)
-            self._errands.clear()
+            calls = list(self._calls)
+            self._calls.clear()
             epoch = self._epoch
-        for errand in errands:
+        for pending in calls:
             try:
-                found = errand.act(self._changes)
-            except Exception as error:  # whoever waits for it must hear of it, and the stream must go on
+                found = pending.act(self._corrections)
+            except Exception as error:  # whoever waits must learn of it, and the stream must go on
                 if not isinstance(error, StemProverError):
                     _LOG.exception("event=worker-error")
                 found = error
-            self._call(errand.then, found)
+            self._call(pending.then, found)
         if self.held:
             return False
         with self._lock:
             waiting = self._inbox_samples
-            pieces = self._pop(self._needed) if epoch == self._epoch else []
-        if not pieces:
+            blocks = self._pop(self._needed) if epoch == self._epoch else []
+        if not blocks:
             return False
-        begun, count = time.perf_counter(), sum(piece.samples for piece in pieces)
-        given_up = waiting > BACKLOG_S * self.format.sample_rate and all(piece.live for piece in pieces)
-        change = self._dry(pieces) if self._broken else self._wet(pieces, given_up)
-        share = (time.perf_counter() - begun) / (count / self.format.sample_rate)
-        speaks = self._changes.speaks and not self._broken
-        self._made.append((epoch, Made(np.asfortranarray(change), speaks, share)))
+        begun, count = time.perf_counter(), sum(block.samples for block in blocks)
+        too_late = waiting > BACKLOG_S * self.format.sample_rate and all(block.live for block in blocks)
+        correction = self._without_model(blocks) if self._broken else self._correction(blocks, too_late)
+        load = (time.perf_counter() - begun) / (count / self.format.sample_rate)
+        repaired = self._corrections.is_settled and not self._broken
+        self._results.append((epoch, WorkerResult(np.asfortranarray(correction), repaired, load)))
         if self.eager:
             self.eager = False
             self._call(self._ready)
@@ -208,86 +205,73 @@ class Turns:
             return ends or self._inbox_samples >= self._needed
 
     def _samples_needed(self) -> int:
-        """Sound (at the stream's rate) with which the next chunk is whole. Resamplers hand on in bursts, so a chunk may
-        turn out to lack a little: then it is a quarter of one at a time, not sample by sample."""
-        rate, chunk = self.format.sample_rate, self._changes.chunk_samples
-        missing = self._changes.missing_samples
+        """Samples at the stream's rate that complete the next chunk. Resamplers deliver in bursts, so a chunk may turn
+        out to lack a little: then a quarter of one at a time is added, not single samples."""
+        rate, chunk = self.format.sample_rate, self._corrections.chunk_samples
+        missing = self._corrections.missing_samples
         if rate != MODEL_RATE:
             missing = max(missing, chunk // 4)
         return -(-missing * rate // MODEL_RATE)
 
-    def _wet(self, pieces: list[Piece], given_up: bool) -> np.ndarray:
-        """The change (C, n) that is ready after these pieces. Where the model fails, there is none from then on, until
-        the stream is reset."""
-        before = self._sounded
-        try:
-            parts = [self._changed(piece, given_up) for piece in pieces]
-        except Exception as error:
-            _LOG.exception("event=model-error")
-            self._broken, self._sounded = True, before
-            self._call(self._failed, error)
-            return self._dry(pieces)
+    def _correction(self, blocks: list[InputBlock], too_late: bool) -> np.ndarray:
+        """The correction (C, n) that is ready after these blocks. If the model fails it is zero, until a reset."""
+        parts: list[np.ndarray] = []
+        for number, block in enumerate(blocks):
+            try:
+                parts.append(self._block_correction(block, too_late))
+            except Exception as error:
+                _LOG.exception("event=model-error")
+                self._broken = True
+                self._call(self._failed, error)
+                parts.append(self._without_model(blocks[number:]))
+                break
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _dry(self, pieces: list[Piece]) -> np.ndarray:
-        """No change (C, n), for all sound that has had none."""
-        self._sounded += sum(piece.samples for piece in pieces if not piece.after_end)
-        missing, self._given = self._sounded - self._given, self._sounded
-        return np.zeros((self.format.channels, missing), np.float32)
+    def _without_model(self, blocks: list[InputBlock]) -> np.ndarray:
+        return self._corrections.without_model(sum(block.samples for block in blocks if not block.after_end))
 
-    def _begin(self, changes: ChangeStream) -> None:
-        changes.reset()
+    def _begin(self, corrections: LiveCorrectionStream) -> None:
+        corrections.reset()
         self._broken = False
-        self._gate = SilenceGate(self.format.sample_rate, self.format.channels)
-        self._gains = Fifo()
-        self._sounded = self._given = 0
         self._needed = self._samples_needed()
 
-    def _changed(self, piece: Piece, given_up: bool) -> np.ndarray:
-        """The change (C, n) that is ready after a piece, let through where there is sound."""
+    def _block_correction(self, block: InputBlock, too_late: bool) -> np.ndarray:
+        """The correction (C, n) that is ready after a block."""
+        if block.after_end:
+            return self._corrections.finish(block.samples)
         form = self.format
-        if piece.stem is None:
-            stem = np.zeros((form.channels, piece.samples), np.float32)
-            song = stem if form.mix_channels else None
-            given_up = piece.live
+        if block.stem is None:
+            stem = np.zeros((form.channels, block.samples), np.float32)
+            mix = stem if form.has_mix else None
+            too_late = block.live
         else:
-            stem = finite(piece.stem)
-            song = None if piece.mix is None else form.mix_for_stem(finite(piece.mix))
-            if (choice := self._choice) is not None and not given_up:
-                self._listen(choice, stem, song)
-        if piece.after_end:
-            self._gains.push(self._gate.process(stem[:, :0], last=True))
-        else:
-            self._gains.push(self._gate.process(stem))
-            self._sounded += stem.shape[1]
-        change = (self._changes.miss if given_up else self._changes.process)(stem, song)
-        change = change[:, : self._sounded - self._given]
-        if count := change.shape[1]:
-            self._given += count
-            change = change * self._gains.pop(count)
-        return change
+            stem = finite(block.stem)
+            mix = None if block.mix is None else form.mix_for_stem(finite(block.mix))
+            if (choice := self._choice) is not None and not too_late:
+                self._analyse(choice, stem, mix)
+        return (self._corrections.drop if too_late else self._corrections.process)(stem, mix)
 
-    def _listen(self, choice: LiveChoice, stem: np.ndarray, song: np.ndarray | None) -> None:
+    def _analyse(self, choice: LiveChoice, stem: np.ndarray, mix: np.ndarray | None) -> None:
         before = choice.present
-        after = choice.process(stem, song)
-        # The weights alone decide on the model here: a separator's stem has general, as one where nothing was found.
-        if choice.made and (after.weights != before.weights or not self._choice_told):
-            self._choice_told = True
+        after = choice.process(stem, mix)
+        # Only the weights select the model here: a separator's stem gets general, as one without findings does.
+        if choice.made and (after.weights != before.weights or self._reported is not choice):
+            self._reported = choice
             self._call(self._choose, after)
 
-    def _pop(self, samples: int) -> list[Piece]:
-        """Pieces of at most `samples` samples; long ones are cut."""
-        taken: list[Piece] = []
+    def _pop(self, samples: int) -> list[InputBlock]:
+        """Blocks of at most `samples` samples in all; the last one may be split."""
+        taken: list[InputBlock] = []
         while samples > 0 and self._inbox:
-            piece = self._inbox[0]
-            if piece.samples <= samples:
+            block = self._inbox[0]
+            if block.samples <= samples:
                 taken.append(self._inbox.popleft())
             else:
-                taken.append(piece.cut(samples))
+                taken.append(block.split(samples))
             samples -= taken[-1].samples
-        self._inbox_samples -= sum(piece.samples for piece in taken)
+        self._inbox_samples -= sum(block.samples for block in taken)
         return taken
 
 
-def _nothing(*_: Any) -> None:
-    """For what nobody waits for."""
+def _ignore(*_: Any) -> None:
+    """For calls that nobody waits for any more."""

@@ -1,1 +1,1 @@
-"""What is wrong with a stem: a severity for each type of artefact, over time and frequency."""
+"""Finds artefacts in a stem: a severity for each type, over time and frequency."""

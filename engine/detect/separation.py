@@ -1,7 +1,8 @@
-"""Whether a separator's mask left a stem of its song.
+"""Detects whether a stem was made by a mask-based separator.
 
-A mask gives stem and rest of the song a part of each bin in one phase (`Leak.masked`), and so does bleed. But bleed is
-the rest at one gain or some, and a mask's gains, in the bins that are the rest's, are all over.
+A mask splits each bin of the mix between the stem and the residual (mix minus stem) at the same phase, so the two are
+in phase (`Leakage.mask_likelihood`). Bleed has the same effect, but it contains the residual at one gain or a few. The
+gains of a mask, in the bins where the residual dominates, are spread over the whole range.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..dsp.latent import BandLayout
-from ..dsp.leakage import Leak, LeakCanceller, LeakState, mid_side
+from ..dsp.leakage import Leakage, LeakageCanceller, LeakageState, mid_side
 from ..dsp.stft import StftConfig
 
-#: What `separators_mark` is above for a stem that a separator's mask left of its song (docs/detectors.md).
+#: A stem whose `mask_score` is above this was made by a mask-based separator (docs/detectors.md).
 SEPARATED = 0.25
+#: The most that the dull-highs score adds to the mask score.
 CUT_OFF = 0.1
-#: Above, separators go on with one gain, having learnt none.
+#: Many separators are not trained above this frequency and extend their mask with a single gain.
 HIGHEST_HZ = 11000.0
 LOWEST_DB, STEP_DB, GAINS = -80.0, 0.5, 160
 ONE_GAIN_DB = 6.0
@@ -25,10 +27,13 @@ _LARGEST_PART, _IN_PHASE = 0.25, 0.8
 
 
 @dataclass(frozen=True)
-class InPhase:
-    """Of some frames: unexplained (N,), how far stem and rest are in phase, less what a leak at one gain explains in
-    the mean of the bands; gains (GAINS, N), how much of the rest, as amplitude, stands at which gain in the stem in
-    phase, where it is by far the most of a bin."""
+class MaskEvidence:
+    """Evidence for a mask in N frames.
+
+    unexplained (N,): how far stem and residual are in phase, minus what leakage at a single gain explains, averaged
+    over the bands. gains (GAINS, N): histogram of the gain at which the residual appears in phase in the stem, over the
+    bins that the residual dominates, weighted by the residual's amplitude; in steps of STEP_DB from LOWEST_DB.
+    """
 
     unexplained: np.ndarray
     gains: np.ndarray
@@ -36,52 +41,57 @@ class InPhase:
 
 @dataclass(frozen=True)
 class SeparationDetector:
-    """Spectra of stem and song (2, F, N) to what was heard in them, frame by frame."""
+    """Spectra of stem and mix (2, F, N) to `MaskEvidence`, frame by frame."""
 
     sample_rate: int
     layout: BandLayout = field(default_factory=BandLayout)
     stft: StftConfig = field(default_factory=StftConfig)
 
-    def start(self) -> LeakState:
+    def start(self) -> LeakageState:
         """State before the first frame."""
-        return LeakCanceller(self.layout).start(1)
+        return LeakageCanceller(self.layout).start(1)
 
-    def __call__(self, stem: np.ndarray, song: np.ndarray, state: LeakState) -> tuple[InPhase, LeakState]:
-        """What was heard, and the state after these frames."""
-        own = mid_side(stem[None])
-        rest = mid_side(song[None]) - own
-        leak, state = LeakCanceller(self.layout).measure(own, rest, state)
-        return InPhase(self._unexplained(leak), _gains(own[0], rest[0])), state
+    def __call__(self, stem: np.ndarray, mix: np.ndarray, state: LeakageState) -> tuple[MaskEvidence, LeakageState]:
+        """The evidence in these frames, and the state after them."""
+        stem_sides = mid_side(stem[None])
+        residual = mid_side(mix[None]) - stem_sides
+        leakage, state = LeakageCanceller(self.layout).measure(stem_sides, residual, state)
+        return MaskEvidence(self._unexplained(leakage), _gain_histogram(stem_sides[0], residual[0])), state
 
-    def _unexplained(self, leak: Leak) -> np.ndarray:
-        known = self.layout.starts < HIGHEST_HZ / self.sample_rate * self.stft.n_fft
-        found: np.ndarray = leak.masked[0] - leak.coherence[0].max(axis=0)[known].mean(axis=0)
-        return found
+    def _unexplained(self, leakage: Leakage) -> np.ndarray:
+        in_range = self.layout.starts < HIGHEST_HZ / self.sample_rate * self.stft.n_fft
+        unexplained: np.ndarray = leakage.mask_likelihood[0] - leakage.coherence[0].max(axis=0)[in_range].mean(axis=0)
+        return unexplained
 
 
-def separation(unexplained: float, gains: np.ndarray) -> float:
-    """The mean of `InPhase.unexplained`, less the largest share of the sum of `InPhase.gains` (GAINS,) that lies within
-    ONE_GAIN_DB."""
+def separation_score(unexplained: float, gains: np.ndarray) -> float:
+    """The mean of `MaskEvidence.unexplained`, minus the largest fraction of the summed gain histogram (GAINS,) found
+    within ONE_GAIN_DB."""
     within = np.convolve(gains, np.ones(round(ONE_GAIN_DB / STEP_DB)), "valid")
     total = float(gains.sum())
     return unexplained - (float(within.max()) / total if total else 0.0)
 
 
-def separators_mark(separated: float, dull_highs: float) -> float:
-    """How far a stem bears the mark of a separator's mask: what `separation` says, and up to CUT_OFF more by the
-    detector's score of highs that are cut off. Many separators know nothing of what is above 11 to 16 kHz; and where
-    highs are missing for another reason, they stand in the rest, against the stem, so that it is low."""
-    return separated + min(dull_highs, CUT_OFF)
+def mask_score(separation: float, dull_highs: float) -> float:
+    """How strongly a stem shows the marks of a mask-based separator; compare with SEPARATED.
+
+    separation: the `separation_score`. dull_highs: the score of that detector, which adds up to CUT_OFF, because many
+    separators remove everything above 11 to 16 kHz. A stem with highs missing for another reason does not pass: those
+    highs are then in the residual and not in the stem, which makes `separation` low.
+    """
+    return separation + min(dull_highs, CUT_OFF)
 
 
-def _gains(stem: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """Spectra (2, F, N) to `InPhase.gains`."""
-    shared = stem.real * rest.real + stem.imag * rest.imag
-    of_stem, of_rest = (np.square(x.real) + np.square(x.imag) for x in (stem, rest))
-    least = 10 ** (LOWEST_DB / 20) * of_rest
-    counts = (of_stem < _LARGEST_PART * of_rest) & (shared > least) & (shared**2 > _IN_PHASE**2 * of_stem * of_rest)
+def _gain_histogram(stem: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    """Spectra (2, F, N) to `MaskEvidence.gains`."""
+    product = stem.real * residual.real + stem.imag * residual.imag
+    stem_power, residual_power = (np.square(x.real) + np.square(x.imag) for x in (stem, residual))
+    smallest = 10 ** (LOWEST_DB / 20) * residual_power
+    dominated = stem_power < _LARGEST_PART * residual_power
+    in_phase = product**2 > _IN_PHASE**2 * stem_power * residual_power
+    counts = dominated & (product > smallest) & in_phase
     frames = np.nonzero(counts)[2]
-    levels = (20 * np.log10(shared[counts] / of_rest[counts]) - LOWEST_DB) / STEP_DB
-    places = np.minimum(levels, GAINS - 1).astype(int)
-    flat = np.bincount(places * stem.shape[-1] + frames, np.sqrt(of_rest[counts]), GAINS * stem.shape[-1])
+    levels = (20 * np.log10(product[counts] / residual_power[counts]) - LOWEST_DB) / STEP_DB
+    steps = np.minimum(levels, GAINS - 1).astype(int)
+    flat = np.bincount(steps * stem.shape[-1] + frames, np.sqrt(residual_power[counts]), GAINS * stem.shape[-1])
     return flat.reshape(GAINS, -1).astype(np.float32)

@@ -1,5 +1,5 @@
-"""Channels as pairs: stereo stays together, more channels go two by two, a single one stands on both sides of its
-pair."""
+"""Channels as pairs, as the model takes them: stereo stays together, more channels go two by two, and an odd last one
+fills both sides of its pair."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def from_pairs(pairs: np.ndarray, channels: int) -> np.ndarray:
     return flat
 
 
-
-
 def finite(sound: np.ndarray) -> np.ndarray:
-    """What a model may hear, in memory of its own, channel by channel: samples that are no numbers, or absurdly large,
-    would stay in its memory."""
+    """A copy, channel by channel, without non-finite or absurdly large samples, which would stay in a model's
+    memory."""
     return np.nan_to_num(np.clip(sound, -LOUDEST, LOUDEST, order="C"), nan=0.0, copy=False)

@@ -2,8 +2,8 @@
 
 A band of W bins fills 16 slots, so every bin is repeated 16 / W times and divided by the root of that number: the map
 is semi-orthogonal (its adjoint is its exact inverse), slot j means the same relative frequency in every band, and a
-gate on a slot is a gate on a bin. A Karhunen-Loeve rotation inside the bands was measured and left out
-(docs/latent.md).
+gain on a slot is a gain on a bin. A Karhunen-Loeve rotation inside the bands was measured and left out
+(docs/experiments.md).
 """
 
 from __future__ import annotations

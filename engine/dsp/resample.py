@@ -1,4 +1,4 @@
-"""Streams between the host's sample rate and the model's: the stem goes to the model's rate, the change comes back."""
+"""Between the host's sample rate and the model's: the stem goes to the model's rate, the correction comes back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_rate(sample_rate: float) -> int:
 class Resampler:
     """A stream of (C, n) blocks from one rate to another; linear phase, no offset: sample 0 stays at time 0 (soxr, HQ).
 
-    The number of samples out depends on the samples in so far alone, not on the blocks.
+    The number of samples out depends only on how many samples went in, not on the blocks.
     """
 
     def __init__(self, rate_in: int, rate_out: int, channels: int) -> None:
@@ -37,7 +37,3 @@ class Resampler:
         if self._soxr is None:
             self._soxr = soxr.ResampleStream(*self._rates, self._channels, dtype="float32", quality="HQ")
         return np.ascontiguousarray(self._soxr.resample_chunk(np.ascontiguousarray(block.T), last=last).T)
-
-
-
-

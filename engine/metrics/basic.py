@@ -1,4 +1,4 @@
-"""Measures of a stem against the true one. Sound is (C, T); all channels count together."""
+"""Measures of a stem against the true one. Audio is (C, T); all channels count together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLOOR_DB = -80.0
 def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
     """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., SDR - half-baked or well done?, 2019).
 
-    inf where the estimate is the reference times a number; nan where the reference is silent.
+    inf if the estimate is a scaled copy of the reference; nan if the reference is silent.
     """
     x, s = _both(estimate, reference)
     power = float(np.sum(s * s))
@@ -25,7 +25,7 @@ def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
 
 
 def sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
-    """Signal-to-distortion ratio in dB, 10 log10(|s|^2 / |s - x|^2); nan where the reference is silent."""
+    """Signal-to-distortion ratio in dB, 10 log10(|s|^2 / |s - x|^2); nan if the reference is silent."""
     x, s = _both(estimate, reference)
     return _ratio_db(s, x - s) if s.any() else float("nan")
 
@@ -34,9 +34,9 @@ def log_spectral_distance(estimate: np.ndarray, reference: np.ndarray) -> float:
     """Log-spectral distance in dB: root mean square over frequency of the difference of the log power spectra, mean
     over frames and channels (Gray and Markel, Distance measures for speech processing, 1976).
 
-    Frames of 2048 samples, hop 512. Both spectra are floored 80 dB under the reference's loudest bin, so that what
-    nobody hears does not decide; frames of the reference that lie wholly under the floor are left out. nan where none
-    is left.
+    Frames of 2048 samples, hop 512. Both spectra are floored at 80 dB below the loudest bin of the reference, so that
+    inaudible differences do not count; frames of the reference that lie wholly below the floor are skipped. nan if no
+    frame is left.
     """
     x, s = _both(estimate, reference)
     stft = Stft()
@@ -53,8 +53,7 @@ def log_spectral_distance(estimate: np.ndarray, reference: np.ndarray) -> float:
 def windowed(
     measure: Callable[[np.ndarray, np.ndarray], float], estimate: np.ndarray, reference: np.ndarray, window_samples: int
 ) -> np.ndarray:
-    """The measure over consecutive windows; windows where the reference is 50 dB under its own mean level are left
-    out."""
+    """The measure over consecutive windows, without those where the reference is 50 dB below its own mean level."""
     x, s = _both(estimate, reference)
     quiet = 1e-5 * float(np.mean(s * s))
     starts = range(0, max(1, s.shape[1] - window_samples + 1), window_samples)
@@ -65,7 +64,7 @@ def windowed(
 def _both(estimate: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x, s = (np.atleast_2d(np.asarray(audio, np.float64)) for audio in (estimate, reference))
     if x.shape != s.shape:
-        raise ValueError(f"estimate of shape {x.shape} and reference of shape {s.shape} must be equal")
+        raise ValueError(f"estimate has shape {x.shape}, reference has shape {s.shape}: the shapes must be equal")
     return x, s
 
 

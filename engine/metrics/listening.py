@@ -1,8 +1,7 @@
-"""Measures by well-known packages, which the extra [metrics] brings: a perceptual score made for separated audio, two
-of speech, and BSSEval version 4.
+"""Measures from other packages (extra [metrics]): a perceptual score for separated audio, PESQ, STOI and BSSEval v4.
 
-Sound is (C, T) at the given sample rate. Each raises ModuleNotFoundError where its package is missing, and returns nan
-where there is nothing to measure.
+Audio is (C, T) at the given sample rate. Every function raises ModuleNotFoundError if its package is missing, and
+returns nan if there is nothing to measure.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ SHORTEST_S = 0.5
 
 
 def perceptual_score(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
-    """What a listening test would give, 0 to 100: the 2f-model (Kastner and Herre, An efficient model for estimating
-    subjective quality of separated audio source signals, 2019), by seabass-2f. More than two channels are heard as
-    their mean. The first call of a process takes a minute, since the package is compiled then."""
+    """Estimated score in a listening test (MUSHRA), 0 to 100, by the 2f-model (Kastner and Herre, An efficient model
+    for estimating subjective quality of separated audio source signals, 2019) of the package seabass-2f. More than two
+    channels are downmixed to mono. The first call in a process takes a minute, because the package is compiled then."""
     from seabass.core.models.mms import estimated_mean_mushra_score
 
-    sounds = [
+    signals = [
         np.ascontiguousarray(_resampled(_stereo(audio), sample_rate, PERCEPTUAL_RATE), np.float64)
         for audio in (estimate, reference)
     ]
     try:
-        return float(estimated_mean_mushra_score(*sounds))
-    except ValueError:  # what it raises for silence
+        return float(estimated_mean_mushra_score(*signals))
+    except ValueError:  # raised for silence
         return float("nan")
 
 
 def pesq_score(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
-    """Wide-band PESQ of the channels' mean, 1 to 4.6 (ITU-T P.862.2), by the package pesq. Made for speech."""
+    """Wide-band PESQ of the mono downmix, 1 to 4.6 (ITU-T P.862.2), by the package pesq. Made for speech."""
     import pesq
 
     x, s = _speech(estimate, reference, sample_rate)
@@ -49,7 +48,7 @@ def pesq_score(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) ->
 
 
 def stoi_score(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
-    """Short-time objective intelligibility of the channels' mean, 0 to 1 (Taal et al., 2011), by pystoi. Made for
+    """Short-time objective intelligibility of the mono downmix, 0 to 1 (Taal et al., 2011), by pystoi. Made for
     speech."""
     from pystoi import stoi
 
@@ -60,28 +59,29 @@ def stoi_score(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) ->
         warnings.simplefilter("error", RuntimeWarning)
         try:
             return float(stoi(s, x, SPEECH_RATE))
-        except RuntimeWarning:  # less than 30 frames that sound
+        except RuntimeWarning:  # fewer than 30 frames are not silent
             return float("nan")
 
 
 def bss_eval(estimate: np.ndarray, reference: np.ndarray, mix: np.ndarray | None = None) -> dict[str, float]:
-    """SDR, ISR, SAR in dB, and with the song SIR, by BSSEval version 4 (Stoter, Liutkus and Ito, The 2018 signal
-    separation evaluation campaign, 2018), by museval, the whole sound as one window. Empty where a part of
-    it is silent."""
+    """SDR, ISR and SAR in dB, and SIR with the mix: BSSEval v4 (Stoter, Liutkus and Ito, The 2018 signal separation
+    evaluation campaign, 2018) by museval, over one window. Empty if any of the signals is silent."""
     pairs = [(reference, estimate)] if mix is None else [(reference, estimate), (mix - reference, mix - estimate)]
-    if any(not sound.any() for pair in pairs for sound in pair):
+    if any(not signal.any() for pair in pairs for signal in pair):
         return {}
-    truths, guesses = (np.stack([pair[i].T for pair in pairs]).astype(np.float64) for i in range(2))
+    references, estimates = (np.stack([pair[i].T for pair in pairs]).astype(np.float64) for i in range(2))
     names = ("SDR", "ISR", "SIR", "SAR")
-    found = _museval_metrics().bss_eval(truths, guesses, window=np.inf, hop=np.inf)[:4]
+    ratios = _museval_metrics().bss_eval(references, estimates, window=np.inf, hop=np.inf)[:4]
     return {
-        name: float(values[0, 0]) for name, values in zip(names, found, strict=True) if name != "SIR" or mix is not None
+        name: float(values[0, 0])
+        for name, values in zip(names, ratios, strict=True)
+        if name != "SIR" or mix is not None
     }
 
 
 @cache
 def _museval_metrics() -> ModuleType:
-    """museval's measures by themselves: the whole package asks for ffmpeg, to read files that we do not have."""
+    """The module museval.metrics by itself: importing the whole package needs ffmpeg, which is not used here."""
     package = importlib.util.find_spec("museval")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("No module named 'museval'", name="museval")

@@ -1,4 +1,4 @@
-"""All measures of a sound by name, with and without the true one."""
+"""All measures of a repair by name, with and without the true stem."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .basic import log_spectral_distance, sdr, si_sdr
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of a sound against the true one. better: "higher" or "lower"; function: of (sound, true sound, sample
-    rate), nan where there is nothing to measure."""
+    """One measure of a stem against the true one. better: "higher" or "lower". function: (stem, true stem, sample rate)
+    to its value, nan if there is nothing to measure."""
 
     name: str
     unit: str
@@ -36,31 +36,31 @@ WITH_TRUTH = (
     Measure("Group delay agreement", "", "higher", lambda x, s, _: spectral.delay_agreement(x, s)),
     Measure("Onset error", "", "lower", spectral.onset_error),
 )
-#: What is measured where the time is short.
+#: The subset for quick runs.
 BRIEF = WITH_TRUTH[:3]
-#: What the extra [metrics] adds, by the name under which it is asked for.
+#: Measures that need the extra [metrics]; EXTRAS are the names that select them.
 SPEECH = (
     Measure("PESQ", "", "higher", listening.pesq_score),
     Measure("STOI", "", "higher", listening.stoi_score),
 )
 PERCEPTUAL = (Measure("Perceptual score (2f)", "", "higher", listening.perceptual_score),)
 EXTRAS = ("perceptual", "speech", "bsseval")
-#: Unit, and which way is better ("" where neither is), by name.
-KINDS = {measure.name: (measure.unit, measure.better) for measure in (*WITH_TRUTH, *SPEECH, *PERCEPTUAL)} | {
+#: Unit and better direction ("higher", "lower", or "" if neither is better) of every measure, by name.
+MEASURE_INFO = {measure.name: (measure.unit, measure.better) for measure in (*WITH_TRUTH, *SPEECH, *PERCEPTUAL)} | {
     "Channel level error": ("dB", "lower"),
     "Channel phase error": ("rad", "lower"),
     **{f"BSSEval {name}": ("dB", "higher") for name in ("SDR", "ISR", "SIR", "SAR")},
     "Spectral flatness": ("dB", ""),
-    "Kurtosis ratio (musical noise over 0)": ("", "lower"),
-    "Beyond the song": ("dB", ""),
+    "Musical noise (kurtosis ratio)": ("", "lower"),
+    "Energy not in the mix": ("dB", ""),
 }
 
 
 def check_extras(names: Iterable[str]) -> None:
-    """Raises OptionError for a name that is not among EXTRAS."""
+    """Raise OptionError for a name that is not in EXTRAS."""
     for name in names:
         if name not in EXTRAS:
-            raise OptionError(f"measure {name!r} is unknown; choose from {', '.join(EXTRAS)}")
+            raise OptionError(f"unknown measure {name!r}; choose from {', '.join(EXTRAS)}")
 
 
 def measure(
@@ -72,24 +72,28 @@ def measure(
     also: Iterable[str] = (),
     brief: bool = False,
 ) -> dict[str, tuple[float, float]]:
-    """Figures of two sounds (C, T) by name, before and after; a true sound that is silent is left out. `brief`: of all
-    that needs no extra only BRIEF."""
-    found: dict[str, tuple[float, float]] = {}
+    """Measure a stem before and after a repair, both (C, T): (before, after) by name of the measure.
+
+    truth: the true stem; without it, or if it is silent, only the measures that need no reference are taken. mix: the
+    mix. also: names from EXTRAS. brief: take only BRIEF and what `also` names.
+    """
+    values: dict[str, tuple[float, float]] = {}
     if truth is not None and truth.any():
-        plain = BRIEF if brief else WITH_TRUTH
-        for one in (*plain, *(SPEECH if "speech" in also else ()), *(PERCEPTUAL if "perceptual" in also else ())):
-            found[one.name] = (one.function(before, truth, sample_rate), one.function(after, truth, sample_rate))
+        standard = BRIEF if brief else WITH_TRUTH
+        for one in (*standard, *(SPEECH if "speech" in also else ()), *(PERCEPTUAL if "perceptual" in also else ())):
+            values[one.name] = (one.function(before, truth, sample_rate), one.function(after, truth, sample_rate))
         channels = [None if brief else spectral.channel_errors(x, truth, sample_rate) for x in (before, after)]
         if channels[0] is not None and channels[1] is not None:
             pairs = zip(*channels, strict=True)
-            found |= dict(zip(("Channel level error", "Channel phase error"), pairs, strict=True))
+            values |= dict(zip(("Channel level error", "Channel phase error"), pairs, strict=True))
         if "bsseval" in also:
-            first, second = (listening.bss_eval(sound, truth, mix) for sound in (before, after))
-            found |= {f"BSSEval {name}": (first[name], second[name]) for name in first if name in second}
+            first, second = (listening.bss_eval(stem, truth, mix) for stem in (before, after))
+            values |= {f"BSSEval {name}": (first[name], second[name]) for name in first if name in second}
     if brief:
-        return found
-    found["Spectral flatness"] = (spectral.spectral_flatness_db(before), spectral.spectral_flatness_db(after))
-    found["Kurtosis ratio (musical noise over 0)"] = (0.0, spectral.kurtosis_ratio(after, before))
+        return values
+    values["Spectral flatness"] = (spectral.spectral_flatness_db(before), spectral.spectral_flatness_db(after))
+    values["Musical noise (kurtosis ratio)"] = (0.0, spectral.kurtosis_ratio(after, before))
     if mix is not None:
-        found["Beyond the song"] = (spectral.beyond_song_db(before, mix), spectral.beyond_song_db(after, mix))
-    return found
+        energies = spectral.energy_not_in_mix_db(before, mix), spectral.energy_not_in_mix_db(after, mix)
+        values["Energy not in the mix"] = energies
+    return values

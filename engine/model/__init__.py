@@ -1,1 +1,1 @@
-"""The network in torch: control branch, denoiser, losses. Nothing that runs at repair time imports it."""
+"""The network in torch: control branch, denoiser and fine branch. Repairs run its ONNX export and never import this."""

@@ -1,4 +1,4 @@
-"""Attention over frequency only, within a frame."""
+"""Attention over frequency alone, within each frame."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .causal import ChannelNorm
 
 
 class FrequencyTransformer(nn.Module):
-    """Self-attention over the bands of a frame, and cross-attention to the frame's band tokens where there are any.
+    """Self-attention over the bands of a frame, and cross-attention to the frame's band tokens if there are any.
 
-    x (B, C, K, N), tokens (B, D, K', N) or None. Takes the place of diffusers' Transformer2DModel (which attends over
-    the whole picture, so also over time) around the same transformer block, so LoRA finds to_q, to_k, to_v and
-    to_out.
+    x (B, C, K, N), tokens (B, D, K', N) or None. Replaces diffusers' Transformer2DModel, which attends over the whole
+    image and therefore over time too. The transformer block inside is the same, so LoRA finds to_q, to_k, to_v and
+    to_out under their usual names.
     """
 
     def __init__(self, channels: int, heads: int, token_channels: int | None) -> None:
@@ -25,7 +25,8 @@ class FrequencyTransformer(nn.Module):
             channels, heads, channels // heads, cross_attention_dim=token_channels, ff_inner_dim=2 * channels
         )
         for attention in filter(None, (block.attn1, block.attn2)):
-            # Twenty-odd tokens a row: a plain product is faster than the fused kernel, above all backwards in bfloat16.
+            # With some twenty tokens a row, plain matrix products beat the fused kernel, most of all in the backward
+            # pass in bfloat16.
             attention.set_processor(AttnProcessor())
         self.transformer_blocks = nn.ModuleList([block])
         self.proj_out = nn.Linear(channels, channels)
@@ -44,15 +45,15 @@ class FrequencyTransformer(nn.Module):
 
 
 class FrameTransformer(nn.Module):
-    """A pretrained Transformer2DModel that sees one frame at a time, as a picture one column wide: its attention and
+    """A pretrained Transformer2DModel applied to one frame at a time, as an image one column wide. Its attention and
     its norm then run over frequency alone. x (B, C, K, N), tokens (B, D, K', N)."""
 
-    def __init__(self, picture: Transformer2DModel) -> None:
+    def __init__(self, transformer: Transformer2DModel) -> None:
         super().__init__()
-        for layer in picture.modules():
+        for layer in transformer.modules():
             if isinstance(layer, Attention):
                 layer.set_processor(AttnProcessor())  # few tokens a row, as in FrequencyTransformer
-        self.picture = picture
+        self.picture = transformer  # the attribute's name is part of the keys of checkpoints
 
     def forward(self, x: Tensor, encoder_hidden_states: Tensor, **_: object) -> tuple[Tensor]:
         batch, channels, bands, frames = x.shape

@@ -1,4 +1,4 @@
-"""A pretrained U-Net of the Stable Diffusion family, read from a folder that diffusers has written."""
+"""Reads a pretrained U-Net of the Stable Diffusion family from a folder in diffusers' format."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from ..errors import ModelError, OptionError
 from .config import ModelConfig
 
 CLASS = "UNet2DConditionModel"
+#: Layers that start afresh, because our latent and our outputs have other sizes.
 REMADE = ("conv_in.", "conv_out.")
-#: What only a text prompt, a class or a guidance scale feeds; left out, as are the keys of config.UNUSED.
+#: Layers that only a text prompt, a class label or a guidance scale feeds; dropped, like the keys in config.UNUSED.
 TEXT_ONLY = ("add_embedding.", "class_embedding.", "encoder_hid_proj.", "time_embedding.cond_proj.")
-#: Endings of weights in full precision; where there are none, those in half precision are looked for.
+#: File endings of weights in full precision. If there are none, the half-precision files are read.
 WHOLE = ("safetensors", "safetensors.index.json", "bin", "bin.index.json")
-LARGEST = 2**31 - 2**26  # an ONNX file is one protobuf message, 2 GiB at most; 64 MiB for what is not weights
+LARGEST = 2**31 - 2**26  # an ONNX file is one protobuf message of at most 2 GiB; 64 MiB are left for the graph itself
 
 
 def unet_folder(folder: Path) -> Path:
-    """The folder of the U-Net: `folder` itself, or unet/ in a pipeline's folder. Raises OptionError."""
+    """The folder of the U-Net: `folder` itself, or unet/ inside a pipeline's folder. Raises OptionError."""
     if not folder.exists():
-        raise OptionError(f"base {folder}: there is no such folder; give what diffusers' save_pretrained has written")
+        raise OptionError(f"base {folder}: no such folder; pass a folder that diffusers' save_pretrained has written")
     if not folder.is_dir():
-        raise OptionError(f"base {folder} is a file; load it with diffusers and give the folder of its save_pretrained")
+        raise OptionError(
+            f"base {folder} is a file; load it with diffusers, call save_pretrained, and pass the folder that it writes"
+        )
     if (folder / "config.json").is_file():
         return folder
     if (folder / "unet" / "config.json").is_file():
         return folder / "unet"
     if (folder / "model_index.json").is_file():
-        raise OptionError(f"base {folder} is a pipeline without unet/; choose one of Stable Diffusion 1, 2 or XL")
-    raise OptionError(f"base {folder} has neither config.json nor unet/config.json; give a folder in diffusers' format")
+        raise OptionError(f"base {folder} is a pipeline without unet/; choose Stable Diffusion 1, 2 or XL")
+    raise OptionError(f"base {folder} has neither config.json nor unet/config.json; pass a folder in diffusers' format")
 
 
 def read_base(folder: Path) -> dict[str, Any]:
-    """All keys of the U-Net's configuration, diffusers' defaults filled in. Raises OptionError for another class of
-    model or a file that cannot be read."""
+    """All keys of the U-Net's configuration, with diffusers' defaults filled in. Raises OptionError for a file that
+    cannot be read and for any other class of model."""
     from diffusers import UNet2DConditionModel
 
     path = unet_folder(folder) / "config.json"
@@ -46,13 +49,15 @@ def read_base(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError) as error:
         raise OptionError(f"base {path} cannot be read as a configuration ({error}); download it again") from error
     if name != CLASS:
-        raise OptionError(f"base {path} is of a {name}; give the folder of a {CLASS}, the U-Net of Stable Diffusion")
+        raise OptionError(
+            f"base {path} describes a {name}; pass the folder of a {CLASS}, the U-Net of Stable Diffusion"
+        )
     keys = list(inspect.signature(UNet2DConditionModel.__init__).parameters.values())[1:]
     return {key.name: found.get(key.name, key.default) for key in keys}
 
 
 def with_base(config: ModelConfig, folder: Path) -> ModelConfig:
-    """The sizes with the folder's U-Net in the denoiser's place. Raises OptionError, naming folder and value."""
+    """`config` with the folder's U-Net as the denoiser. Raises OptionError, naming the folder and the value."""
     try:
         return config.with_base(read_base(folder))
     except (ModelError, KeyError, TypeError) as error:
@@ -60,8 +65,9 @@ def with_base(config: ModelConfig, folder: Path) -> ModelConfig:
 
 
 def load_base(folder: Path, config: ModelConfig) -> Any:
-    """The U-Net with the folder's weights, causal, ready for the denoiser: convolutions in and out are new, and what
-    only a prompt would feed is left out. Raises OptionError where weights are missing or damaged."""
+    """The U-Net with the folder's weights, made causal and ready for the denoiser. Its first and last convolutions are
+    new, and the layers that only a prompt would feed are dropped. Raises OptionError if weights are missing or
+    damaged."""
     import torch
     from diffusers import UNet2DConditionModel
     from diffusers.utils import logging
@@ -71,7 +77,7 @@ def load_base(folder: Path, config: ModelConfig) -> Any:
     place = unet_folder(folder)
     whole = any((place / f"diffusion_pytorch_model.{end}").exists() for end in WHOLE)
     before = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)  # what is missing is told below, in one line
+    logging.set_verbosity(logging.CRITICAL)  # missing weights are reported below, in one line
     try:
         pretrained, about = UNet2DConditionModel.from_pretrained(
             str(place),
@@ -80,7 +86,7 @@ def load_base(folder: Path, config: ModelConfig) -> Any:
             torch_dtype=torch.float32,
             variant=None if whole else "fp16",
         )
-    except Exception as error:  # diffusers raises many classes for files that are missing or damaged
+    except Exception as error:  # diffusers raises many unrelated classes for missing or damaged files
         reason = " ".join(str(error).split())[:200]
         raise OptionError(
             f"base {place}: the weights cannot be read ({type(error).__name__}: {reason}); download them again"
@@ -89,7 +95,7 @@ def load_base(folder: Path, config: ModelConfig) -> Any:
         logging.set_verbosity(before)
     lost = sorted(key for key in about["missing_keys"] if not key.startswith((*REMADE, *TEXT_ONLY)))
     if lost:
-        raise OptionError(f"base {place} lacks {len(lost)} weights, the first is {lost[0]}; download them again")
+        raise OptionError(f"base {place} lacks {len(lost)} weights, the first is {lost[0]}; download it again")
     unet = UNet2DConditionModel.from_config(base_config(config))
     kept = {key: value for key, value in pretrained.state_dict().items() if not key.startswith((*REMADE, *TEXT_ONLY))}
     missing, unknown = unet.load_state_dict(kept, strict=False, assign=True)
@@ -98,7 +104,7 @@ def load_base(folder: Path, config: ModelConfig) -> Any:
     size = 4 * sum(parameter.numel() for parameter in unet.parameters())
     if size > LARGEST:
         raise OptionError(
-            f"base {place} has {size / 4e6:.0f} million weights, {size / 2**30:.1f} GiB, and an exported model is one "
-            "file of at most 2 GiB; choose a smaller U-Net, such as a distilled one"
+            f"base {place} has {size / 4e6:.0f} million weights ({size / 2**30:.1f} GiB), too many for an exported "
+            "model, which is one file of at most 2 GiB; choose a smaller U-Net, such as a distilled one"
         )
     return make_base_causal(unet)

@@ -1,7 +1,7 @@
-"""Layers that only see the past and can be run block by block: causal convolution, delay, frequency resampling.
+"""Layers that only see the past and can be run block by block: causal convolution, delay, frequency upsampling, norms.
 
-Frames are the last axis, bands the one before: (B, C, K, N). A layer with memory keeps its last input columns as its
-cache; `cache is None` stands for zeros, the state before the first frame.
+Frames are the last axis and bands the one before: (B, C, K, N). A layer with memory keeps the last columns of its input
+as its cache; `cache is None` means zeros, the state before the first frame.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Memory(nn.Module):
     next_cache: Tensor | None = None
 
     def remember(self, x: Tensor) -> Tensor:
-        """x with the remembered columns before it; keeps the last columns for the next block."""
+        """x with the remembered columns in front; keeps its last columns for the next block."""
         if self.columns == 0:
             return x
         if self.cache is None:
@@ -33,7 +33,7 @@ class Memory(nn.Module):
 
 
 class CausalConv2d(Memory):
-    """Convolution over bands (same) and frames (past only): (B, C, K, N) to (B, C', K / stride, N)."""
+    """Convolution over bands (centred) and frames (past only): (B, C, K, N) to (B, C', K / stride, N)."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: tuple[int, int] = (3, 3), *, stride: int = 1, dilation: int = 1
@@ -46,9 +46,9 @@ class CausalConv2d(Memory):
 
     @classmethod
     def of(cls, conv: nn.Conv2d, stride: int = 1) -> CausalConv2d:
-        """A pretrained convolution of pictures (odd kernel), made causal: the taps of the past keep their places, those
-        of the future are added to the present one. Where the sound does not change over time, the answer is that of
-        the original, and it stays in step with what goes round it. `stride` acts on the bands alone."""
+        """A pretrained image convolution (odd kernel) made causal: taps on the past keep their places, and taps on the
+        future are added to the present one. For a signal that does not change over time the output is that of the
+        original, and it stays aligned with a skip connection around it. `stride` acts on the bands alone."""
         bands, frames = (int(size) for size in conv.kernel_size)
         made = cls(conv.in_channels, conv.out_channels, (bands, frames), stride=stride)
         present = frames // 2
@@ -69,7 +69,7 @@ class CausalConv2d(Memory):
 
 
 class Delay(Memory):
-    """Hands each frame on `frames` later."""
+    """Passes each frame on `frames` frames later."""
 
     def __init__(self, frames: int) -> None:
         super().__init__()
@@ -80,8 +80,8 @@ class Delay(Memory):
 
 
 class FrequencyUpsample(nn.Module):
-    """Every band twice, then a causal convolution: (B, C, K, N) to (B, C', 2 K, N), or 2 K - 1 bands where `size`
-    (bands, frames), the skip's, says so. Takes the place of diffusers' Upsample2D."""
+    """Repeats every band, then convolves causally: (B, C, K, N) to (B, C', 2 K, N), or to 2 K - 1 bands if the skip's
+    `size` (bands, frames) has one less. Replaces diffusers' Upsample2D."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -95,9 +95,9 @@ class FrequencyUpsample(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Layer norm over the channels at each band and frame (Ba et al. 2016): no statistic runs over time or frequency.
+    """Layer norm over the channels at each band and frame (Ba et al. 2016), without statistics over time or frequency.
 
-    In place of a root-mean-square norm, because torch's fused kernel makes its gradient ten times faster on a CPU.
+    Not a root-mean-square norm, because torch's fused kernel computes this gradient ten times faster on a CPU.
     """
 
     def __init__(self, channels: int) -> None:
@@ -111,7 +111,7 @@ class ChannelNorm(nn.Module):
 
 
 class FrameNorm(nn.Module):
-    """A pretrained group norm (Wu and He 2018) with its statistics over the bands of each frame, and none over time."""
+    """A pretrained group norm (Wu and He 2018) with statistics over the bands of each frame, and none over time."""
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
@@ -124,19 +124,19 @@ class FrameNorm(nn.Module):
 
 
 def memories(model: nn.Module) -> Iterator[tuple[str, Memory]]:
-    """The layers with memory, with their names, in the model's order."""
+    """Name and layer of each layer with memory, in the model's order."""
     for name, module in model.named_modules():
         if isinstance(module, Memory) and module.columns:
             yield name, module
 
 
 def forget(model: nn.Module) -> None:
-    """Back to the state before the first frame."""
+    """Reset every layer to the state before the first frame."""
     for _, module in memories(model):
         module.cache = module.next_cache = None
 
 
 def advance(model: nn.Module) -> None:
-    """Make what the last block left the memory of the next block."""
+    """Move on to the next block: the columns kept from the last one become the cache."""
     for _, module in memories(model):
         module.cache, module.next_cache = module.next_cache, None

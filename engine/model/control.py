@@ -1,4 +1,4 @@
-"""The control branch: what the stem and the mixture tell, computed once for all steps of the sampler."""
+"""The control branch: reads the features of stem and mix, once for all steps of the sampler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .zero_conv import PhaseAwareZeroConv
 
 
 class ResBlock(nn.Module):
-    """Two causal convolutions beside the identity; dilations in frames."""
+    """Two causal convolutions with a skip connection around them; dilations in frames."""
 
     def __init__(self, channels: int, dilations: tuple[int, int]) -> None:
         super().__init__()
@@ -28,12 +28,13 @@ class ResBlock(nn.Module):
 
 
 class ControlBranch(nn.Module):
-    """Features (B, 274, K, N) to the residuals of the denoiser's skips and middle (`ModelConfig.residuals`), and band
-    tokens (B, D, K / 4, N). Levels of a pretrained base below the third halve the bands of what the third found.
+    """Features (B, LAYOUT.rows, K, N) to residuals for the denoiser's skips and middle block (`ModelConfig.residuals`),
+    and band tokens (B, D, K / 4, N). If a pretrained base has more than three levels, the deeper ones get the third
+    level's output with its bands halved again.
 
-    It sees neither x_t nor t, so its outputs are cached for all steps. The output at frame n + 16 belongs to frame n:
-    each convolution is causal, its centre lies half its width in the past, and the finer levels wait for the coarsest
-    one, so every level looks equally far to both sides of the frame that it speaks of.
+    The branch sees neither x_t nor t, so its outputs are cached for all steps. The output at frame n + 16 belongs to
+    frame n: each convolution is causal, so its centre lies half its width in the past, and the finer levels are delayed
+    to match the coarsest. Every level therefore looks equally far to both sides of its frame.
     """
 
     DILATIONS = (((1, 2),), ((1, 2), (1, 2)), ((1, 2), (2, 2)))
@@ -60,7 +61,7 @@ class ControlBranch(nn.Module):
         self.tokens = nn.Conv2d(c2, config.tokens, 1)
 
     def forward(self, features: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Residuals (a tensor for each of `ModelConfig.residuals`) and band tokens."""
+        """Residuals (one tensor for each of `ModelConfig.residuals`) and band tokens."""
         x = self.levels[0](self.conv_in(features) + self.band_bias)
         fine = self.wait[0](x)
         x = self.levels[1](self.down[0](x))

@@ -1,4 +1,4 @@
-"""The fine branch: gates for single bins, of what stem and song are in the bins around."""
+"""The fine branch: mask gains for single bins, from stem and mix in the bins around."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..detect.bank import TYPES
+from ..detect.detectors import TYPES
 from ..dsp.latent import SLOTS, BandLayout
-from ..features import LOG_MIX, LOG_REST, LOG_STEM, MIX_FLAG
+from ..features import LAYOUT
 from .causal import CausalConv2d, Delay
 from .config import ModelConfig
 
-FINE_BANDS = 52  # of the latent's bands, up to 11 kHz: above, single bins are hardly heard
+FINE_BANDS = 52  # of the latent's bands, up to 11 kHz; above that, single bins are hardly audible
 GATES = 3
-_LOGS = (LOG_STEM, LOG_REST, LOG_MIX)
+_LOGS = (LAYOUT.log_stem, LAYOUT.log_residual, LAYOUT.log_mix)
 _TINY = 1e-4
 
 
 class FineBranch(nn.Module):
-    """Features (B, 274, K, N) to gates (B, 96, K, N), zero above 11 kHz: three for each slot of mid and side, of stem,
-    mixture less stem, and stem without its leak less stem.
+    """Features (B, LAYOUT.rows, K, N) to mask gains (B, 96, K, N), zero above 11 kHz: for each slot of mid and side one
+    gain each for the stem, for mix minus stem, and for the stem without its leakage minus the stem.
 
-    The U-Net speaks of bands of up to 16 bins through 32 channels, which is too few for a fault that takes each bin by
-    itself, as musical noise does. Here a bin is a place of the convolution. The last layer is zero at the start; as
-    long as neither training nor an adapter has opened it, this branch is not run.
+    The U-Net describes a band of up to 16 bins with 32 channels, too few for a fault that differs from bin to bin, as
+    musical noise does. Here every bin is a position of the convolution. The last layer starts at zero; as long as
+    neither training nor an adapter has opened it, this branch is not run.
 
-    As in the control branch the output at frame n + 16 belongs to frame n, and it looks six frames to both sides.
+    As in the control branch, the output at frame n + 16 belongs to frame n. It looks six frames to both sides.
     """
 
     first: Tensor
@@ -47,7 +47,7 @@ class FineBranch(nn.Module):
         self.out = nn.Conv2d(width, 2 * GATES, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
-        # Which slot shows a bin first, in which band it is, and which bin each slot shows.
+        # The first slot that shows each bin, that slot's band, and the bin that each slot shows.
         shown = layout.slot_bins[:FINE_BANDS].reshape(-1)
         first = np.flatnonzero(np.diff(shown, prepend=-1))
         place = np.stack([np.linspace(-1.0, 1.0, len(first)), layout.widths[first // SLOTS] / SLOTS])
@@ -66,21 +66,22 @@ class FineBranch(nn.Module):
         return nn.functional.pad(slots, (0, 0, 0, self.bands - FINE_BANDS))
 
     def _by_bin(self, features: Tensor) -> Tensor:
-        """(B, 20, F, N): for mid and side the log-magnitudes, cosine and sine between stem and rest, and the real gain
-        with which the rest would be the stem; the severities of the band and the mixture's flag; where the bin is."""
+        """(B, 20, F, N): for mid and side the log-magnitudes, the cosine and sine of the angle between stem and
+        residual, and the real gain that maps the residual to the stem; for the bin's band the severities and the flag
+        of the mix; and the bin's position."""
         batch, _, bands, frames = features.shape
-        width = 2 * SLOTS
-        re, im, rest_re, rest_im = (features[:, i * width : (i + 1) * width] for i in range(4))
-        power, dot = rest_re * rest_re + rest_im * rest_im, re * rest_re + im * rest_im
+        re, im = features[:, LAYOUT.stem].chunk(2, dim=1)
+        residual_re, residual_im = features[:, LAYOUT.residual].chunk(2, dim=1)
+        power, dot = residual_re * residual_re + residual_im * residual_im, re * residual_re + im * residual_im
         size = torch.sqrt((re * re + im * im) * power + _TINY)
         slots = [
-            *[features[:, start : start + width] for start in _LOGS],
+            *[features[:, rows] for rows in _LOGS],
             dot / size,
-            (im * rest_re - re * rest_im) / size,
+            (im * residual_re - re * residual_im) / size,
             torch.tanh(dot / (power + _TINY)),
         ]
         by_slot = torch.stack(slots, dim=1).reshape(batch, 2 * len(slots), SLOTS, bands, frames)
         by_slot = by_slot.permute(0, 1, 3, 2, 4).reshape(batch, 2 * len(slots), bands * SLOTS, frames)
-        by_band = torch.cat([features[:, -len(TYPES) :], features[:, MIX_FLAG : MIX_FLAG + 1]], dim=1)
+        by_band = torch.cat([features[:, LAYOUT.severity], features[:, LAYOUT.has_mix]], dim=1)
         found = [torch.index_select(by_slot, 2, self.first), torch.index_select(by_band, 2, self.band)]
         return torch.cat([*found, self.place.expand(batch, -1, -1, frames)], dim=1)

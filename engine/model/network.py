@@ -12,15 +12,18 @@ from .unet import build_unet
 
 
 class Denoiser(nn.Module):
-    """Predicts the true stem's latent from a point x_t on the bridge: (B, 64, K, N) to the same shape.
+    """Predicts the true stem's latent from a point x_t on the Schrödinger bridge: (B, 64, K, N) to the same shape.
 
-    Head: z = z_y + c (g1 z_y + g2 (z_mix - z_y) + g3 (z_c - z_y) + r) + f1 z_y + f2 (z_mix - z_y) + f3 (z_c - z_y), z_c
-    the stem without its leak (engine/dsp/leakage.py). The gates g act on slots (one value for re and im, so they keep the
-    phase), r is free, c in 0..1 is the network's confidence in its own change, for each band, for mid and side; the
-    gates f are the fine branch's.
-    Gates and r are zero at the start. Training leaves c out (`trusts` False) until there is a change worth trusting:
-    a net that may distrust itself from the start learns that first, and then neither gates nor r have a gradient
-    left.
+    The head computes, with z_y the stem's latent and z_c that of the stem without its leakage (engine/dsp/leakage.py),
+
+        z = z_y + c (g1 z_y + g2 (z_mix - z_y) + g3 (z_c - z_y) + r) + f1 z_y + f2 (z_mix - z_y) + f3 (z_c - z_y)
+
+    The mask gains g act on slots: one value for re and im, so they keep the phase. The residual r is free. The
+    confidence c in 0..1 weights the correction, for each band and for mid and side. The mask gains f come from the fine
+    branch.
+
+    g and r start at zero. Training leaves c out (`trusts` False) until the correction is worth weighting: a network
+    that can turn itself down from the start learns that first, and then g and r get no gradient any more.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -32,8 +35,8 @@ class Denoiser(nn.Module):
     def forward(
         self, x_t: Tensor, t: Tensor, references: Tensor, residuals: list[Tensor], tokens: Tensor, fine: Tensor
     ) -> Tensor:
-        """x_t (B, 64, K, N), t (B,) in 0..1, references (B, 3, 64, K, N): stem, mixture, stem without its leak;
-        residuals and tokens from the control branch, fine (B, 96, K, N) from the fine branch, same frames."""
+        """x_t (B, 64, K, N); t (B,) in 0..1; references (B, 3, 64, K, N): stem, mix, stem without its leakage;
+        residuals and tokens from the control branch and fine (B, 96, K, N) from the fine branch, same frames."""
         head = self.unet(
             x_t,
             1000.0 * t,
@@ -42,7 +45,7 @@ class Denoiser(nn.Module):
             mid_block_additional_residual=residuals[-1],
             return_dict=False,
         )[0].float()
-        head = 0.25 * head  # a small step of the output layer is a large one of the sound
+        head = 0.25 * head  # small steps of the output layer would otherwise change the audio too much
         stem, mix, cancelled = references.unbind(1)
         width = 2 * self.slots
         residual, gates = 0.1 * head[:, : 2 * width], 1.5 * torch.tanh(head[:, 2 * width : 5 * width])
@@ -50,14 +53,15 @@ class Denoiser(nn.Module):
             trust = torch.sigmoid(head[:, 5 * width :] + 3.0)
             trust = torch.repeat_interleave(trust, self.slots, dim=1)
             residual, gates = torch.cat([trust] * 2, 1) * residual, torch.cat([trust] * 3, 1) * gates
-        change = residual
+        correction = residual
         for gate, part in zip((gates + fine).chunk(3, dim=1), (stem, mix - stem, cancelled - stem), strict=True):
-            change = change + torch.cat([gate, gate], 1) * part
-        return stem + change
+            correction = correction + torch.cat([gate, gate], 1) * part
+        return stem + correction
 
 
 class RepairNet(nn.Module):
-    """Control branch, denoiser and fine branch. `fine_runs` False leaves the last out, as where its gates are zero."""
+    """Control branch, denoiser and fine branch. With `fine_runs` False the fine branch is skipped, as if all its mask
+    gains were zero."""
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
@@ -68,8 +72,8 @@ class RepairNet(nn.Module):
         self.fine_runs = True
 
     def forward(self, features: Tensor, x_t: Tensor, t: Tensor, references: Tensor) -> Tensor:
-        """features (B, 274, K, N + 16); x_t (B, 64, K, N), references (B, 3, 64, K, N): frame n of them goes with
-        features up to n + 16."""
+        """features (B, LAYOUT.rows, K, N + 16); x_t (B, 64, K, N) and references (B, 3, 64, K, N), whose frame n goes
+        with features up to frame n + 16."""
         residuals, tokens = self.control(features)
         ahead = self.config.lookahead
         late = [r[..., ahead:] for r in residuals]

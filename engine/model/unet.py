@@ -1,4 +1,4 @@
-"""A diffusers U-Net made causal: convolutions, resampling, norms and attention are exchanged in place."""
+"""Makes a diffusers U-Net causal: replaces its convolutions, resampling, norms and attention in place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .config import ModelConfig
 
 
 def build_unet(config: ModelConfig) -> UNet2DConditionModel:
-    """The denoiser's U-Net: latent (B, 64, K, N) in, head outputs (B, 130, K, N) out, ready for streaming."""
+    """The denoiser's U-Net, ready for streaming: latent (B, 64, K, N) to head outputs (B, 162, K, N)."""
     if config.base:
         return make_base_causal(UNet2DConditionModel.from_config(base_config(config)))
     unet = UNet2DConditionModel(
@@ -34,8 +34,8 @@ def build_unet(config: ModelConfig) -> UNet2DConditionModel:
 
 
 def make_causal(unet: UNet2DConditionModel, config: ModelConfig) -> UNet2DConditionModel:
-    """Exchange, in place, every layer that would look at the future or gather statistics over time. Down- and
-    up-sampling then act on frequency alone, so any number of frames can be run. Returns the same U-Net."""
+    """Replace, in place, every layer that would look at the future or gather statistics over time. Down- and upsampling
+    then act on frequency alone, so any number of frames can be run. Returns the same U-Net."""
     for parent in list(unet.modules()):
         for name, child in list(parent.named_children()):
             causal = _causal_layer(child, config)
@@ -62,14 +62,15 @@ def _causal_layer(layer: nn.Module, config: ModelConfig) -> nn.Module | None:
 
 
 def base_config(config: ModelConfig) -> dict[str, Any]:
-    """The configuration of a pretrained U-Net, with our latent going in and our head's outputs coming out."""
+    """The configuration of the pretrained U-Net, with our latent as its input and our head's outputs as its output."""
     assert config.base is not None
     return config.base | {"in_channels": config.latent, "out_channels": config.head_outputs}
 
 
 def make_base_causal(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Exchange, in place, the layers of a pretrained U-Net for causal ones that keep its weights: on sound that does
-    not change over time it answers as before. Only the output convolution starts at zero. Returns the same U-Net."""
+    """Replace, in place, the layers of a pretrained U-Net with causal ones that keep its weights. For a signal that
+    does not change over time its output stays the same. Only the output convolution starts at zero. Returns the same
+    U-Net."""
     _exchange(unet)
     nn.init.zeros_(unet.conv_out.conv.weight)
     nn.init.zeros_(unet.conv_out.conv.bias)

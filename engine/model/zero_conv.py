@@ -7,22 +7,23 @@ from torch import Tensor, nn
 
 
 class PhaseAwareZeroConv(nn.Module):
-    """Complex-linear 1x1 convolution without bias, zero at the start: (B, 2 C, K, N) to (B, 2 C', K, N).
+    """Complex-linear 1x1 convolution without bias that starts at zero: (B, 2 C, K, N) to (B, 2 C', K, N).
 
-    The first half of the channels is the real part, the second the imaginary part; the real kernel is [[A, -B], [B,
-    A]], so it commutes with a rotation of the phase of its input (Trabelsi et al., Deep Complex Networks, 2018), and
-    the zero start keeps a new branch silent until it has learnt something (Zhang et al., ControlNet, 2023).
+    The first half of the channels is the real part, the second half the imaginary part. The real kernel is
+    [[A, -B], [B, A]], so the layer commutes with a rotation of its input's phase (Trabelsi et al., Deep Complex
+    Networks, 2018). Starting at zero keeps a new branch silent until it has learnt something (Zhang et al., ControlNet,
+    2023).
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         if inputs % 2 or outputs % 2:
-            raise ValueError(f"inputs={inputs} and outputs={outputs} must be even: re and im halves")
+            raise ValueError(f"inputs={inputs} and outputs={outputs} must be even: one half is re, the other im")
         self.real = nn.Parameter(torch.zeros(outputs // 2, inputs // 2))
         self.imag = nn.Parameter(torch.zeros(outputs // 2, inputs // 2))
 
     def open(self) -> None:
-        """Random weights in place of zeros: for training from nothing, where the zero start only holds it up."""
+        """Set random weights in place of zeros. Training from scratch would only be slowed down by a zero start."""
         bound = 0.5 * (2 * self.real.shape[1]) ** -0.5
         nn.init.normal_(self.real, std=bound)
         nn.init.normal_(self.imag, std=bound)

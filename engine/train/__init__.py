@@ -1,0 +1,1 @@
+"""Training of networks and adapters, and the fits of detectors and trust curves. Needs torch."""

@@ -1,5 +1,5 @@
-"""Batches of before/after crops from the pool, made anew for every step from (seed, step) alone, so a resumed run sees
-the same data in the same order."""
+"""Batches of crops from the pool. Each batch depends on (seed, step) alone, so a resumed run sees the same data in the
+same order."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from ..dsp.stft import Stft
 from ..errors import TrainingError
 from ..features import FeatureMaker
-from .corpus.artefacts import SIMULATORS
 from .corpus.pool import FULL_SCALE, TRACKS, open_shard, shards_of
-from .on_the_fly import FreshShards
+from .corpus.simulated_faults import SIMULATORS
+from .on_the_fly import OnTheFlyShards
 
 SHARDS = ("spleeter", "drums", "bass", "other", "vocals")
 # (true stem, separated stem with zeros above 11 kHz, the same with the averaged mask)
@@ -22,14 +22,20 @@ CHOICES = {s: (TRACKS.index(f"x_{s}"), TRACKS.index(f"y_{s}_zeros"), TRACKS.inde
 
 @dataclass(frozen=True)
 class CropConfig:
-    """What a batch is made of: probabilities in 0..1, lengths in frames, gain in dB either way. The features have
-    heard `history` frames before the crop. `clean` of them are true stems, `no_mix` have no mixture; of `blend` the
-    fault is made 0 to 1.5 times as large, by the line from the true stem to the faulty one. `simulated` of the crops
-    have one or two of `artefacts` instead of the real separator's, `beside` of those with another kind of fault before
-    or after, and `upon_separated` of those have them on top of it; with `together` every one has all of `artefacts`, in
-    random order. `roles`: of which of the pool's two stems crops are
-    made; `shards`: of which of the pool's shards, spleeter for Spleeter's, drums, bass, other or vocals for those of
-    the second separator's stem, all where none is named."""
+    """What the crops of a batch are.
+
+    batch: crops per batch. frames, lookahead: frames of a crop, and of the future after it. history: frames before the
+    crop that the features have already seen. gain_db: largest random gain up or down.
+    The following are probabilities, 0 to 1. clean: the stem is the true one. no_mix: there is no mix. mono: both
+    channels are equal. blend: the fault is scaled by 0 to 1.5, on the line from the true stem to the faulty one.
+    average: the stem was made with Spleeter's averaged mask above 11 kHz instead of zeros. simulated: the stem has one
+    or two of `artefacts`, simulated, instead of the real separator's. upon_separated: of these crops, how many start
+    from the separated stem instead of the true one. beside: of these crops, how many also have another kind of
+    simulated fault before or after.
+    together: every simulated crop has all of `artefacts`, in random order. severity: range of the simulated faults.
+    roles: the pool's stems to crop, v for vocals, a for accompaniment. shards: the pool's shards to use: spleeter for
+    Spleeter's, and drums, bass, other or vocals for a stem of the second separator; all if empty.
+    """
 
     batch: int = 8
     frames: int = 64
@@ -53,24 +59,24 @@ class CropConfig:
     def __post_init__(self) -> None:
         for name in ("clean", "no_mix", "blend", "average", "simulated", "upon_separated", "beside", "mono"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise TrainingError(f"{name}={getattr(self, name)} is a probability: give 0 to 1")
+                raise TrainingError(f"{name}={getattr(self, name)} is a probability: use 0 to 1")
         unknown = [name for name in self.artefacts if name not in SIMULATORS]
         if unknown or not self.artefacts:
-            raise TrainingError(f"artefacts={list(self.artefacts)}: name some of {', '.join(SIMULATORS)}")
+            raise TrainingError(f"artefacts={list(self.artefacts)}: use one or more of {', '.join(SIMULATORS)}")
         if not self.roles or set(self.roles) - set("va"):
-            raise TrainingError(f"roles={self.roles!r}: give v for vocals, a for accompaniment, or va for both")
+            raise TrainingError(f"roles={self.roles!r}: use v for vocals, a for accompaniment, or va for both")
         unknown = [name for name in self.shards if name not in SHARDS]
         if unknown:
-            raise TrainingError(f"shards={list(self.shards)}: name some of {', '.join(SHARDS)}")
+            raise TrainingError(f"shards={list(self.shards)}: use any of {', '.join(SHARDS)}")
         low, high = self.severity
         if not 0.0 <= low <= high <= 1.0:
-            raise TrainingError(f"severity={list(self.severity)} is a range: give two rising numbers in 0 to 1")
+            raise TrainingError(f"severity={list(self.severity)} is a range: use two rising numbers from 0 to 1")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """control (B, 274, K, N + L); stem, mix, cancelled, truth (B, 64, K, N), float32; clean (B,) marks stem ==
-    truth."""
+    """control (B, LAYOUT.rows, K, N + L); stem, mix, cancelled, truth (B, 64, K, N), all float32; clean (B,) is True
+    where stem and truth are equal."""
 
     control: np.ndarray
     stem: np.ndarray
@@ -81,15 +87,15 @@ class Batch:
 
 
 class PoolBatches:
-    """`batches[step]` is the batch of that step, with crops of fresh material among it where there is some (fresh.py).
-    Maps the shards on first use, so it can be sent to a worker process."""
+    """`batches[step]` is the batch of that step, with crops of material that is made during the run (on_the_fly.py) if
+    there is any. Maps the shards on first use, so it can be sent to a worker process."""
 
     def __init__(
         self, pool: Path, split: str, maker: FeatureMaker, config: CropConfig, seed: int,
-        fresh: FreshShards | None = None,
+        on_the_fly: OnTheFlyShards | None = None,
     ) -> None:  # fmt: skip
-        self.fresh = fresh
-        self.paths = [path for path in shards_of(pool, split) if not config.shards or _kind(path) in config.shards]
+        self.on_the_fly = on_the_fly
+        self.paths = [path for path in shards_of(pool, split) if not config.shards or _shard(path) in config.shards]
         if not self.paths:
             raise TrainingError(f"{pool / split} has no shards of {', '.join(config.shards)}; build a larger pool")
         self.maker, self.config, self.seed = maker, config, seed
@@ -106,7 +112,7 @@ class PoolBatches:
         return self.prepare(truth, stem, mix, dropped)
 
     def prepare(self, truth: np.ndarray, stem: np.ndarray, mix: np.ndarray, dropped: np.ndarray) -> Batch:
-        """Waveforms (B, 2, `crop_samples`) and a flag (B,) for `mixture not given` to a batch."""
+        """A batch from waveforms (B, 2, `crop_samples`); `dropped` (B,) is True for crops without a mix."""
         latent, ahead, history = self.maker.latent, self.config.lookahead, self.config.history
         features = []
         for i in range(len(truth)):
@@ -128,11 +134,11 @@ class PoolBatches:
 
     @property
     def crop_samples(self) -> int:
-        """Samples of one crop with its history: the first frame is whole."""
+        """Samples of one crop with its history; the first frame is complete."""
         stft, config = self.maker.stft, self.config
         return (config.history + config.frames + config.lookahead) * stft.hop + stft.delay_samples
 
-    def _simulated(self, stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _simulated(self, stem: np.ndarray, residual: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         names = rng.permutation(self.config.artefacts)
         if not self.config.together:
             names = names[: rng.integers(1, 3)]
@@ -140,7 +146,7 @@ class PoolBatches:
         if others and self.config.beside and rng.random() < self.config.beside:
             names = rng.permutation([*names, rng.choice(others)])
         for name in names:
-            stem = SIMULATORS[name](stem, rest, float(rng.uniform(*self.config.severity)), rng)
+            stem = SIMULATORS[name](stem, residual, float(rng.uniform(*self.config.severity)), rng)
         return stem
 
     def _spectrum(self, audio: np.ndarray) -> np.ndarray:
@@ -151,8 +157,8 @@ class PoolBatches:
     def _crop(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         assert self._shards is not None
         config = self.config
-        if self.fresh is not None and rng.random() < self.fresh.config.share:
-            item = self.fresh.draw(rng, step)
+        if self.on_the_fly is not None and rng.random() < self.on_the_fly.config.share:
+            item = self.on_the_fly.draw(rng, step)
         else:
             shard = self._shards[rng.integers(len(self._shards))]
             item = shard[rng.integers(len(shard))]
@@ -160,14 +166,14 @@ class PoolBatches:
         separated = average if rng.random() < config.average else zeros
         span = self.crop_samples
         starts = rng.integers(0, item.shape[-1] - span + 1, 3)
-        # Mostly the liveliest of three places: silence teaches little.
+        # Usually the loudest of three positions, because silence teaches little.
         power = [np.square(item[true_track, :, s : s + span : 7].astype(np.float32)).sum() for s in starts]
         start = starts[int(np.argmax(power))] if rng.random() < 0.8 else starts[0]
         tracks = item[..., start : start + span].astype(np.float32) / np.float32(FULL_SCALE)
         truth, stem, mix = tracks[true_track], tracks[separated], tracks[0] + tracks[1]
         if rng.random() < config.simulated:
-            rest = tracks[1 - true_track]
-            stem = self._simulated(stem if rng.random() < config.upon_separated else truth, rest, rng)
+            residual = tracks[1 - true_track]
+            stem = self._simulated(stem if rng.random() < config.upon_separated else truth, residual, rng)
         if rng.random() < config.blend:
             stem = truth + np.float32(rng.uniform(0.0, 1.5)) * (stem - truth)
         if rng.random() < config.clean:
@@ -180,14 +186,14 @@ class PoolBatches:
         return crops[0], crops[1], crops[2]
 
 
-def _kind(path: Path) -> str:
-    """Which of SHARDS a shard is."""
-    kind: str = open_shard(path)[1][0].get("stem", SHARDS[0])
-    return kind
+def _shard(path: Path) -> str:
+    """Which of SHARDS a shard belongs to."""
+    name: str = open_shard(path)[1][0].get("stem", SHARDS[0])
+    return name
 
 
 def fit_band_scale(pool: Path, maker: FeatureMaker, items: int = 60, seed: int = 0) -> np.ndarray:
-    """One number a band (K,) that brings the latent of the training mixtures to unit deviation."""
+    """One factor per band (K,) that gives the latents of the training mixes unit deviation."""
     rng = np.random.default_rng(seed)
     stft, total, count = Stft(maker.stft), 0.0, 0
     paths = shards_of(pool, "train")

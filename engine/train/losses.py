@@ -1,4 +1,4 @@
-"""What training asks for. Each loss is a function of latents or spectra and is zero for equal inputs.
+"""The loss terms: functions of latents or spectra that are zero for equal inputs.
 
 Latents are (B, 64, K, N), spectra (B, 2, F, N) complex, mid and side. Weights over bands follow perceptual importance.
 """
@@ -15,7 +15,7 @@ from ..dsp.latent import SLOTS, BandLayout
 
 def parts(latent: Tensor) -> tuple[Tensor, Tensor]:
     """Latent (B, 64, K, N) to the real and the imaginary part of its slots, each (B, 32, K, N). Complex tensors would
-    say the same at three times the cost on a CPU."""
+    take three times as long on a CPU."""
     half = latent.shape[1] // 2
     return latent[:, :half].float(), latent[:, half:].float()
 
@@ -30,8 +30,8 @@ def _modulus(z: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def linear_spectrum(latent: Tensor, layout: BandLayout, scale: Tensor, exponent: float = 0.5) -> Tensor:
-    """Latent to the packed spectrum of mid and side (B, 2, F, N), compression undone; the torch twin of
-    Latent.decode."""
+    """Latent to the packed spectrum of mid and side (B, 2, F, N), with the compression undone: Latent.decode in
+    torch."""
     gain = scale * torch.from_numpy(np.sqrt(layout.widths / SLOTS).astype(np.float32)).to(scale)
     batch, _, bands, frames = latent.shape
     slots = latent.float().reshape(batch, 2, 2, SLOTS, bands, frames).transpose(3, 4) / gain[:, None, None]
@@ -47,11 +47,11 @@ def linear_spectrum(latent: Tensor, layout: BandLayout, scale: Tensor, exponent:
 
 
 def log_error_ratio(estimate: Tensor, before: Tensor, truth: Tensor, presence: Tensor, floor: float = 1e-4) -> Tensor:
-    """Mean over the batch of log10((|e|^2 + floor P) / (|e_0|^2 + floor P)): tenths of the dB of SDR gained, negative
-    is good.
+    """Mean over the batch of log10((|e|^2 + floor P) / (|e_0|^2 + floor P)): the error relative to that of `before`, in
+    units of 10 dB; negative is better.
 
-    Spectra (B, 2, F, N); `presence` (B,) is the power that a floor of -40 dB refers to (stem plus some of the
-    mixture), so silent and clean examples neither dominate nor can be changed without cost.
+    Spectra (B, 2, F, N). `presence` (B,) is P, the power that the floor refers to: the stem's plus some of the mix's.
+    With it silent and clean examples do not dominate, and changing them still has a cost.
     """
     error, error_before = total_power(estimate - truth), total_power(before - truth)
     return torch.log10((error + floor * presence) / (error_before + floor * presence)).mean()
@@ -68,25 +68,25 @@ def compressed_l1(estimate: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
 
 
 def log_magnitude_l1(estimate: Tensor, truth: Tensor, weights: Tensor, floor: float = 1e-3) -> Tensor:
-    """Weighted mean difference of the log-magnitudes of the slots, natural logarithm, floored at `floor` (power)."""
+    """Weighted mean difference of the slots' log-magnitudes (natural logarithm), with `floor` added to the power."""
     ratio = (_power(parts(estimate)) + floor) / (_power(parts(truth)) + floor)
     return 0.5 * (torch.log(ratio).abs() * weights[:, None]).mean()
 
 
 def phase_cosine(estimate: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """1 - cos of the phase error, weighted by the product of the magnitudes: no angle is ever unwrapped."""
+    """1 - cos of the phase error, weighted by the product of the magnitudes. Needs no phase unwrapping."""
     a, b = parts(estimate), parts(truth)
     both = (_power(a) * _power(b) + 1e-18).sqrt() * weights[:, None]
     return (both - (a[0] * b[0] + a[1] * b[1]) * weights[:, None]).sum() / (both.sum() + 1e-6)
 
 
 def instantaneous_frequency(estimate: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """`phase_cosine` of the wrapped phase advance from frame to frame."""
+    """As `phase_cosine`, for the wrapped phase advance from frame to frame."""
     return _cosine(_step(parts(estimate), dim=3), _step(parts(truth), dim=3), weights[:, None])
 
 
 def group_delay(estimate: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """`phase_cosine` of the wrapped phase step from slot to slot."""
+    """As `phase_cosine`, for the wrapped phase step from slot to slot."""
     return _cosine(_step(parts(estimate), dim=1), _step(parts(truth), dim=1), weights[:, None])
 
 
@@ -118,7 +118,7 @@ def multi_resolution_stft(estimate: Tensor, truth: Tensor, sizes: tuple[int, ...
 
 
 def waveform(spectrum: Tensor, n_fft: int, hop: int) -> Tensor:
-    """Packed spectrum (B, C, F, N) to waveform (B, C, N * hop - (n_fft - hop)): the samples that whole frames cover."""
+    """Packed spectrum (B, C, F, N) to waveform (B, C, N * hop - (n_fft - hop)): the samples that all frames cover."""
     batch, channels, _, frames = spectrum.shape
     edges = [spectrum[:, :, :1].real + 0j, spectrum[:, :, 1:], spectrum[:, :, :1].imag + 0j]
     full = torch.cat(edges, dim=2)

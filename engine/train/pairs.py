@@ -1,10 +1,11 @@
-"""A user's own before/after sounds as training material for an adapter.
+"""A user's own before/after files as training material for an adapter.
 
     DIR/before/<name>.wav   the stem with the fault
-    DIR/after/<name>.wav    the same without it
-    DIR/mix/<name>.wav      the song, where there is one
+    DIR/after/<name>.wav    the same stem without it
+    DIR/mix/<name>.wav      the mix it came from (optional)
 
-in any format that libsndfile reads, in any sample rate, mono or stereo; the files of one name in step to the sample.
+In any format that libsndfile reads, at any sample rate, mono or stereo. Files of the same name must be aligned to the
+sample.
 """
 
 from __future__ import annotations
@@ -22,21 +23,22 @@ import soxr
 from ..bundle import base_bundle
 from ..errors import TrainingError
 from ..repair import Repairer
-from ..trust import EVIDENCE, NO_RAMPS, Caution
+from ..trust import NO_RAMPS, TERMS, TrustCurve
+from .cases import CLEAN
 from .corpus.pool import FULL_SCALE, SAMPLE_RATE, open_shard, shard_paths, write_shard
 from .dataset import CropConfig
-from .fit_trust import ALIKE, CLEAN, STARTS, fit_weights, measure, write_adapter_caution
+from .fit_trust import ONE_KNOT, STARTS, fit_weights, measure, write_adapter_trust_curve
 from .options import LossWeights, TrainOptions
 
-PIECE_S = 8.0
+ITEM_S = 8.0
 HELD_OUT = 0.15
 _SHORTEST_S = 4.0
 _QUIET = 1e-4
-_HEARD_S = 30.0
+_COMPARED_S = 30.0
 _FARTHEST_S = 0.25
 _ADAPTER = "adapter.safetensors"
 _MOST_HELD_OUT = 24
-_ALL_OF_IT = np.eye(1, len(EVIDENCE), dtype=np.float32)
+_WHOLE_CORRECTION = np.eye(1, len(TERMS), dtype=np.float32)  # weights of a trust curve
 _FORMATS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 
 
@@ -51,20 +53,23 @@ class Pair:
 
 
 def find_pairs(folder: Path) -> list[Pair]:
-    """All pairs of a folder, by name. Raises TrainingError, naming what is missing."""
+    """All pairs in a folder, by name. Raises TrainingError, naming what is missing."""
     for side in ("before", "after"):
         if not (folder / side).is_dir():
-            raise TrainingError(f"{folder} has no folder {side!r}; put the sounds into {folder}/before and /after")
+            raise TrainingError(
+                f"{folder} has no folder {side!r}; put the files into {folder}/before and {folder}/after"
+            )
     files = {side: _audio(folder / side) for side in ("before", "after", "mix")}
     if not files["before"]:
-        raise TrainingError(f"{folder / 'before'} has no sound in it ({', '.join(_FORMATS)})")
+        raise TrainingError(f"{folder / 'before'} has no audio files; add some ({', '.join(_FORMATS)})")
     for one, other in (("before", "after"), ("after", "before")):
         lacking = sorted(set(files[one]) - set(files[other]))
         if lacking:
-            raise TrainingError(f"{folder / one / files[one][lacking[0]].name} has no partner in {folder / other}")
+            name = files[one][lacking[0]].name
+            raise TrainingError(f"{folder / one / name} has no counterpart in {folder / other}; add or remove one")
     if files["mix"] and set(files["mix"]) != set(files["before"]):
         lacking = sorted(set(files["before"]) ^ set(files["mix"]))
-        raise TrainingError(f"{folder}: {lacking[0]} has no partner of all three; give a mix for all or for none")
+        raise TrainingError(f"{folder}: {lacking[0]} is not in all three folders; add a mix for all pairs or for none")
     return [
         Pair(name, files["before"][name], files["after"][name], files["mix"].get(name))
         for name in sorted(files["before"])
@@ -72,11 +77,12 @@ def find_pairs(folder: Path) -> list[Pair]:
 
 
 def build_pairs(pairs: list[Pair], out: Path) -> dict[str, float]:
-    """Write a pool (OUT/train, OUT/valid; shards of three tracks: true stem, all else, faulty stem) and return its
-    minutes by split. Every file's last 15% are held out. Raises TrainingError for pairs that do not fit together."""
-    pieces: dict[str, list[np.ndarray]] = {"train": [], "valid": []}
-    samples = dict.fromkeys(pieces, 0)
-    length = int(PIECE_S * SAMPLE_RATE)
+    """Write a pool and return its minutes by split. Its shards, in OUT/train and OUT/valid, have three tracks: true
+    stem, residual, faulty stem. The last 15% of every file are held out. Raises TrainingError for pairs that do not
+    match."""
+    items: dict[str, list[np.ndarray]] = {"train": [], "valid": []}
+    samples = dict.fromkeys(items, 0)
+    length = int(ITEM_S * SAMPLE_RATE)
     for pair in pairs:
         before, after, mix = _read_pair(pair)
         tracks = np.stack([after, mix - after if mix is not None else np.zeros_like(after), before])
@@ -85,22 +91,22 @@ def build_pairs(pairs: list[Pair], out: Path) -> dict[str, float]:
         for split, part in (("train", tracks[..., :cut]), ("valid", tracks[..., cut:])):
             count = max(1, round(part.shape[-1] / length))
             for start in np.linspace(0, max(part.shape[-1] - length, 0), count).astype(int):
-                piece = part[..., start : start + length]
-                there = piece.shape[-1]
-                piece = np.pad(piece, ((0, 0), (0, 0), (0, length - there)))
-                if np.abs(piece[0]).max() > _QUIET:
-                    samples[split] += there
-                    pieces[split].append(np.rint(piece * FULL_SCALE).astype(np.int16))
-    if not pieces["train"]:
-        raise TrainingError("the sounds in after/ are silent: there is nothing to learn")
-    for split, cuts in pieces.items():
+                item = part[..., start : start + length]
+                unpadded = item.shape[-1]
+                item = np.pad(item, ((0, 0), (0, 0), (0, length - unpadded)))
+                if np.abs(item[0]).max() > _QUIET:
+                    samples[split] += unpadded
+                    items[split].append(np.rint(item * FULL_SCALE).astype(np.int16))
+    if not items["train"]:
+        raise TrainingError("the files in after/ are silent, so there is nothing to learn; add audible ones")
+    for split, cuts in items.items():
         if cuts:
             write_shard(out / split, 0, cuts, [{"item": n} for n in range(len(cuts))], split=split, separator="pairs")
     return {split: count / SAMPLE_RATE / 60 for split, count in samples.items()}
 
 
 def pair_crops(pairs: list[Pair]) -> CropConfig:
-    """Crops of what `build_pairs` wrote."""
+    """Crops for the pool that `build_pairs` writes."""
     with_mix = pairs[0].mix is not None
     return CropConfig(
         batch=6, roles="v", average=0.0, simulated=0.0, no_mix=0.3 if with_mix else 1.0, clean=0.1, blend=0.2
@@ -108,7 +114,7 @@ def pair_crops(pairs: list[Pair]) -> CropConfig:
 
 
 def pair_settings() -> dict[str, Any]:
-    """What suits some minutes of an adapter's training, where no settings are given."""
+    """Settings for training an adapter in a few minutes, used if there is no settings file."""
     return {
         "learning_rate": 1.5e-3, "warmup": 40, "ema": 0.99, "validate_every": 1000,
         "weights": LossWeights(log_error=3.0),
@@ -116,52 +122,52 @@ def pair_settings() -> dict[str, Any]:
 
 
 def finish(options: TrainOptions, pairs: list[Pair], lengths: dict[str, float]) -> Path:
-    """The preset's folder, RUN/<adapter>, with the adapter that the run made, preset.toml and recipe.json (what it was
-    made of, and how); returns preset.toml."""
+    """Make the preset folder RUN/<adapter>: the trained adapter with its trust curve, preset.toml, and recipe.json with
+    the material and settings. Returns the path of preset.toml."""
     name = str(options.adapter)
     folder = options.run / name
     folder.mkdir(exist_ok=True)
     part = folder / f".{_ADAPTER}.part"
     shutil.copyfile(options.run / f"{name}.safetensors", part)
     part.replace(folder / _ADAPTER)
-    fit_own_caution(options, folder / _ADAPTER)
+    fit_own_trust_curve(options, folder / _ADAPTER)
     recipe = {
-        "files": [pair.name for pair in pairs], "minutes_of_sound": lengths, "crop": asdict(options.crop),
+        "files": [pair.name for pair in pairs], "minutes_of_audio": lengths, "crop": asdict(options.crop),
         "weights": asdict(options.weights), "rank": options.rank, "learning_rate": options.learning_rate,
         "seed": options.seed, "minutes": options.minutes, "steps": options.steps,
     }  # fmt: skip
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=1, default=str) + "\n")
     (folder / "preset.toml").write_text(
         f'name = "{name}"\ntitle = "{name.replace("-", " ").capitalize()}"\n'
-        f'description = "Trained on {len(pairs)} pairs of sounds, {lengths["train"]:.1f} minutes."\n'
-        f'for = "what the pairs differ in"\nwet = 1.0\n\n[adapters]\n"{_ADAPTER}" = 1.0\n'
+        f'description = "Trained on {len(pairs)} pairs of files, {lengths["train"]:.1f} minutes."\n'
+        f'for = "the fault that the pairs show"\nwet = 1.0\n\n[adapters]\n"{_ADAPTER}" = 1.0\n'
     )
     return folder / "preset.toml"
 
 
-def fit_own_caution(options: TrainOptions, adapter: Path) -> None:
-    """Write into the adapter how much of its change was right on what the pairs hold out, and without the detectors'
-    gate, which may not know this fault. All of it is let through where nothing is held out, or where the base is a
-    checkpoint that was not exported."""
+def fit_own_trust_curve(options: TrainOptions, adapter: Path) -> None:
+    """Fit the adapter's trust curve on the held-out parts of the pairs, and write it into the adapter's file. It has no
+    ramps, because the detectors may not know this fault. If nothing is held out, or the base is a checkpoint that was
+    not exported, the whole correction is let through."""
     bundle = options.start_from or base_bundle()
     held_out = shard_paths(options.pool / "valid") if bundle.is_dir() else []
     items = [item.astype(np.float32) / FULL_SCALE for path in held_out for item in open_shard(path)[0]]
     if not items:
-        rows = np.repeat(_ALL_OF_IT, len(STARTS), axis=0)
-        write_adapter_caution(adapter, Caution(STARTS, rows, rows, NO_RAMPS))
+        rows = np.repeat(_WHOLE_CORRECTION, len(STARTS), axis=0)
+        write_adapter_trust_curve(adapter, TrustCurve(STARTS, rows, rows, NO_RAMPS))
         return
-    repairer = Repairer(bundle=bundle, blend={adapter: 1.0}, gated=False)
+    repairer = Repairer(bundle=bundle, blend={adapter: 1.0}, restrained=False)
     with_mix = options.crop.no_mix < 1.0
     fitted = []
     for has_mix in (True, False):
-        found = []
-        for truth, rest, faulty in items[:_MOST_HELD_OUT]:
-            mix = truth + rest if has_mix and with_mix else None
-            for kind, sound in (("pairs", faulty), (CLEAN, truth)):
-                one = measure(repairer, kind, truth, sound, mix)
-                found += [] if one is None else [one]
-        fitted.append(fit_weights(found, own="pairs", knots=ALIKE)[0])
-    write_adapter_caution(adapter, Caution(STARTS, fitted[0], fitted[1], NO_RAMPS))
+        measured = [
+            measure(repairer, kind, truth, stem, truth + residual if has_mix and with_mix else None)
+            for truth, residual, faulty in items[:_MOST_HELD_OUT]
+            for kind, stem in (("pairs", faulty), (CLEAN, truth))
+        ]
+        cases = [case for case in measured if case is not None]
+        fitted.append(fit_weights(cases, own="pairs", knots=ONE_KNOT)[0])
+    write_adapter_trust_curve(adapter, TrustCurve(STARTS, fitted[0], fitted[1], NO_RAMPS))
 
 
 def _audio(folder: Path) -> dict[str, Path]:
@@ -171,7 +177,7 @@ def _audio(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in _FORMATS:
             if path.stem in found:
-                raise TrainingError(f"{path} and {found[path.stem].name} have one name; keep one of them")
+                raise TrainingError(f"{path} and {found[path.stem].name} have the same name; keep one of them")
             found[path.stem] = path
     return found
 
@@ -182,26 +188,26 @@ def _read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     longest = max(before.shape[1], after.shape[1])
     if abs(before.shape[1] - after.shape[1]) > 0.02 * longest:
         raise TrainingError(
-            f"{pair.before} lasts {before.shape[1] / SAMPLE_RATE:.2f} s and {pair.after} "
-            f"{after.shape[1] / SAMPLE_RATE:.2f} s; pairs have to be of one length"
+            f"{pair.before} lasts {before.shape[1] / SAMPLE_RATE:.2f} s but {pair.after} lasts "
+            f"{after.shape[1] / SAMPLE_RATE:.2f} s; make them equally long"
         )
-    length = min(sound.shape[1] for sound in (before, after, mix) if sound is not None)
+    length = min(audio.shape[1] for audio in (before, after, mix) if audio is not None)
     if length < _SHORTEST_S * SAMPLE_RATE:
-        raise TrainingError(f"{pair.after} lasts {length / SAMPLE_RATE:.2f} s; give at least {_SHORTEST_S:g} s")
+        raise TrainingError(f"{pair.after} lasts {length / SAMPLE_RATE:.2f} s; use at least {_SHORTEST_S:g} s")
     before, after = before[:, :length], after[:, :length]
     lag = find_lag(before, after)
     if lag:
         late, by = (pair.before, lag) if lag > 0 else (pair.after, -lag)
-        raise TrainingError(f"{late} is {by} samples (at 44.1 kHz) late against its partner; cut them off its start")
+        raise TrainingError(f"{late} is {by} samples (at 44.1 kHz) behind its counterpart; cut them off its start")
     return before, after, None if mix is None else mix[:, :length]
 
 
 def find_lag(before: np.ndarray, after: np.ndarray) -> int:
-    """Samples by which `before` is late against `after` (2, T), up to a quarter of a second either way; 0 unless
-    another lag fits clearly better than none (cross-correlation)."""
-    length = min(before.shape[1], int(_HEARD_S * SAMPLE_RATE))
+    """Samples by which `before` lags behind `after` (2, T), up to a quarter of a second either way, by
+    cross-correlation; 0 unless another lag fits clearly better."""
+    length = min(before.shape[1], int(_COMPARED_S * SAMPLE_RATE))
     reach = int(_FARTHEST_S * SAMPLE_RATE)
-    spectra = [np.fft.rfft(sound[:, :length].mean(axis=0), 2 * length) for sound in (before, after)]
+    spectra = [np.fft.rfft(audio[:, :length].mean(axis=0), 2 * length) for audio in (before, after)]
     correlation = np.fft.irfft(spectra[0] * spectra[1].conj())
     lags = np.concatenate([np.arange(reach + 1), np.arange(-reach, 0)])
     near = np.abs(correlation[lags])
@@ -211,13 +217,13 @@ def find_lag(before: np.ndarray, after: np.ndarray) -> int:
 
 def _read(path: Path) -> np.ndarray:
     try:
-        sound, rate = sf.read(path, dtype="float32", always_2d=True)
+        audio, rate = sf.read(path, dtype="float32", always_2d=True)
     except (sf.LibsndfileError, OSError) as error:
         raise TrainingError(f"{path} cannot be read as audio: {error}") from error
-    if sound.shape[1] > 2:
-        raise TrainingError(f"{path} has {sound.shape[1]} channels; give mono or stereo")
-    if not np.isfinite(sound).all():
-        raise TrainingError(f"{path} holds values that are no numbers (NaN or infinite); render it again")
+    if audio.shape[1] > 2:
+        raise TrainingError(f"{path} has {audio.shape[1]} channels; use mono or stereo")
+    if not np.isfinite(audio).all():
+        raise TrainingError(f"{path} has non-finite samples (NaN or infinite); render it again")
     if rate != SAMPLE_RATE:
-        sound = soxr.resample(sound, rate, SAMPLE_RATE)
-    return np.ascontiguousarray(np.repeat(sound.T, 2, axis=0) if sound.shape[1] == 1 else sound.T)
+        audio = soxr.resample(audio, rate, SAMPLE_RATE)
+    return np.ascontiguousarray(np.repeat(audio.T, 2, axis=0) if audio.shape[1] == 1 else audio.T)

@@ -1,4 +1,4 @@
-"""Files rendered by the bridge: in their folders only, never over an input, and none is lost."""
+"""File jobs of the bridge: only in allowed folders, never over an input, and none is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from bridges import Wire, running
 from stemprover.bridge.osc import Code, Message
-from stemprover.bridge.server.jobs import TOLD, Job, Jobs, Store
+from stemprover.bridge.server.jobs import REPORTED, Job, Jobs, Store
 from stemprover.bridge.server.transport import Bridge
 from stemprover.engine.errors import StemProverError
 
@@ -42,7 +42,7 @@ def wait(wire: Wire, number: str, wanted: Callable[[Message], bool], seconds: fl
         message = wire.receive()
         if message.address == "/job" and message.arguments[1] == number and wanted(message):
             return message
-    raise AssertionError("nothing came")
+    raise AssertionError("no such message arrived")
 
 
 def is_ended(message: Message) -> bool:
@@ -51,12 +51,12 @@ def is_ended(message: Message) -> bool:
 
 def make(path: Path, seconds: float = 1.0, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    sound = 0.2 * np.random.default_rng(seed).standard_normal((round(seconds * 44100), 2))
-    soundfile.write(path, sound, 44100, subtype="PCM_16")
+    audio = 0.2 * np.random.default_rng(seed).standard_normal((round(seconds * 44100), 2))
+    soundfile.write(path, audio, 44100, subtype="PCM_16")
     return path
 
 
-def test_a_folder_is_rendered_and_progress_told(root: Path) -> None:
+def test_a_folder_is_rendered_and_its_progress_reported(root: Path) -> None:
     for name in ("a.wav", "deep/b.wav"):
         make(root / "stems" / name)
     with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
@@ -64,15 +64,15 @@ def test_a_folder_is_rendered_and_progress_told(root: Path) -> None:
         assert queued.address == "/job"
         assert queued.arguments[0] == 5
         number = queued.arguments[1]
-        shares = []
+        fractions = []
 
         def note(message: Message) -> bool:
-            shares.append(message.arguments[3])
+            fractions.append(message.arguments[3])
             return is_ended(message)
 
         ended = wait(wire, number, note)
         assert ended.arguments[2:4] == ("done", 1.0)
-        assert shares == sorted(shares)
+        assert fractions == sorted(fractions)
         wire.send("/job/list", "i", 6)
         assert wire.receive().arguments[:3] == (6, number, "done")
     assert soundfile.info(root / "out" / "a.wav").frames == 44100
@@ -80,7 +80,7 @@ def test_a_folder_is_rendered_and_progress_told(root: Path) -> None:
     assert not list(root.rglob("*.part"))
 
 
-def test_paths_outside_the_roots(root: Path, tmp_path: Path) -> None:
+def test_paths_outside_the_roots_are_refused(root: Path, tmp_path: Path) -> None:
     inside = make(root / "a.wav")
     outside = make(tmp_path / "other" / "b.wav")
     (root / "link").symlink_to(tmp_path / "other")
@@ -102,7 +102,7 @@ def test_paths_outside_the_roots(root: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "other" / "x.wav").exists()
 
 
-def test_a_link_inside_a_folder_leads_nowhere(root: Path, tmp_path: Path) -> None:
+def test_a_symbolic_link_out_of_the_roots_is_not_followed(root: Path, tmp_path: Path) -> None:
     make(root / "stems" / "a.wav")
     secret = make(tmp_path / "other" / "b.wav")
     (root / "stems" / "b.wav").symlink_to(secret)
@@ -115,7 +115,7 @@ def test_a_link_inside_a_folder_leads_nowhere(root: Path, tmp_path: Path) -> Non
     assert not (root / "out" / "b.wav").exists()
 
 
-def test_never_over_an_input(root: Path) -> None:
+def test_an_input_is_never_overwritten(root: Path) -> None:
     source = make(root / "a.wav")
     before = source.read_bytes()
     with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
@@ -126,7 +126,7 @@ def test_never_over_an_input(root: Path) -> None:
     assert source.read_bytes() == before
 
 
-def test_cancelled(root: Path) -> None:
+def test_a_job_can_be_cancelled(root: Path) -> None:
     make(root / "long.wav", 240.0)
     with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
         number = render(wire, root / "long.wav", root / "out.wav").arguments[1]
@@ -139,8 +139,8 @@ def test_cancelled(root: Path) -> None:
     assert not list(root.glob(".*.part"))
 
 
-def test_taken_up_again_after_the_bridge_was_killed(root: Path) -> None:
-    """What the file says when a bridge has gone in the middle of a job: one file done, and one not."""
+def test_a_job_resumes_after_the_bridge_was_killed(root: Path) -> None:
+    """The job file of a bridge that was killed in the middle of a job: one file is done, one is not."""
     for name in ("a.wav", "b.wav"):
         make(root / "stems" / name)
     make(root / "out" / "a.wav", 0.1)
@@ -156,51 +156,51 @@ def test_taken_up_again_after_the_bridge_was_killed(root: Path) -> None:
     with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
         wire.send("/job/list", "i", 6)
         assert wait(wire, "cafe", is_ended).arguments[2] == "done"
-    assert (root / "out" / "a.wav").read_bytes() == finished, "a file that is done is not made again"
+    assert (root / "out" / "a.wav").read_bytes() == finished, "a finished file must not be rendered again"
     assert (root / "out" / "b.wav").exists()
     assert [job.state for job in Store(root.parent / "state" / "jobs.sqlite").load()] == ["done"]
 
 
-def test_a_worker_that_dies(root: Path) -> None:
+def test_a_worker_that_dies_fails_its_job_and_the_next_one_runs(root: Path) -> None:
     make(root / "long.wav", 240.0)
     with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
         number = render(wire, root / "long.wav", root / "out.wav").arguments[1]
         wait(wire, number, lambda message: message.arguments[2] == "running" and message.arguments[3] > 0.0)
-        os.kill(bridge.call(lambda: bridge.hub.jobs._process.pid), signal.SIGKILL)
+        os.kill(bridge.call(lambda: bridge.registry.jobs._process.pid), signal.SIGKILL)
         assert wait(wire, number, is_ended).arguments[2] == "failed"
         make(root / "short.wav")
         number = render(wire, root / "short.wav", root / "next.wav").arguments[1]
         assert wait(wire, number, is_ended).arguments[2] == "done"
 
 
-def test_without_roots_there_are_no_jobs(root: Path) -> None:
+def test_without_roots_jobs_are_refused(root: Path) -> None:
     with running() as bridge, Wire(bridge.port) as wire:
         error = render(wire, root, root)
         assert error.arguments[:2] == (5, Code.JOB)
         assert "--root" in error.arguments[3]
 
 
-def test_a_file_for_jobs_that_cannot_be_used(tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("no database, but long enough to be taken for one" * 50)
+def test_an_unusable_jobs_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not a database, but long enough to look like one" * 50)
     with pytest.raises(StemProverError, match="--jobs-file"):
         Store(tmp_path / "text")
 
 
-def test_the_status_tells_of_what_goes_on_and_of_what_ended_last(tmp_path: Path) -> None:
+def test_the_status_lists_unfinished_jobs_and_those_that_ended_last(tmp_path: Path) -> None:
     store = Store(tmp_path / "jobs.sqlite")
-    states = ["queued", *["done"] * TOLD, "running", *["failed"] * 20]
+    states = ["queued", *["done"] * REPORTED, "running", *["failed"] * 20]
     for number, state in enumerate(states):
         store.save(Job(f"{number:03d}", "a", "", "b", "general", "draft", state=state, created=float(number)))
-    told = Jobs(store, (tmp_path,)).recent()
-    assert [job.number for job in told if not job.ended] == ["000", f"{TOLD + 1:03d}"]
-    assert [job.number for job in told if job.ended] == [
+    reported = Jobs(store, (tmp_path,)).recent()
+    assert [job.number for job in reported if not job.ended] == ["000", f"{REPORTED + 1:03d}"]
+    assert [job.number for job in reported if job.ended] == [
         f"{number:03d}" for number, state in enumerate(states) if state in ("done", "failed")
-    ][-TOLD:]
+    ][-REPORTED:]
     store.close()
 
 
-def test_a_disk_that_is_full(root: Path) -> None:
-    """As a limit on the size of files, which the job's process inherits: the job fails, and leaves nothing behind."""
+def test_a_full_disk_fails_the_job_and_leaves_no_files_behind(root: Path) -> None:
+    """A limit on the size of files, which the job's process inherits, has the same effect as a full disk."""
     resource = pytest.importorskip("resource")
     make(root / "a.wav", 8.0)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

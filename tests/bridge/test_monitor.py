@@ -1,4 +1,4 @@
-"""Discovery, status and the monitor page of a bridge."""
+"""Tests for discovery (OSCQuery), the status and the monitor page of a bridge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from bridges import Wire, running
 from browsers import CHROMIUM, Browser
 from fakes import FakeModelRepairer
-from places import ROOT
+from paths import ROOT
 from stemprover.bridge.client.client import BridgeLostError, Client
 from stemprover.bridge.client.status import fetch_status, status_table
 from stemprover.bridge.server.transport import Bridge
@@ -24,18 +24,18 @@ from stemprover.engine.errors import StemProverError
 
 def get(bridge: Bridge, path: str, **headers: str) -> tuple[int, Any, http.client.HTTPMessage]:
     connection = http.client.HTTPConnection("127.0.0.1", bridge.http_port, timeout=10)
-    named = {"Host": f"127.0.0.1:{bridge.http_port}", **{k.replace("_", "-"): v for k, v in headers.items()}}
+    all_headers = {"Host": f"127.0.0.1:{bridge.http_port}", **{k.replace("_", "-"): v for k, v in headers.items()}}
     connection.putrequest("GET", path, skip_host=True)
-    for name, value in named.items():
+    for name, value in all_headers.items():
         connection.putheader(name, value)
     connection.endheaders()
     response = connection.getresponse()
     body = response.read()
-    found = json.loads(body) if "json" in (response.getheader("Content-Type") or "") else body.decode()
-    return response.status, found, response.headers
+    content = json.loads(body) if "json" in (response.getheader("Content-Type") or "") else body.decode()
+    return response.status, content, response.headers
 
 
-def test_discovery_shows_the_parameters_of_open_streams() -> None:
+def test_discovery_lists_the_parameters_of_open_streams() -> None:
     with running() as bridge, Client(48000, 2, 2, port=bridge.port, name="drums") as client:
         client.set_wet(0.25)
         _, info, _ = get(bridge, "/?HOST_INFO")
@@ -52,8 +52,8 @@ def test_discovery_shows_the_parameters_of_open_streams() -> None:
         assert get(bridge, "/stemprover/stream/9")[0] == 404
 
 
-def test_what_discovery_shows_can_be_set() -> None:
-    """As a tool would: the address, type and port that were found, by a datagram."""
+def test_discovered_parameters_can_be_set() -> None:
+    """Sends a datagram with the discovered address, type and port, as a generic OSC tool would."""
     with running() as bridge, Client(44100, 2, port=bridge.port):
         _, info, _ = get(bridge, "/?HOST_INFO")
         _, node, _ = get(bridge, "/stemprover/stream/1/bypass")
@@ -63,7 +63,7 @@ def test_what_discovery_shows_can_be_set() -> None:
         assert get(bridge, "/stemprover/stream/1/bypass?VALUE")[1] == {"VALUE": [1]}
 
 
-def test_pages_from_elsewhere_are_refused() -> None:
+def test_requests_from_other_web_sites_are_rejected() -> None:
     with running() as bridge:
         port = bridge.http_port
         assert get(bridge, "/status.json", Host="evil.example")[0] == 403
@@ -78,7 +78,7 @@ def test_pages_from_elsewhere_are_refused() -> None:
             assert get(bridge, path)[0] == 404
 
 
-def test_the_token_for_the_page() -> None:
+def test_the_page_needs_the_token() -> None:
     with running(token="secret") as bridge:
         assert get(bridge, "/status.json")[0] == 401
         assert get(bridge, "/status.json", Authorization="Bearer secre")[0] == 401
@@ -94,7 +94,7 @@ def test_the_token_for_the_page() -> None:
             fetch_status(bridge.http_port)
 
 
-def test_the_status_in_the_terminal() -> None:
+def test_the_status_table_for_the_terminal() -> None:
     from rich.console import Console
 
     with running() as bridge, Client(48000, 2, 2, port=bridge.port, name="lead vocal") as client:
@@ -103,15 +103,15 @@ def test_the_status_in_the_terminal() -> None:
         console.print(status_table(fetch_status(bridge.http_port)))
         text = console.export_text()
         latency = client.latency_samples
-    for shown in ("lead vocal", "48000 Hz, 2 + 2 mix", f"{latency} ({1000 * latency / 48000:.0f} ms)", "general"):
-        assert shown in text
+    for expected in ("lead vocal", "48000 Hz, 2 + 2 mix", f"{latency} ({1000 * latency / 48000:.0f} ms)", "general"):
+        assert expected in text
     with pytest.raises(BridgeLostError, match="stemprover serve"):
         fetch_status(bridge.http_port)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; make browser installs it")
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (make browser)")
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
-    """A preset that is chosen on the page changes the sound; no error on the console; fits a phone."""
+    """Presets chosen on the page change the audio, the console shows no errors, and the page fits a phone."""
     make = FakeModelRepairer({"bleed": 1.0})
     with running(make) as bridge, Client(44100, 2, port=bridge.port, name="lead") as client:
         block = np.full((2, 1024), 0.25, np.float32)
@@ -129,7 +129,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             while not (out == 0.5).all() and time.monotonic() < deadline:
                 out = client.process(block, offline=True)
             assert (out == 0.5).all()
-            page.until("document.querySelector('.facts').textContent.includes('now: bleed')")
+            page.until("document.querySelector('.facts').textContent.includes('Using bleed')")
             page.until("document.querySelector('.wet').value > -40 && document.querySelector('.dry').value > -40")
             page.run(
                 "const wet = document.querySelector('.wetness'); wet.value = '0.5';"
@@ -144,16 +144,18 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 "blend.dispatchEvent(new Event('change'))"
             )
             page.until("document.querySelector('.preset').value.includes('bleed')")
-            page.picture(tmp_path / "wide.png")
+            page.screenshot(tmp_path / "wide.png")
             assert page.run("document.documentElement.scrollWidth <= innerWidth")
             page.resize(390, 800)
-            assert page.run("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out on a phone"
-            page.picture(tmp_path / "phone.png")
+            assert page.run("document.documentElement.scrollWidth <= innerWidth"), (
+                "the page does not scroll sideways on a phone"
+            )
+            page.screenshot(tmp_path / "phone.png")
             assert matplotlib.image.imread(tmp_path / "phone.png")[..., :3].std() > 0.05
             assert page.errors() == []
 
 
-def test_the_files_of_the_page_ask_for_nothing_from_elsewhere() -> None:
+def test_the_page_loads_nothing_from_other_sites() -> None:
     folder = ROOT / "bridge" / "server"
     for name in ("monitor.html", "monitor.css", "monitor.js"):
         text = (folder / name).read_text()

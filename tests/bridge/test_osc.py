@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import struct
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from places import ROOT
+from paths import ROOT
 from stemprover.bridge import osc as protocol
 from stemprover.bridge.osc import (
-    SPECS,
+    MESSAGES,
     Code,
     FrameReader,
+    MessageSpec,
     ProtocolError,
     decode,
+    documented,
     encode,
     encode_reply,
     framed,
     from_blob,
     largest_block,
     to_blob,
+    to_bridge,
+    to_client,
 )
 
 DOCS = ROOT / "docs" / "osc.md"
@@ -126,15 +129,52 @@ def test_the_largest_block_fits_into_a_datagram_both_ways(channels: int, mix: in
     assert max(len(there), len(back)) <= protocol.MAX_DATAGRAM
 
 
-def test_the_documentation_has_every_address_and_code() -> None:
+def test_the_documentation_has_the_tables_of_messages_and_codes() -> None:
     text = DOCS.read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| `/")]
-    for spec in SPECS:
-        row = f"| `{spec.address}` | `{spec.tags}` | {spec.names} | {spec.sender} | {spec.about} |"
-        assert row in rows
-    assert len(rows) == len(SPECS)
-    for code in Code:
-        assert re.search(rf"^\| {code.value} \| {code.name.lower().replace('_', ' ')} \|", text, re.MULTILINE)
+    assert documented(text) == text, "write the tables anew: python -m stemprover.bridge.osc"
+    assert all(f"`{spec.path}`" in text for spec in MESSAGES)
+
+
+@pytest.mark.parametrize("spec", MESSAGES, ids=lambda spec: f"{spec.path} from {spec.sender}")
+def test_the_table_encodes_and_checks_each_message(spec: MessageSpec) -> None:
+    """With no, one and three repeats of what may be repeated, with and without what is optional."""
+    sample = {"i": 5, "h": 2**40, "f": 0.5, "d": 0.25, "s": "text", "b": b"1234"}
+    write = to_bridge if spec.sender == "client" else to_client
+    path = spec.path.replace("<n>", "3")
+    counts = [count for count in range(13) if _fits(spec, count)]
+    assert counts
+    for count in counts:
+        values = tuple(sample[tag] for tag in spec.tags_for(count))
+        message = decode(write(path, *values))
+        assert message.address == protocol.ROOT + path
+        assert spec.check(message.arguments) == list(values)
+    for count in set(range(13)) - set(counts):
+        with pytest.raises(ProtocolError, match="arguments instead of"):
+            spec.check((1,) * count)
+
+
+def _fits(spec: MessageSpec, count: int) -> bool:
+    try:
+        spec.tags_for(count)
+    except ProtocolError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments"),
+    [
+        ("/ping", (1, "now")), ("/ping", (1.5, 0.0)), ("/ping", (True, 0.0)), ("/ping", (2**31, 0.0)),
+        ("/stream/<n>/wet", (float("nan"),)), ("/stream/<n>/preset", (1,)), ("/stream/<n>/blend", ("bleed", "much")),
+    ],
+)  # fmt: skip
+def test_arguments_of_another_type_are_refused(path: str, arguments: tuple[object, ...]) -> None:
+    with pytest.raises(ProtocolError, match="not of type"):
+        protocol.FROM_CLIENT[path].check(arguments)
+
+
+def test_whole_numbers_pass_as_floats() -> None:
+    assert protocol.FROM_CLIENT["/stream/<n>/wet"].check((1, 7)) == [1.0, 7]
 
 
 def test_the_documented_bytes_are_those_that_are_sent() -> None:

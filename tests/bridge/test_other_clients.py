@@ -1,4 +1,4 @@
-"""Clients whose protocol stack is not ours: SuperCollider over TCP, liblo over UDP (`make test` installs them)."""
+"""Clients with other OSC implementations: SuperCollider over TCP, liblo over UDP (`make test` installs them)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from bridges import running
 from fakes import FakeModelRepairer
-from places import ROOT
+from paths import ROOT
 from stemprover.bridge.client.client import Client
 from stemprover.bridge.osc import from_blob, to_blob
 from stemprover.bridge.server.transport import Bridge
@@ -44,7 +44,7 @@ def test_supercollider_streams_over_tcp(bridge: Bridge, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("oscsend") is None, reason="no liblo; apt install liblo-tools")
-def test_oscsend_turns_a_knob(bridge: Bridge) -> None:
+def test_oscsend_sets_a_parameter(bridge: Bridge) -> None:
     with Client(44100, 2, port=bridge.port) as client:
         command = ["oscsend", f"osc.udp://127.0.0.1:{bridge.port}", "/stemprover/stream/1/wet", "f", "0.25"]
         subprocess.run(command, check=True, timeout=20)
@@ -55,7 +55,7 @@ def test_oscsend_turns_a_knob(bridge: Bridge) -> None:
 
 
 class Liblo:
-    """The little of liblo that a stream needs, by way of ctypes."""
+    """The part of liblo that a stream needs, through ctypes."""
 
     HANDLER = ctypes.CFUNCTYPE(
         ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p), ctypes.c_int,
@@ -71,12 +71,12 @@ class Liblo:
         self.thread = ctypes.c_void_p(self.lo.lo_server_thread_new(None, None))
         self.server = ctypes.c_void_p(self.lo.lo_server_thread_get_server(self.thread))
         self.address = ctypes.c_void_p(self.lo.lo_address_new(b"127.0.0.1", str(port).encode()))
-        self.heard, self.news = list[tuple[str, list[object]]](), threading.Semaphore(0)
-        self._handler = self.HANDLER(self._hear)
+        self.received, self.arrived = list[tuple[str, list[object]]](), threading.Semaphore(0)
+        self._handler = self.HANDLER(self._receive)
         self.lo.lo_server_thread_add_method(self.thread, None, None, self._handler, None)
         self.lo.lo_server_thread_start(self.thread)
 
-    def _hear(self, path: bytes, types: bytes, arguments: object, count: int, *_: object) -> int:
+    def _receive(self, path: bytes, types: bytes, arguments: object, count: int, *_: object) -> int:
         found: list[object] = []
         for tag, place in zip(types.decode(), arguments[:count], strict=True):  # type: ignore[index]
             if tag == "b":
@@ -88,8 +88,8 @@ class Liblo:
             else:
                 kind = {"i": ctypes.c_int32, "h": ctypes.c_int64, "f": ctypes.c_float, "d": ctypes.c_double}[tag]
                 found.append(kind.from_address(place).value)
-        self.heard.append((path.decode(), found))
-        self.news.release()
+        self.received.append((path.decode(), found))
+        self.arrived.release()
         return 0
 
     def ask(self, path: str, tags: str, *values: object) -> tuple[str, list[object]]:
@@ -108,8 +108,8 @@ class Liblo:
                 self.lo.lo_message_add_int32(message, ctypes.c_int32(value))  # type: ignore[arg-type]
         self.lo.lo_send_message_from(self.address, self.server, path.encode(), message)
         self.lo.lo_message_free(message)
-        assert self.news.acquire(timeout=20), "no answer"
-        return self.heard[-1]
+        assert self.arrived.acquire(timeout=20), "no answer"
+        return self.received[-1]
 
     def close(self) -> None:
         self.lo.lo_server_thread_free(self.thread)
@@ -126,8 +126,8 @@ def test_liblo_streams_over_udp(bridge: Bridge) -> None:
     assert isinstance(latency, int)
     out = []
     for number in range(40):
-        sound = to_blob(stem[:, 1024 * number : 1024 * number + 1024])
-        path, reply = client.ask("/stemprover/block", "iihiib", stream, number, 1024 * number, 1024, 1, sound)
+        audio = to_blob(stem[:, 1024 * number : 1024 * number + 1024])
+        path, reply = client.ask("/stemprover/block", "iihiib", stream, number, 1024 * number, 1024, 1, audio)
         assert path == "/stemprover/block"
         assert reply[:4] == [stream, number, 1024 * number, 1024]
         assert isinstance(reply[8], bytes)

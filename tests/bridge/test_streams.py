@@ -1,4 +1,4 @@
-"""Streams through a bridge: what comes back, when, and what happens where something goes wrong."""
+"""Streams through a bridge: their audio, latency and settings, and what happens if something goes wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from stemprover.bridge.client.client import BridgeError, BridgeLostError, Client
 from stemprover.bridge.client.remote import RemoteRepairer
 from stemprover.bridge.osc import Code, Flag, Message, Status, from_blob, to_blob
 from stemprover.bridge.server.transport import Bridge
-from stemprover.engine.mixer import Output
 from stemprover.engine.repair import Repairer
 
 RATE = 44100
@@ -33,7 +32,7 @@ def identity() -> Iterator[Bridge]:
 
 @pytest.fixture(scope="module")
 def doubling() -> Iterator[Bridge]:
-    """The change equals the sound; under the preset `bleed` it is half of it."""
+    """The correction equals the stem; with the preset `bleed` it is half of it."""
     with running(FakeModelRepairer({"general": 1.0, "bleed": 0.5})) as bridge:
         yield bridge
 
@@ -51,7 +50,7 @@ def cuts(total: int, sizes: list[int]) -> Iterator[slice]:
 
 
 def stream_through(client: Client, stem: np.ndarray, sizes: list[int], mix: np.ndarray | None = None) -> np.ndarray:
-    """Offline, the latency taken off, as long as the input."""
+    """The output of an offline stream, aligned and as long as the input."""
     parts = [
         client.process(stem[:, part], None if mix is None else mix[:, part], offline=True)
         for part in cuts(stem.shape[1], sizes)
@@ -63,7 +62,7 @@ def stream_through(client: Client, stem: np.ndarray, sizes: list[int], mix: np.n
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_the_identity_is_exact_and_exactly_as_late_as_said(identity: Bridge, block: int) -> None:
+def test_the_identity_is_exact_with_the_stated_latency(identity: Bridge, block: int) -> None:
     stem = noise(4 * 8192 if block > 16 else 3000)
     with Client(RATE, 2, port=identity.port, max_block=max(block, 16)) as client:
         assert np.array_equal(stream_through(client, stem, [block]), stem)
@@ -75,7 +74,7 @@ def test_the_identity_is_exact_and_exactly_as_late_as_said(identity: Bridge, blo
     st.sampled_from([22050, 44100, 48000, 96000]),
     st.integers(1, 8),
 )
-def test_any_mix_of_blocks_rates_and_channels_is_exact(
+def test_the_identity_is_exact_for_any_blocks_rate_and_channels(
     identity: Bridge, sizes: list[int], rate: int, channels: int
 ) -> None:
     stem = noise(20000, channels)
@@ -103,7 +102,7 @@ def test_the_identity_over_udp(identity: Bridge, block: int) -> None:
         assert np.array_equal(np.concatenate(out, axis=1)[:, latency:], stem)
 
 
-def test_blocks_that_no_datagram_holds_are_refused_with_their_limit(identity: Bridge) -> None:
+def test_blocks_too_large_for_a_datagram_are_refused_with_the_limit(identity: Bridge) -> None:
     with Wire(identity.port, udp=True) as wire:
         error = wire.hello(block=8192, channels=8)
         assert error.address == "/error"
@@ -115,25 +114,25 @@ def test_blocks_that_no_datagram_holds_are_refused_with_their_limit(identity: Br
 def test_with_a_model_a_stream_equals_a_repaired_file(lively_bundle: Path, rate: int, mix_channels: int) -> None:
     repairer = Repairer(bundle=lively_bundle)
     stem, mix = sound(2.0, rate), sound(2.0, rate, seed=3)
-    song = mix if mix_channels else None
-    wanted = repairer.process(stem, rate, song)
+    used = mix if mix_channels else None
+    wanted = repairer.process(stem, rate, used)
 
     def make(preset: object, **_: Any) -> Repairer:
         return repairer
 
     with running(make) as bridge, Client(rate, 2, mix_channels, port=bridge.port) as client:
-        found = stream_through(client, stem, [512, 100], song)
+        found = stream_through(client, stem, [512, 100], used)
     assert np.abs(wanted - stem).max() > 5e-3
     assert found == pytest.approx(wanted, abs=1e-4)
 
 
-def test_a_mono_song_beside_a_stereo_stem() -> None:
+def test_a_mono_mix_with_a_stereo_stem() -> None:
     with running(FakeModelRepairer({}, mix_gain=1.0)) as bridge, Client(RATE, 2, 1, port=bridge.port) as client:
-        stem, song = noise(9000), noise(9000, 1, seed=2)
-        assert stream_through(client, stem, [512], song) == pytest.approx(stem + song, abs=1e-6)
+        stem, mix = noise(9000), noise(9000, 1, seed=2)
+        assert stream_through(client, stem, [512], mix) == pytest.approx(stem + mix, abs=1e-6)
 
 
-def test_wet_and_bypass_are_smoothed_and_exact_where_nothing_is_wet(doubling: Bridge) -> None:
+def test_wet_and_bypass_are_smoothed_and_exact_afterwards(doubling: Bridge) -> None:
     stem = np.ones((2, 80000), np.float32)
     with Client(RATE, 2, port=doubling.port) as client:
         out, held = [], {}
@@ -153,29 +152,7 @@ def test_wet_and_bypass_are_smoothed_and_exact_where_nothing_is_wet(doubling: Br
     assert np.abs(np.diff(sent[:, latency:])).max() <= 1.01 / 882, "a straight line over 20 ms"
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_after_a_bypass_only_its_own_fade_is_heard(there: bool) -> None:
-    """While nothing is wet nobody waits for the change; that must not add a fade of its own when it is heard again."""
-    output, ones = Output(RATE, 1, 1000), np.ones((1, 500), np.float32)
-    output.set(bypass=True, at_once=True)
-    for _ in range(20):
-        output.push(ones)
-        output.pull(500)
-    output.push_change(np.ones((1, 9000 + 500 * 12 * there), np.float32), True)
-    output.set(bypass=False)
-    out = []
-    for _ in range(10):
-        output.push(ones)
-        out.append(output.pull(500)[0])
-    sound = np.concatenate(out, axis=1)
-    if there:
-        assert np.diff(sound).max() == pytest.approx(1 / 882, rel=1e-3)
-        assert (sound[:, 882:] == 2.0).all()
-    else:
-        assert (sound == 1.0).all()
-
-
-def test_a_preset_holds_from_the_position_that_was_said_without_a_click(doubling: Bridge) -> None:
+def test_a_preset_takes_effect_at_the_stated_position_without_a_click(doubling: Bridge) -> None:
     stem = np.ones((2, 120000), np.float32)
     with Client(RATE, 2, port=doubling.port) as client:
         out, position = [], None
@@ -191,12 +168,12 @@ def test_a_preset_holds_from_the_position_that_was_said_without_a_click(doubling
     assert np.abs(np.diff(sent[:, latency:])).max() <= 0.51 / 882
 
 
-def test_a_model_that_is_too_slow_leaves_the_sound_as_it_is_without_a_click() -> None:
+def test_with_a_slow_model_the_audio_stays_dry_without_clicks() -> None:
     t = np.arange(3 * RATE) / RATE
     stem = np.repeat((0.5 * np.sin(2 * np.pi * 100 * t))[None].astype(np.float32), 2, axis=0)
     slow = FakeModelRepairer({"general": 1.0}, pause_s=0.2)  # a chunk is 46 ms long
     with running(slow, threads=1) as bridge, Wire(bridge.port) as wire:
-        bridge.call(lambda: bridge.hub.models.__setattr__("cost_per_step", 0.01))
+        bridge.call(lambda: bridge.registry.models.__setattr__("cost_per_step", 0.01))
         ready = wire.hello()
         stream, latency = ready.arguments[2], ready.arguments[4]
         out, states, longest = [], [], 0.0
@@ -213,14 +190,14 @@ def test_a_model_that_is_too_slow_leaves_the_sound_as_it_is_without_a_click() ->
     sent = np.concatenate(out, axis=1)[:, latency:]
     assert states.count(Status.LATE) > 100
     assert pong.arguments[4] == states.count(Status.LATE)
-    assert longest < 0.1, "an answer never waits for the model"
+    assert longest < 0.1, "an answer must never wait for the model"
     ratio = np.abs(sent[:, 1000:]).max() / np.abs(stem).max()
-    assert 1.0 <= ratio <= 2.0, "never silence"
+    assert 1.0 <= ratio <= 2.0, "dry or repaired, never silence"
     steps = np.abs(np.diff(stem)).max()
     assert np.abs(np.diff(sent)).max() <= 2 * steps + 0.5 / 220
 
 
-def test_a_model_that_still_loads_lets_live_sound_through_and_offline_sound_wait() -> None:
+def test_while_the_model_loads_live_audio_stays_dry_and_offline_audio_waits() -> None:
     stem = np.ones((2, 40000), np.float32)
     with running(FakeModelRepairer({"general": 1.0}, load_s=1.0)) as bridge:
         with Wire(bridge.port) as wire:
@@ -229,17 +206,17 @@ def test_a_model_that_still_loads_lets_live_sound_through_and_offline_sound_wait
                 reply = wire.ask("/block", "iihiib", stream, number, 512 * number, 512, 0, to_blob(stem[:, :512]))
                 states.append(reply.arguments[5])
             assert Status.WARMING_UP in states
-            assert bridge.call(lambda: bridge.hub.models.cost_per_step) is None, "it still loads"
+            assert bridge.call(lambda: bridge.registry.models.cost_per_step) is None, "the model must still be loading"
         with Client(RATE, 2, port=bridge.port) as client:
             assert (stream_through(client, stem, [512]) == 2.0).all()
 
 
 @pytest.mark.parametrize("rate", [44100, 48000, 96000])
 def test_live_blocks_of_any_rate_are_in_time(rate: int) -> None:
-    """A model that takes a quarter of a chunk's time leaves no block untouched."""
+    """A model that needs a quarter of a chunk's duration is in time for every block."""
     stem = noise(int(1.5 * rate))
     with running(FakeModelRepairer({"general": 1.0}, pause_s=0.012)) as bridge, Wire(bridge.port) as wire:
-        bridge.call(lambda: bridge.hub.models.get(bridge.hub.general, "standard").result(5))
+        bridge.call(lambda: bridge.registry.models.get(bridge.registry.general, "standard").result(5))
         stream, states = wire.hello(rate).arguments[2], []
         begun = time.monotonic()
         for number, part in enumerate(cuts(stem.shape[1], [480])):
@@ -247,13 +224,13 @@ def test_live_blocks_of_any_rate_are_in_time(rate: int) -> None:
             reply = wire.ask("/block", "iihiib", stream, number, part.start, count, 0, to_blob(stem[:, part]))
             states.append(reply.arguments[5])
             time.sleep(max(0.0, begun + part.stop / rate - time.monotonic()))
-    assert states.count(Status.LATE) <= len(states) // 20, "of a machine that has other things to do"
+    assert states.count(Status.LATE) <= len(states) // 20, "a few may be late on a busy machine"
 
 
-def test_a_preset_that_a_quality_overtakes_stays_chosen() -> None:
+def test_a_preset_superseded_by_a_change_of_quality_stays_chosen() -> None:
     with running(FakeModelRepairer({"bleed": 1.0}, load_s=0.3)) as bridge, Wire(bridge.port) as wire:
         number = wire.hello().arguments[2]
-        (stream,) = bridge.call(lambda: list(bridge.hub.streams.values()))
+        (stream,) = bridge.call(lambda: list(bridge.registry.streams.values()))
         for round_, (preset, quality) in enumerate([("bleed", "best"), ("auto", "draft")]):
             wire.send(f"/stream/{number}/preset", "si", preset, 10 * round_ + 1)
             wire.send(f"/stream/{number}/quality", "si", quality, 10 * round_ + 2)
@@ -263,10 +240,10 @@ def test_a_preset_that_a_quality_overtakes_stays_chosen() -> None:
         wire.send(f"/stream/{number}/quality", "si", "standard", 99)
         assert wire.receive().address == "/ack"
         assert (stream.selection.name, stream.selection.quality) == ("auto", "standard")
-        assert bridge.call(lambda: stream._turns._choice is not None), "it listens"
+        assert bridge.call(lambda: stream._worker._choice is not None), "auto must be analysing"
 
 
-def test_what_got_lost_on_the_way_leaves_the_rest_in_its_place(identity: Bridge) -> None:
+def test_lost_blocks_become_silence_and_the_others_keep_their_place(identity: Bridge) -> None:
     stem = noise(80 * 512)
     with Wire(identity.port, udp=True) as wire:
         ready = wire.hello()
@@ -285,7 +262,7 @@ def test_what_got_lost_on_the_way_leaves_the_rest_in_its_place(identity: Bridge)
     assert pong.arguments[5] == sum(number % 7 == 3 for number in range(79))
 
 
-def test_order(identity: Bridge) -> None:
+def test_blocks_out_of_order_are_refused(identity: Bridge) -> None:
     block = to_blob(noise(64))
 
     def ask(sequence: int, position: int, flags: int = 0) -> Message:
@@ -301,7 +278,7 @@ def test_order(identity: Bridge) -> None:
         assert ask(1, 0, Flag.DISCONTINUITY).arguments[:3] == (stream, 1, 0)
 
 
-def test_flush_reset_and_the_last_block(doubling: Bridge) -> None:
+def test_flush_reset_and_the_last_flag_end_a_stream(doubling: Bridge) -> None:
     stem = noise(30000)
     with Client(RATE, 2, port=doubling.port) as client:
         first = stream_through(client, stem, [512])
@@ -322,7 +299,7 @@ def test_flush_reset_and_the_last_block(doubling: Bridge) -> None:
         assert reply.arguments[4] & Flag.LAST
 
 
-def test_where_the_bridge_goes_before_the_end_a_file_that_is_sent_is_no_silence() -> None:
+def test_a_flush_fails_if_the_bridge_has_gone() -> None:
     with running(FakeModelRepairer({"general": 1.0})) as bridge:
         client = Client(RATE, 2, port=bridge.port)
         client.submit(noise(512), offline=False).result()
@@ -331,7 +308,7 @@ def test_where_the_bridge_goes_before_the_end_a_file_that_is_sent_is_no_silence(
     client.close()
 
 
-def test_a_flush_too_many_begins_nothing(doubling: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_flush_does_not_begin(doubling: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
     stem = noise(4000)
     with Wire(doubling.port) as wire:
         stream = wire.hello(block=8192).arguments[2]
@@ -343,7 +320,7 @@ def test_a_flush_too_many_begins_nothing(doubling: Bridge, monkeypatch: pytest.M
         assert wire.receive().address == "/block"
 
 
-def test_samples_that_are_no_numbers_pass_and_leave_no_trace(lively_bundle: Path) -> None:
+def test_non_finite_samples_pass_through_without_affecting_others(lively_bundle: Path) -> None:
     repairer = Repairer(bundle=lively_bundle)
     stem = sound(3.0)
     broken = stem.copy()
@@ -362,7 +339,7 @@ def test_samples_that_are_no_numbers_pass_and_leave_no_trace(lively_bundle: Path
     assert found[:, late] == pytest.approx(repairer.process(stem, RATE)[:, late], abs=1e-4)
 
 
-def test_no_more_streams_than_the_machine_carries() -> None:
+def test_more_streams_than_allowed_are_refused() -> None:
     with running(most_streams=1) as bridge, Client(RATE, 2, port=bridge.port) as client:
         with pytest.raises(BridgeError, match="1 streams are open") as caught:
             Client(RATE, 2, port=bridge.port)
@@ -372,20 +349,22 @@ def test_no_more_streams_than_the_machine_carries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "channels", "mix", "block", "said"),
+    ("rate", "channels", "mix", "block", "message"),
     [
         (7, 2, 0, 512, "sample rate 7"),
-        (44100, 9, 0, 512, "give 1 to 8"),
-        (44100, 2, 3, 512, "give 0, 1, 2 or 2"),
-        (44100, 2, 0, 0, "give 1 to 8192"),
-        (44100, 2, 0, 8193, "give 1 to 8192"),
+        (44100, 9, 0, 512, "use 1 to 8"),
+        (44100, 2, 3, 512, "use 0, 1, 2 or 2"),
+        (44100, 2, 0, 0, "use 1 to 8192"),
+        (44100, 2, 0, 8193, "use 1 to 8192"),
     ],
 )
-def test_streams_that_cannot_be(identity: Bridge, rate: int, channels: int, mix: int, block: int, said: str) -> None:
+def test_an_invalid_stream_is_refused(
+    identity: Bridge, rate: int, channels: int, mix: int, block: int, message: str
+) -> None:
     with Wire(identity.port) as wire:
         error = wire.hello(rate, block, channels, mix)
         assert (error.address, error.arguments[1]) == ("/error", Code.ARGUMENTS)
-        assert said in error.arguments[3]
+        assert message in error.arguments[3]
 
 
 @pytest.mark.parametrize(
@@ -401,7 +380,7 @@ def test_streams_that_cannot_be(identity: Bridge, rate: int, channels: int, mix:
         ("colour", "si", ("red", 7), Code.UNKNOWN_ADDRESS),
     ],
 )
-def test_settings_that_cannot_be(
+def test_an_invalid_setting_is_refused_and_the_stream_goes_on(
     doubling: Bridge, name: str, tags: str, values: tuple[Any, ...], code: Code
 ) -> None:
     with Wire(doubling.port) as wire:
@@ -409,22 +388,22 @@ def test_settings_that_cannot_be(
         error = wire.ask(f"/stream/{stream}/{name}", tags, *values)
         assert error.address == "/error"
         assert error.arguments[:2] == (7, code)
-        still = wire.ask("/block", "iihiib", stream, 0, 0, 64, 1, to_blob(noise(64)))
-        assert still.address == "/block"
+        reply = wire.ask("/block", "iihiib", stream, 0, 0, 64, 1, to_blob(noise(64)))
+        assert reply.address == "/block"
 
 
-def test_settings_by_messages_from_elsewhere(doubling: Bridge) -> None:
-    """As tools do that found the parameters by discovery: another socket, no request, any order."""
+def test_settings_can_come_from_another_socket(doubling: Bridge) -> None:
+    """Like tools that discovered the parameters: another socket, and no request number."""
     with Wire(doubling.port) as wire, Wire(doubling.port, udp=True) as other:
         stream = wire.hello().arguments[2]
         assert other.ask(f"/stream/{stream}/wet", "f", 0.25).address == "/ack"
         assert other.ask(f"/stream/{stream}/bypass", "T", True).address == "/ack"
         assert other.ask(f"/stream/{stream}/preset", "s", "bleed").address == "/ack"
-        state = doubling.call(lambda: doubling.hub.streams[stream])
+        state = doubling.call(lambda: doubling.registry.streams[stream])
         assert (state.wet, state.bypass, state.selection.name) == (0.25, True, "bleed")
 
 
-def test_auto_listens_and_goes_over_to_what_it_finds(lively_bundle: Path) -> None:
+def test_auto_analyses_the_stream_and_swaps_in_what_it_chooses(lively_bundle: Path) -> None:
     repairer = Repairer(bundle=lively_bundle)
     rest = sound(9.0, seed=8)
     stem = sound(9.0)
@@ -435,7 +414,7 @@ def test_auto_listens_and_goes_over_to_what_it_finds(lively_bundle: Path) -> Non
         client.select("auto")
         found = stream_through(client, stem + 0.3 * rest, [2048], stem + rest)
         assert found.shape == stem.shape
-        stream = bridge.call(lambda: next(iter(bridge.hub.streams.values())))
+        stream = bridge.call(lambda: next(iter(bridge.registry.streams.values())))
         assert stream.selection.name == "auto"
         assert stream.selection.preset.name != "general"
 

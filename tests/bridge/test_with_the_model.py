@@ -1,4 +1,4 @@
-"""Files through a real (random, small) model: the file gets what the array gets, whatever the rate and channels."""
+"""Files repaired by a real (small, random) model equal the repaired array, at any rate and number of channels."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from places import ROOT
+from paths import ROOT
 from stemprover.engine.errors import ModelError
 from stemprover.engine.repair import Repairer
 from stemprover.offline.render import render_file
@@ -25,19 +25,19 @@ def read(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize(("rate", "channels"), [(44100, 2), (44100, 1), (48000, 2), (8000, 1), (96000, 2), (44100, 5)])
 @pytest.mark.parametrize("with_mix", [True, False])
-def test_a_file_gets_what_the_array_gets(repairer, make_audio, tmp_path, rate, channels, with_mix):
+def test_a_repaired_file_equals_the_repaired_array(repairer, make_audio, tmp_path, rate, channels, with_mix):
     kind = {"rate": rate, "channels": channels, "seconds": 2.3, "subtype": "FLOAT"}
     stem, rest = make_audio("stem.wav", **kind), make_audio("rest.wav", seed=1, **kind)
-    song = make_audio("song.wav", levels=read(stem) + read(rest), rate=rate, subtype="FLOAT")
-    report = render_file(stem, tmp_path / "out.wav", repairer, mix=song if with_mix else None)
-    whole = repairer.process(read(stem), rate, read(song) if with_mix else None)
+    mix = make_audio("mix.wav", levels=read(stem) + read(rest), rate=rate, subtype="FLOAT")
+    report = render_file(stem, tmp_path / "out.wav", repairer, mix=mix if with_mix else None)
+    whole = repairer.process(read(stem), rate, read(mix) if with_mix else None)
     np.testing.assert_allclose(read(tmp_path / "out.wav"), whole, atol=1e-5)
     assert report.change_db is not None
-    assert np.abs(whole - read(stem)).max() > 1e-3, "the model does something"
+    assert np.abs(whole - read(stem)).max() > 1e-3, "the test needs a model that changes something"
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "DOUBLE"])
-def test_nothing_wet_is_the_file_bit_for_bit(lively_bundle, make_audio, tmp_path, subtype):
+def test_wet_zero_returns_the_file_bit_for_bit(lively_bundle, make_audio, tmp_path, subtype):
     source = make_audio(subtype=subtype, rate=48000)
     report = render_file(source, tmp_path / "out.wav", Repairer(bundle=lively_bundle, wet=0.0, jobs=1))
     dtype = "float64" if subtype == "DOUBLE" else "int32"
@@ -46,7 +46,7 @@ def test_nothing_wet_is_the_file_bit_for_bit(lively_bundle, make_audio, tmp_path
 
 
 @pytest.mark.parametrize("samples", [1, 2, 700])
-def test_the_shortest_files(repairer, make_audio, tmp_path, samples):
+def test_the_shortest_files_keep_their_length(repairer, make_audio, tmp_path, samples):
     source = make_audio(levels=np.full((2, samples), 0.25, np.float32), subtype="PCM_24")
     render_file(source, tmp_path / "out.wav", repairer)
     assert soundfile.info(tmp_path / "out.wav").frames == samples
@@ -55,29 +55,31 @@ def test_the_shortest_files(repairer, make_audio, tmp_path, samples):
 def test_silence_stays_silence(repairer, make_audio, tmp_path):
     source = make_audio(levels=np.zeros((2, 60_000), np.float32))
     report = render_file(
-        source, tmp_path / "out.wav", repairer, mix=make_audio("song.wav", levels=np.zeros((2, 60_000)))
+        source, tmp_path / "out.wav", repairer, mix=make_audio("mix.wav", levels=np.zeros((2, 60_000)))
     )
     assert not read(tmp_path / "out.wav").any()
     assert report.change_db is None
 
 
-def test_the_example_script_keeps_length_and_place(lively_bundle, make_audio, tmp_path):
+def test_the_example_script_keeps_length_and_alignment(lively_bundle, make_audio, tmp_path):
     spec = importlib.util.spec_from_file_location("pedalboard_chain", EXAMPLE)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    stem, song = make_audio("stem.wav", seconds=1.7), make_audio("song.wav", seconds=1.7, seed=1)
-    example.repair_in_chain(stem, song, tmp_path / "dry.wav", Repairer(bundle=lively_bundle, wet=0.0))
+    stem, mix = make_audio("stem.wav", seconds=1.7), make_audio("mix.wav", seconds=1.7, seed=1)
+    example.repair_in_chain(stem, mix, tmp_path / "dry.wav", Repairer(bundle=lively_bundle, wet=0.0))
     dry, source = read(tmp_path / "dry.wav"), read(stem)
     assert dry.shape == source.shape
-    # High-passed and compressed, the sound still has its place: the correlation is highest at no shift at all.
-    around = range(-3, 4)
-    match = [float(np.sum(np.roll(dry, shift, axis=1)[:, 10:-10] * source[:, 10:-10])) for shift in around]
-    assert around[int(np.argmax(match))] == 0
-    example.repair_in_chain(stem, song, tmp_path / "wet.wav", Repairer(bundle=lively_bundle))
+    # High-passed and compressed, but not shifted: the correlation is highest at an offset of 0.
+    offsets = range(-3, 4)
+    match = [float(np.sum(np.roll(dry, offset, axis=1)[:, 10:-10] * source[:, 10:-10])) for offset in offsets]
+    assert offsets[int(np.argmax(match))] == 0
+    example.repair_in_chain(stem, mix, tmp_path / "wet.wav", Repairer(bundle=lively_bundle))
     assert read(tmp_path / "wet.wav").shape == source.shape
 
 
-def test_a_missing_or_damaged_model_is_one_line_and_1(run_cli, make_audio, tmp_path, monkeypatch, lively_bundle):
+def test_a_missing_or_damaged_model_gives_a_one_line_error_and_exit_code_1(
+    run_cli, make_audio, tmp_path, monkeypatch, lively_bundle
+):
     from stemprover.engine import repair
 
     damaged = tmp_path / "bundle"

@@ -1,4 +1,4 @@
-"""`--preset auto`."""
+"""`--preset auto`, for files and live streams."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 from fakes import FakeRepairer
-from places import DEMO
+from paths import DEMO
 from scipy.signal import butter, sosfiltfilt
-from stemprover.bridge.server.registry import BridgeConfig, Hub
+from stemprover.bridge.server.registry import BridgeConfig, Registry
 from stemprover.engine.auto import AutoStream
 from stemprover.engine.errors import ModelError, OptionError
 from stemprover.engine.preset import Preset
-from stemprover.engine.repair import BOTH_SIDES, Repairer
+from stemprover.engine.repair import WITH_RESIDUAL, Repairer
 from stemprover.offline.auto import AutoChoice
+from stemprover.offline.pair import StemAndMix
 
 
 @pytest.fixture
@@ -34,34 +35,35 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def dull(sound: np.ndarray) -> np.ndarray:
-    """Its highs cut off, which is no separator's mask."""
-    return sosfiltfilt(butter(10, 7000.0, fs=44100, output="sos"), sound).astype(np.float32)
+def dull(audio: np.ndarray) -> np.ndarray:
+    """The audio without its highs: a fault that is not a separator's."""
+    return sosfiltfilt(butter(10, 7000.0, fs=44100, output="sos"), audio).astype(np.float32)
 
 
 def demo(name: str, seconds: int) -> np.ndarray:
-    """Stem or song of the demo, or the true stem with its highs cut off."""
-    sound = soundfile.read(DEMO / f"{'truth' if name == 'dull' else name}.flac", dtype="float32")[0].T
-    return (dull(sound) if name == "dull" else sound)[:, : seconds * 44100]
+    """Stem or mix of the demo, or the true stem without its highs."""
+    audio = soundfile.read(DEMO / f"{'truth' if name == 'dull' else name}.flac", dtype="float32")[0].T
+    return (dull(audio) if name == "dull" else audio)[:, : seconds * 44100]
 
 
-def test_auto_repairs_what_is_faulty_and_leaves_the_rest(files: Path, run_cli: Callable) -> None:
+def test_auto_repairs_faulty_stems_and_leaves_true_ones_unchanged(files: Path, run_cli: Callable) -> None:
     out = files / "out"
     arguments = ("--mix", files / "song.wav", "--preset", "auto", "--quality", "draft")
     result = run_cli("repair", files / "stems", "-o", out, *arguments)
     assert result.code == 0, result.err
     assert "dull-highs=" in result.err
-    assert "dull.wav: chose " in result.err
-    assert "separated.wav: a separator's mask left this of the song; chose general" in result.err
-    assert "truth.wav: nothing was found" in result.err
+    assert "dull.wav: using " in result.err
+    note = "repaired with general, a Wiener filter, and what the rest of the mix shows"
+    assert f"separated.wav: looks like the output of a mask-based separator: {note}" in result.err
+    assert "truth.wav: nothing found that needs repair" in result.err
     for name in ("separated", "dull"):
         before, after = (soundfile.read(folder / f"{name}.wav")[0] for folder in (files / "stems", out))
         assert np.abs(after - before).max() > 1e-3
     kept, same = (soundfile.read(folder / "truth.wav")[0] for folder in (files / "stems", out))
-    assert np.array_equal(kept, same), "a true stem stays as it is"
+    assert np.array_equal(kept, same), "a true stem must stay unchanged"
 
 
-def test_a_separators_stem_is_repaired_by_way_of_the_rest_too_where_there_is_time(files: Path) -> None:
+def test_a_separators_stem_is_repaired_with_its_residual_except_in_live_streams(files: Path) -> None:
     made: list[Preset] = []
 
     def make(preset: Preset) -> Repairer:
@@ -69,28 +71,30 @@ def test_a_separators_stem_is_repaired_by_way_of_the_rest_too_where_there_is_tim
         return Repairer(preset, jobs=1)
 
     choice, names = AutoChoice(make), ("separated", "separated", "truth")
-    found = [choice(files / "stems" / f"{name}.wav", files / "song.wav") for name in names]
+    found = [choice(StemAndMix.open(files / "stems" / f"{name}.wav", files / "song.wav")) for name in names]
     assert [(preset.name, preset.separated) for preset in made] == [("general", True), ("auto", False)]
-    assert found[0][0] is found[1][0] is not found[2][0], "equal choices that follow each other share a repairer"
-    assert (found[0][0].shares, found[2][0].shares) == (BOTH_SIDES, None)
+    assert found[0][0] is found[1][0] is not found[2][0], "equal choices in a row share a repairer"
+    assert (found[0][0].correction_blend, found[2][0].correction_blend) == (WITH_RESIDUAL, None)
     options: dict[str, object] = {}
-    hub = Namespace(config=BridgeConfig(make_repairer=lambda preset, **given: options.update(given)))
-    Hub._make(hub, made[0], "standard")  # type: ignore[arg-type]
-    assert options["both_sides"] is False, "a live stream has no time for it"
+    registry = Namespace(config=BridgeConfig(make_repairer=lambda preset, **given: options.update(given)))
+    Registry._make(registry, made[0], "standard")  # type: ignore[arg-type]
+    assert options["repair_residual"] is False, "a live stream has no time for the residual"
 
 
-def test_auto_is_what_is_taken_with_the_song_and_general_without(files: Path, run_cli: Callable) -> None:
-    given = "repair", files / "stems" / "separated.wav", "-o", files / "default.wav", "--overwrite"
-    said = [run_cli(*given, *more, repairer=FakeRepairer()).err for more in ((), ("--mix", files / "song.wav"))]
-    assert ["chose" in text for text in said] == [False, True]
-    assert "separated.wav: a separator's mask left this of the song" in said[1]
+def test_the_default_is_auto_with_the_mix_and_general_without(files: Path, run_cli: Callable) -> None:
+    arguments = "repair", files / "stems" / "separated.wav", "-o", files / "default.wav", "--overwrite"
+    output = [run_cli(*arguments, *more, repairer=FakeRepairer()).err for more in ((), ("--mix", files / "song.wav"))]
+    note = "separated.wav: looks like the output of a mask-based separator"
+    assert [note in text for text in output] == [False, True]
+    assert output[0] == "Note: without --mix hardly anything is repaired\n"
 
 
-def test_auto_without_the_song_leaves_alone_what_it_is_not_sure_of(files: Path, run_cli: Callable) -> None:
+def test_auto_without_the_mix_leaves_a_true_stem_unchanged(files: Path, run_cli: Callable) -> None:
     stem = files / "stems" / "truth.wav"
     result = run_cli("repair", stem, "-o", files / "out.wav", "--preset", "auto", "--quality", "draft")
     assert result.code == 0, result.err
-    assert "truth.wav: nothing was found" in result.err
+    note = "nothing found, but bleed cannot be detected without the mix; pass --mix"
+    assert result.err == f"Note: truth.wav: {note}\n"
     kept, same = (soundfile.read(path, dtype="int16")[0] for path in (stem, files / "out.wav"))
     assert np.array_equal(kept, same)
 
@@ -102,7 +106,7 @@ def test_auto_and_a_blend_exclude_each_other(files: Path, run_cli: Callable) -> 
     assert "exclude each other" in result.err
 
 
-def test_a_bad_file_does_not_stop_the_others(files: Path, run_cli: Callable) -> None:
+def test_an_unreadable_file_does_not_stop_the_others(files: Path, run_cli: Callable) -> None:
     (files / "stems" / "broken.wav").write_bytes(b"RIFF")
     result = run_cli("repair", files / "stems", "-o", files / "out", "--preset", "auto", "--quality", "draft")
     assert result.code == 2
@@ -111,8 +115,8 @@ def test_a_bad_file_does_not_stop_the_others(files: Path, run_cli: Callable) -> 
 
 
 @pytest.mark.parametrize(("name", "preset"), [("dull", "dull-highs"), ("separated", "general"), ("truth", "general")])
-def test_a_stream_chooses_by_itself(name: str, preset: str) -> None:
-    sounds = {n: demo(n, 12) for n in (name, "song")}
+def test_a_stream_chooses_its_preset_by_itself(name: str, preset: str) -> None:
+    signals = {n: demo(n, 12) for n in (name, "song")}
     made = []
 
     def make(chosen: Preset) -> Repairer:
@@ -121,25 +125,26 @@ def test_a_stream_chooses_by_itself(name: str, preset: str) -> None:
 
     stream = AutoStream(44100, 2, has_mix=True, chunk_frames=32, make_repairer=make, wait=True)
     out, step = [], 4096
-    for at in range(0, sounds[name].shape[1], step):
-        out.append(stream.process(sounds[name][:, at : at + step], sounds["song"][:, at : at + step]))
+    for at in range(0, signals[name].shape[1], step):
+        out.append(stream.process(signals[name][:, at : at + step], signals["song"][:, at : at + step]))
     out.append(stream.flush())
     stream.close()
     repaired = np.concatenate(out, axis=1)[:, stream.latency_samples :]
-    assert repaired.shape == sounds[name].shape
+    assert repaired.shape == signals[name].shape
     assert preset in stream.preset.name
-    assert ("separator's mask" in stream.preset.note) == (name == "separated")
-    assert len(made) <= 4, "a few choices, not one for every block"
+    note = "looks like the output of a mask-based separator: repaired with general and a Wiener filter"
+    assert (stream.preset.note == note) == (name == "separated")
+    assert len(made) <= 4, "a few choices, not one for each block"
     last = slice(-4 * 44100, None)
-    change, sound = (repaired - sounds[name])[:, last], sounds[name][:, last]
+    correction, stem = (repaired - signals[name])[:, last], signals[name][:, last]
     if name == "truth":
-        assert np.sum(sound**2) > 1e4 * np.sum(change**2), "nothing is wrong, and next to nothing is done"
+        assert np.sum(stem**2) > 1e4 * np.sum(correction**2), "a true stem must hardly change"
     else:
-        assert np.abs(change).max() > 1e-3
+        assert np.abs(correction).max() > 1e-3
 
 
-def test_a_preset_that_cannot_be_had_leaves_the_present_one() -> None:
-    stem, song = (demo(name, 5) for name in ("dull", "song"))
+def test_a_preset_that_cannot_be_loaded_leaves_the_present_one() -> None:
+    stem, mix = (demo(name, 5) for name in ("dull", "song"))
 
     def make(chosen: Preset) -> Repairer:
         if chosen.name != "general":
@@ -148,14 +153,14 @@ def test_a_preset_that_cannot_be_had_leaves_the_present_one() -> None:
 
     stream = AutoStream(44100, 2, has_mix=True, chunk_frames=32, make_repairer=make, wait=True)
     for at in range(0, stem.shape[1], 8192):
-        stream.process(stem[:, at : at + 8192], song[:, at : at + 8192])
+        stream.process(stem[:, at : at + 8192], mix[:, at : at + 8192])
     assert isinstance(stream.error, ModelError)
     assert stream.preset.name == "general"
 
 
-def test_no_block_waits_for_a_live_choice() -> None:
-    """A model that takes its time to load is let in later; what goes in comes out all the same, block by block."""
-    stem, song = (demo(name, 8) for name in ("dull", "song"))
+def test_no_block_waits_for_a_model_to_load() -> None:
+    """Blocks come back while a model loads; it is swapped in later."""
+    stem, mix = (demo(name, 8) for name in ("dull", "song"))
     may_load, asked = threading.Event(), threading.Event()
 
     def make(chosen: Preset) -> Repairer:
@@ -166,13 +171,13 @@ def test_no_block_waits_for_a_live_choice() -> None:
 
     with AutoStream(44100, 2, has_mix=True, chunk_frames=32, make_repairer=make) as stream:
         for at in range(0, 6 * 44100, 8192):
-            assert stream.process(stem[:, at : at + 8192], song[:, at : at + 8192]).shape == (2, 8192)
+            assert stream.process(stem[:, at : at + 8192], mix[:, at : at + 8192]).shape == (2, 8192)
         assert asked.is_set()
         assert stream.preset.name == "general"
         may_load.set()
         deadline = time.monotonic() + 30.0
         while stream.preset.name == "general" and time.monotonic() < deadline:
-            stream.process(stem[:, at : at + 512], song[:, at : at + 512])
+            stream.process(stem[:, at : at + 512], mix[:, at : at + 512])
         assert "dull-highs" in stream.preset.name
     with pytest.raises(OptionError, match="was closed"):
-        stream.process(stem[:, :512], song[:, :512])
+        stream.process(stem[:, :512], mix[:, :512])

@@ -1,4 +1,4 @@
-"""Chains: no delay, any split gives the whole, the table of plugins is pedalboard's own, and physics holds."""
+"""Plugin chains: no delay, independent of block sizes, and the table matches pedalboard's own parameters."""
 
 import inspect
 import re
@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pedalboard
 import pytest
-from stemprover.engine.chain import PLUGINS, Chain, ChainLink
+from stemprover.engine.chain import PLUGINS, Chain, PluginSettings
 from stemprover.engine.errors import InputError, PresetError
 
 RATE = 44100
@@ -20,8 +20,8 @@ SETTINGS = {
 }
 
 
-def link(plugin: str) -> ChainLink:
-    return ChainLink(plugin, {key: SETTINGS[key] for key in PLUGINS[plugin] if key in SETTINGS})
+def settings_of(plugin: str) -> PluginSettings:
+    return PluginSettings(plugin, {key: SETTINGS[key] for key in PLUGINS[plugin] if key in SETTINGS})
 
 
 def noise(channels: int, samples: int, seed: int = 0) -> np.ndarray:
@@ -29,7 +29,7 @@ def noise(channels: int, samples: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("plugin", sorted(PLUGINS))
-def test_parameters_are_the_plugins_own(plugin: str) -> None:
+def test_the_table_has_the_plugins_own_parameters(plugin: str) -> None:
     signature = inspect.getdoc(getattr(pedalboard, plugin).__init__) or ""
     own = set(re.findall(r"(\w+): float", signature.splitlines()[0]))
     assert set(PLUGINS[plugin]) == own
@@ -37,24 +37,24 @@ def test_parameters_are_the_plugins_own(plugin: str) -> None:
 
 @pytest.mark.parametrize("plugin", sorted(PLUGINS))
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_any_split_gives_the_whole(plugin: str, channels: int) -> None:
-    sound = noise(channels, 9000)
-    whole = getattr(pedalboard, plugin)(**link(plugin).parameters)(sound, RATE)
+def test_any_split_into_blocks_gives_the_same_output(plugin: str, channels: int) -> None:
+    audio = noise(channels, 9000)
+    whole = getattr(pedalboard, plugin)(**settings_of(plugin).parameters)(audio, RATE)
     for block in (1, 2, 64, 65, 480, 8193):
-        part = sound[:, : 400 if block < 3 else None]
-        chain = Chain([link(plugin)], RATE, channels)
-        pieces = [chain(part[:, start : start + block]) for start in range(0, part.shape[1], block)]
-        streamed = np.concatenate(pieces, axis=1)
+        part = audio[:, : 400 if block < 3 else None]
+        chain = Chain([settings_of(plugin)], RATE, channels)
+        blocks = [chain(part[:, start : start + block]) for start in range(0, part.shape[1], block)]
+        streamed = np.concatenate(blocks, axis=1)
         assert streamed.shape == part.shape
         np.testing.assert_allclose(streamed, whole[:, : part.shape[1]], atol=1e-6)
 
 
 @pytest.mark.parametrize("plugin", sorted(PLUGINS))
-def test_edges_of_the_ranges_are_stable(plugin: str) -> None:
-    sound = noise(1, 4000)
+def test_plugins_are_stable_at_both_ends_of_their_ranges(plugin: str) -> None:
+    audio = noise(1, 4000)
     for edge in (0, 1):
         parameters = {key: min(limits[edge], 20_000.0) for key, limits in PLUGINS[plugin].items()}
-        out = Chain([ChainLink(plugin, parameters)], RATE, 1)(sound)
+        out = Chain([PluginSettings(plugin, parameters)], RATE, 1)(audio)
         assert np.isfinite(out).all()
 
 
@@ -62,27 +62,29 @@ def test_edges_of_the_ranges_are_stable(plugin: str) -> None:
 def test_a_high_pass_is_3_db_down_at_its_cutoff(rate: int) -> None:
     time_s = np.arange(rate) / rate
     sine = np.sin(2 * np.pi * 1000 * time_s).astype(np.float32)[None]
-    out = Chain([link("HighpassFilter")], rate, 1)(sine)
+    out = Chain([settings_of("HighpassFilter")], rate, 1)(sine)
     level_db = 20 * np.log10(np.std(out[:, rate // 2 :]) / np.std(sine[:, rate // 2 :]))
     assert level_db == pytest.approx(-3.0, abs=0.1)
 
 
-def test_links_run_in_order_and_leave_the_input_alone() -> None:
-    sound = noise(2, 1000)
-    kept = sound.copy()
-    out = Chain([ChainLink("Gain", {"gain_db": 20.0}), ChainLink("Clipping", {"threshold_db": 0.0})], RATE, 2)(sound)
-    np.testing.assert_allclose(out, np.clip(sound * 10, -1, 1), atol=1e-5)
-    np.testing.assert_array_equal(sound, kept)
+def test_plugins_run_in_order_and_do_not_change_the_input() -> None:
+    audio = noise(2, 1000)
+    kept = audio.copy()
+    out = Chain(
+        [PluginSettings("Gain", {"gain_db": 20.0}), PluginSettings("Clipping", {"threshold_db": 0.0})], RATE, 2
+    )(audio)
+    np.testing.assert_allclose(out, np.clip(audio * 10, -1, 1), atol=1e-5)
+    np.testing.assert_array_equal(audio, kept)
 
 
-def test_an_empty_chain_hands_the_block_through() -> None:
-    sound = noise(2, 10)
-    assert Chain([], RATE, 2)(sound) is sound
+def test_an_empty_chain_returns_the_block_itself() -> None:
+    audio = noise(2, 10)
+    assert Chain([], RATE, 2)(audio) is audio
 
 
-def test_a_frequency_beyond_the_sample_rate_is_refused() -> None:
+def test_a_cutoff_above_half_the_sample_rate_is_an_error() -> None:
     with pytest.raises(InputError, match=r"LowpassFilter at 5000 Hz .* 8000 Hz"):
-        Chain([ChainLink("LowpassFilter", {"cutoff_frequency_hz": 5000.0})], 8000, 1)
+        Chain([PluginSettings("LowpassFilter", {"cutoff_frequency_hz": 5000.0})], 8000, 1)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,6 @@ def test_a_frequency_beyond_the_sample_rate_is_refused() -> None:
         ),
     ],
 )
-def test_wrong_links_say_what_is_wrong(table: object, message: str) -> None:
+def test_invalid_plugin_settings_say_what_is_wrong(table: object, message: str) -> None:
     with pytest.raises(PresetError, match=re.escape(message)):
-        ChainLink.from_toml(table)
+        PluginSettings.from_toml(table)

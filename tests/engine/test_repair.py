@@ -1,4 +1,4 @@
-"""The property that everything stands on: any split, any segment, any number of cores gives the whole answer."""
+"""The repair does not depend on block sizes, segments or the number of cores, and keeps what it must not change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models import sound, streamed
 from stemprover.engine.errors import MixMismatchError, OptionError
 from stemprover.engine.repair import Repairer
 from stemprover.engine.segments import SegmentConfig, best_cut, hop_levels_db
-from stemprover.engine.stream import change_limit
+from stemprover.engine.stream import magnitude_limit
 
 TOLERANCE = 1e-5
 
@@ -29,7 +29,7 @@ def test_streamed_equals_whole(repairer: Repairer, block: int, channels: int) ->
     seconds = 0.25 if block == 1 else 1.1
     stem, mix = sound(seconds, channels=channels), sound(seconds, channels=channels, seed=1)
     whole = repairer.process(stem, 44100, mix)
-    assert np.abs(whole - stem).max() > 0.01, "the model must do something for this to say anything"
+    assert np.abs(whole - stem).max() > 0.01, "the test needs a model that changes something"
     assert np.abs(streamed(repairer, stem, mix, 44100, block) - whole).max() <= TOLERANCE
 
 
@@ -43,7 +43,7 @@ def test_any_chunk_size_equals_whole(lively_bundle: Path, frames: int, block: in
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_segments_on_several_cores_equal_the_single_run(lively_bundle: Path, steps: int) -> None:
+def test_segments_on_several_cores_equal_a_single_run(lively_bundle: Path, steps: int) -> None:
     stem, mix = sound(9.0), sound(9.0, seed=1)
     stem[:, 150000:200000] = 0.0
     single = Repairer(bundle=lively_bundle, steps=steps, jobs=1, segments=SegmentConfig(10**6, 10**6))
@@ -57,9 +57,9 @@ def test_an_untrained_model_is_the_identity_bit_for_bit(untrained_bundle: Path, 
     repairer = Repairer(bundle=untrained_bundle, steps=2, jobs=2, segments=SegmentConfig(20, 40))
     stem, mix = sound(0.8, rate, channels), sound(0.8, rate, channels, seed=1)
     stem[:, ::50] = -0.0
-    for song in (None, mix):
-        assert repairer.process(stem, rate, song).tobytes() == stem.tobytes()
-        assert streamed(repairer, stem, song, rate, 777).tobytes() == stem.tobytes()
+    for used in (None, mix):
+        assert repairer.process(stem, rate, used).tobytes() == stem.tobytes()
+        assert streamed(repairer, stem, used, rate, 777).tobytes() == stem.tobytes()
 
 
 @pytest.mark.parametrize("rate", [44100, 48000])
@@ -70,7 +70,7 @@ def test_wet_zero_is_the_identity_bit_for_bit(lively_bundle: Path, rate: int) ->
     assert streamed(repairer, stem, None, rate, 333).tobytes() == stem.tobytes()
 
 
-def test_half_wet_lies_half_way(repairer: Repairer, lively_bundle: Path) -> None:
+def test_half_wet_is_half_way_between_dry_and_repaired(repairer: Repairer, lively_bundle: Path) -> None:
     stem = sound(0.6)
     half = Repairer(bundle=lively_bundle, steps=2, jobs=1, wet=0.5).process(stem, 44100)
     assert np.abs(half - 0.5 * (stem + repairer.process(stem, 44100))).max() <= 1e-6
@@ -85,13 +85,13 @@ def test_streamed_equals_whole_at_other_rates_and_the_latency_is_fixed(repairer:
     assert repairer.stream(rate, 2).latency_samples / rate < 0.55
 
 
-def test_the_latency_is_window_and_look_ahead_and_chunk(repairer: Repairer) -> None:
+def test_the_latency_is_window_look_ahead_and_chunk(repairer: Repairer) -> None:
     assert repairer.stream(44100, 2).latency_samples == (2048 - 512) + 16 * 512 + 4 * 512 - 1
     assert repairer.stream(44100, 2, chunk_frames=1).latency_samples == (2048 - 512) + 16 * 512 + 512 - 1
 
 
 @pytest.mark.parametrize("rate", [44100, 48000])
-def test_silence_stays_silent_and_costs_no_model_time(
+def test_silence_stays_silent_and_the_model_does_not_run(
     lively_bundle: Path, rate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repairer = Repairer(bundle=lively_bundle, steps=1, jobs=1)
@@ -102,7 +102,7 @@ def test_silence_stays_silent_and_costs_no_model_time(
 
 
 @pytest.mark.parametrize("rate", [44100, 48000])
-def test_a_pause_between_sounds_stays_silent_to_the_sample(repairer: Repairer, rate: int) -> None:
+def test_a_pause_stays_silent_to_the_sample(repairer: Repairer, rate: int) -> None:
     stem, mix = sound(2.0, rate), sound(2.0, rate, seed=8)
     stem[:, 30000:70000] = 0.0
     stem[1, 10000:12000] = 0.0  # one channel alone
@@ -116,14 +116,14 @@ def test_a_pause_between_sounds_stays_silent_to_the_sample(repairer: Repairer, r
 
 @pytest.mark.parametrize("length", [0, 1, 2, 511, 512, 2049])
 @pytest.mark.parametrize("rate", [44100, 22050])
-def test_any_length_comes_back_to_the_sample(repairer: Repairer, length: int, rate: int) -> None:
+def test_the_output_is_as_long_as_the_input(repairer: Repairer, length: int, rate: int) -> None:
     stem = sound(0.2, rate)[:, 100 : 100 + length]
     assert repairer.process(stem, rate, stem * 2).shape == stem.shape
     assert streamed(repairer, stem, None, rate, 100).shape == stem.shape
 
 
 @pytest.mark.parametrize("channels", [3, 4, 5, 6])
-def test_more_channels_go_as_pairs_and_the_rest_as_mono(lively_bundle: Path, channels: int) -> None:
+def test_more_channels_are_repaired_in_pairs_and_an_odd_last_one_as_mono(lively_bundle: Path, channels: int) -> None:
     repairer = Repairer(bundle=lively_bundle, jobs=1, linked=False)
     stem = sound(0.4, channels=channels)
     out = repairer.process(stem, 44100)
@@ -132,8 +132,10 @@ def test_more_channels_go_as_pairs_and_the_rest_as_mono(lively_bundle: Path, cha
         assert np.abs(out[first : first + 2] - alone).max() <= TOLERANCE
 
 
-def test_dry_and_change_keep_step_at_other_rates(lively_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that asks for silence must give it, to the resampler's own precision: no delay between dry and change."""
+def test_dry_signal_and_correction_are_aligned_at_other_rates(
+    lively_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the model wants silence, dry signal and correction cancel, up to the precision of the resamplers."""
     repairer = Repairer(bundle=lively_bundle, steps=1, jobs=1)
     step = repairer.runtime.step
 
@@ -142,7 +144,7 @@ def test_dry_and_change_keep_step_at_other_rates(lively_bundle: Path, monkeypatc
         return np.zeros_like(repaired), stem, mix, after
 
     monkeypatch.setattr(repairer.runtime, "step", mute)
-    monkeypatch.setattr(repairer, "gate", None)
+    monkeypatch.setattr(repairer, "trust", None)
     for rate in (32000, 48000, 96000):
         t = np.arange(rate) / rate
         stem = sum(0.2 * np.sin(2 * np.pi * f * t) for f in (60.0, 997.0, 5000.0, 9000.0))[None].repeat(2, 0)
@@ -164,22 +166,22 @@ def test_the_callers_arrays_are_not_changed(repairer: Repairer) -> None:
 
 
 @pytest.mark.parametrize("with_mix", [False, True])
-def test_a_host_may_use_its_buffer_again(repairer: Repairer, with_mix: bool) -> None:
+def test_a_host_may_reuse_its_buffers(repairer: Repairer, with_mix: bool) -> None:
     stem, mix = sound(0.6), sound(0.6, seed=1) if with_mix else None
     wanted = streamed(repairer, stem, mix, 44100, 512)
     stream, out = repairer.stream(44100, 2, has_mix=with_mix), []
-    block, song = np.zeros((2, 512), np.float32), np.zeros((2, 512), np.float32)
+    block, mix_block = np.zeros((2, 512), np.float32), np.zeros((2, 512), np.float32)
     for at in range(0, stem.shape[1] - 511, 512):
         block[:] = stem[:, at : at + 512]
         if mix is not None:
-            song[:] = mix[:, at : at + 512]
-        out.append(stream.process(block, song if with_mix else None))
+            mix_block[:] = mix[:, at : at + 512]
+        out.append(stream.process(block, mix_block if with_mix else None))
     found = np.concatenate(out, axis=1)[:, stream.latency_samples :]
     assert np.array_equal(found, wanted[:, : found.shape[1]])
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_spoils_no_other_sample(repairer: Repairer, wrong: float) -> None:
+def test_non_finite_samples_do_not_affect_others(repairer: Repairer, wrong: float) -> None:
     stem, mix = sound(0.8), sound(0.8, seed=1)
     broken, silent = stem.copy(), stem.copy()
     broken[0, 20000], silent[0, 20000] = wrong, 0.0
@@ -198,10 +200,10 @@ def test_the_same_input_gives_the_same_bits(repairer: Repairer) -> None:
     assert repairer.process(stem, 44100, mix).tobytes() == repairer.process(stem, 44100, mix).tobytes()
 
 
-def test_with_the_mixture_no_bin_exceeds_it_by_much(repairer: Repairer) -> None:
+def test_the_magnitude_limit_follows_the_mix_or_the_stem(repairer: Repairer) -> None:
     stem = np.array([[[[1.0]], [[0.0]]]], np.complex64)
-    assert change_limit(stem, np.array([[[[0.5]], [[2.0]]]], np.complex64)).ravel() == pytest.approx([1.0, 2.52])
-    assert change_limit(stem, None).ravel() == pytest.approx([4.0, 0.0])
+    assert magnitude_limit(stem, np.array([[[[0.5]], [[2.0]]]], np.complex64)).ravel() == pytest.approx([1.0, 2.52])
+    assert magnitude_limit(stem, None).ravel() == pytest.approx([4.0, 0.0])
 
 
 def test_a_stream_is_as_new_after_a_flush(repairer: Repairer) -> None:
@@ -212,8 +214,8 @@ def test_a_stream_is_as_new_after_a_flush(repairer: Repairer) -> None:
     assert first.tobytes() == second.tobytes()
 
 
-def test_memory_is_bounded_by_the_segments_in_flight(lively_bundle: Path) -> None:
-    """However long the sound: never more goes in ahead of what comes out than the segments that the jobs hold."""
+def test_memory_is_bounded_by_the_segments_in_progress(lively_bundle: Path) -> None:
+    """However long the file is, the input is ahead of the output by no more than the segments that the jobs hold."""
     config = SegmentConfig(20, 40)
     repairer = Repairer(bundle=lively_bundle, steps=1, jobs=2, segments=config)
     block, blocks = 4096, 600
@@ -233,7 +235,7 @@ def test_memory_is_bounded_by_the_segments_in_flight(lively_bundle: Path) -> Non
     assert max(ahead) <= (repairer.jobs + 2) * config.longest * 512 + delay + 2 * block
 
 
-def test_a_silent_pair_costs_nothing_and_changes_no_other(lively_bundle: Path) -> None:
+def test_a_silent_pair_does_not_affect_the_others(lively_bundle: Path) -> None:
     repairer = Repairer(bundle=lively_bundle, jobs=1, linked=False)
     stem = sound(0.6, channels=4)
     stem[2:, :15000] = 0.0
@@ -244,19 +246,18 @@ def test_a_silent_pair_costs_nothing_and_changes_no_other(lively_bundle: Path) -
 
 @pytest.mark.parametrize("rate", [11025, 22050, 48000, 96000])
 def test_the_latency_holds_over_minutes(lively_bundle: Path, rate: int) -> None:
-    """Silence costs no model time, so the bursts of resamplers and chunks can be met for as long as they take to
-    repeat."""
+    """Streams silence, for which no model runs, until every combination of resampler bursts and chunks has occurred."""
     stream = Repairer(bundle=lively_bundle, steps=1).stream(rate, 1)
     block = np.zeros((1, 997), np.float32)
     for _ in range(60 * rate // 997):
         stream.process(block)
 
 
-def test_cuts_fall_into_pauses_and_not_before_attacks() -> None:
+def test_segments_are_cut_in_pauses_and_not_before_attacks() -> None:
     levels = np.full(400, -20.0)
     levels[250:260] = -90.0
     config = SegmentConfig(100, 400)
-    assert 250 <= best_cut(levels, config) <= 255, "inside the pause, away from the attack that ends it"
+    assert 250 <= best_cut(levels, config) <= 255, "inside the pause, away from the attack after it"
     assert best_cut(np.full(400, -20.0), config) == 400
     assert best_cut(levels[:90], config) == 90
     loud = hop_levels_db(np.ones((2, 1030), np.float32), 512)
@@ -264,19 +265,19 @@ def test_cuts_fall_into_pauses_and_not_before_attacks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"wet": 1.5}, r"wet=1\.5"), ({"steps": 0}, "steps=0"), ({"quality": "super"}, "'super'"),
         ({"jobs": 0}, "jobs=0"),
         ({"device": "tpu"}, "'tpu'"),
     ],
 )  # fmt: skip
-def test_wrong_options_are_named(lively_bundle: Path, options: dict, says: str) -> None:
-    with pytest.raises(OptionError, match=says):
+def test_an_invalid_option_is_an_error_that_names_it(lively_bundle: Path, options: dict, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         Repairer(bundle=lively_bundle, **options)
 
 
-def test_wrong_arrays_are_named(repairer: Repairer) -> None:
+def test_an_invalid_array_is_an_error_that_says_why(repairer: Repairer) -> None:
     stem = sound(0.1)
     with pytest.raises(MixMismatchError, match="must be equal"):
         repairer.process(stem, 44100, stem[:, :-5])
@@ -289,7 +290,7 @@ def test_wrong_arrays_are_named(repairer: Repairer) -> None:
     with pytest.raises(OptionError, match="has 4410 channels"):
         repairer.process(stem.T, 44100)
     stream = repairer.stream(44100, 2, has_mix=True)
-    with pytest.raises(MixMismatchError, match="give mix"):
+    with pytest.raises(MixMismatchError, match="pass the mix"):
         stream.process(stem)
     with pytest.raises(OptionError, match="block of shape"):
         stream.process(stem[0], stem[0])

@@ -1,4 +1,4 @@
-"""One model after the other in a running stream."""
+"""Swapping the model of a running stream."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from models import sound
 from stemprover.engine.errors import OptionError
+from stemprover.engine.latency import ModelTiming
 from stemprover.engine.live import FADE_S
 from stemprover.engine.repair import Repairer
 
@@ -15,7 +16,7 @@ RATE = 44100
 
 
 def run(repairer: Repairer, swaps: dict[int, object], stem: np.ndarray, mix: np.ndarray, block: int) -> np.ndarray:
-    """The stream's output without its latency; `swaps`: block number to the model that comes then."""
+    """The stream's output without its latency. swaps: block number to the model to swap in before it."""
     stream = repairer.stream(RATE, 2, has_mix=True)
     out = []
     for number, start in enumerate(range(0, stem.shape[1], block)):
@@ -36,75 +37,77 @@ def sounds() -> tuple[np.ndarray, np.ndarray]:
     return sound(6.0), sound(6.0, seed=5)
 
 
-def test_the_same_model_once_more_changes_nothing(repairer: Repairer, sounds: tuple[np.ndarray, np.ndarray]) -> None:
+def test_swapping_in_the_same_model_changes_nothing(repairer: Repairer, sounds: tuple[np.ndarray, np.ndarray]) -> None:
     alone = run(repairer, {}, *sounds, 1024)
-    swapped = run(repairer, {20: repairer.delta_stream()}, *sounds, 1024)
+    swapped = run(repairer, {20: repairer.correction_stream()}, *sounds, 1024)
     assert np.abs(alone - sounds[0]).max() > 1e-3
     assert swapped == pytest.approx(alone, abs=1e-5)
 
 
-def test_to_no_change_and_back_without_a_click(repairer: Repairer, sounds: tuple[np.ndarray, np.ndarray]) -> None:
+def test_swapping_to_no_model_and_back_does_not_click(
+    repairer: Repairer, sounds: tuple[np.ndarray, np.ndarray]
+) -> None:
     stem, mix = sounds
     alone = run(repairer, {}, stem, mix, 1024)
-    swapped = run(repairer, {60: None, 120: repairer.delta_stream()}, stem, mix, 1024)
-    change, full = swapped - stem, alone - stem
-    quiet = ~change.any(axis=0)
+    swapped = run(repairer, {60: None, 120: repairer.correction_stream()}, stem, mix, 1024)
+    correction, full = swapped - stem, alone - stem
+    quiet = ~correction.any(axis=0)
     first, last = np.flatnonzero(quiet & (np.arange(len(quiet)) > 40 * 1024))[[0, -1]]
     assert 60 * 1024 - repairer.stream(RATE, 2).latency_samples <= first <= 62 * 1024
-    assert last > 120 * 1024, "the next model hears enough of the sound before it takes over"
-    assert change[:, last + RATE // 2 :] == pytest.approx(full[:, last + RATE // 2 :], abs=1e-5)
-    # The step from sample to sample of the change is that of the change itself, plus that of the fade.
+    assert last > 120 * 1024, "the next model must process enough audio before it takes over"
+    assert correction[:, last + RATE // 2 :] == pytest.approx(full[:, last + RATE // 2 :], abs=1e-5)
+    # From sample to sample the correction changes by no more than it does anyway, plus the step of the fade.
     rise = np.abs(full).max() / (FADE_S * RATE)
-    assert np.abs(np.diff(change)).max() <= np.abs(np.diff(full)).max() + rise
+    assert np.abs(np.diff(correction)).max() <= np.abs(np.diff(full)).max() + rise
 
 
-def test_a_filter_that_joins_late_is_in_step_as_soon_as_the_model_and_whole_when_its_memory_is_full(
+def test_a_filter_swapped_in_is_close_once_the_model_is_ready_and_exact_once_its_memory_is_full(
     repairer: Repairer, lively_bundle: Path
 ) -> None:
     stem = sound(9.0)
     mix = np.float32(1.5) * stem + np.float32(0.3) * sound(9.0, seed=5)
-    separated = Repairer(bundle=lively_bundle, separated=True, both_sides=False)
-    delta = separated.delta_stream()
+    separated = Repairer(bundle=lively_bundle, separated=True, repair_residual=False)
+    model = separated.correction_stream()
     alone = run(separated, {}, stem, mix, 1024)
-    swapped = run(repairer, {20: delta}, stem, mix, 1024)
-    heard = 20 * 1024 + delta.memory_samples + delta.warmup_samples + RATE // 2
-    change, error = ((x - y)[:, heard:] for x, y in ((alone, stem), (swapped, alone)))
-    assert np.square(error).sum() < 0.05 * np.square(change).sum()
-    whole = 20 * 1024 + delta.history_samples + RATE // 2
+    swapped = run(repairer, {20: model}, stem, mix, 1024)
+    ready = 20 * 1024 + model.memory_samples + model.warmup_samples + RATE // 2
+    correction, error = ((x - y)[:, ready:] for x, y in ((alone, stem), (swapped, alone)))
+    assert np.square(error).sum() < 0.05 * np.square(correction).sum()
+    whole = 20 * 1024 + model.history_samples + RATE // 2
     assert whole < 8 * RATE
     assert swapped[:, whole:] == pytest.approx(alone[:, whole:], abs=1e-4)
 
 
-def test_a_model_that_does_not_fit(repairer: Repairer) -> None:
+def test_a_model_with_another_timing_is_an_error(repairer: Repairer) -> None:
     class Other:
-        hop, delay_samples = 256, 999
+        timing = ModelTiming(256, 1024, 999)
 
     with pytest.raises(OptionError, match="cannot follow"):
         repairer.stream(RATE, 2).swap(Other())  # type: ignore[arg-type]
 
 
-def test_a_swap_within_a_fade_waits_for_its_end(repairer: Repairer, sounds: tuple[np.ndarray, np.ndarray]) -> None:
-    """Chunks of 512 samples, and a fade of 882: the second swap comes in the middle of the first one's."""
+def test_a_swap_during_a_fade_waits_for_its_end(repairer: Repairer, sounds: tuple[np.ndarray, np.ndarray]) -> None:
+    """Chunks have 512 samples and a fade 882, so the second swap comes in the middle of the first fade."""
     stem, mix = sounds
     stream, plain = (repairer.stream(RATE, 2, has_mix=True, chunk_frames=1) for _ in range(2))
     swapped, alone = [], []
     for number, start in enumerate(range(0, stem.shape[1], 512)):
         if number in (100, 101):
-            stream.swap(None if number == 100 else repairer.delta_stream())
+            stream.swap(None if number == 100 else repairer.correction_stream())
         part = slice(start, start + 512)
         swapped.append(stream.process(stem[:, part], mix[:, part]))
         alone.append(plain.process(stem[:, part], mix[:, part]))
     dry = np.pad(stem, ((0, 0), (stream.latency_samples, 0)))[:, : stem.shape[1]]
-    change, full = (np.concatenate(parts, axis=1) - dry for parts in (swapped, alone))
-    assert np.abs(np.diff(change)).max() <= np.abs(np.diff(full)).max() + np.abs(full).max() / (FADE_S * RATE)
-    assert not change[:, 120 * 512 : 125 * 512].any()
-    assert change[:, -RATE:] == pytest.approx(full[:, -RATE:], abs=1e-5)
+    correction, full = (np.concatenate(parts, axis=1) - dry for parts in (swapped, alone))
+    assert np.abs(np.diff(correction)).max() <= np.abs(np.diff(full)).max() + np.abs(full).max() / (FADE_S * RATE)
+    assert not correction[:, 120 * 512 : 125 * 512].any()
+    assert correction[:, -RATE:] == pytest.approx(full[:, -RATE:], abs=1e-5)
 
 
-def test_wet_goes_along(repairer: Repairer, sounds: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_swap_can_change_the_wet_amount(repairer: Repairer, sounds: tuple[np.ndarray, np.ndarray]) -> None:
     stem, mix = sounds
     stream = Repairer(bundle=repairer.runtime.bundle.folder, wet=0.0).stream(RATE, 2, has_mix=True)
-    stream.swap(repairer.delta_stream(), 0.5)
+    stream.swap(repairer.correction_stream(), 0.5)
     out = [stream.process(stem[:, s : s + 4096], mix[:, s : s + 4096]) for s in range(0, stem.shape[1], 4096)]
     half = np.concatenate([*out, stream.flush()], axis=1)[:, stream.latency_samples :] - stem
     whole = run(repairer, {}, stem, mix, 4096) - stem

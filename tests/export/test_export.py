@@ -1,4 +1,4 @@
-"""Export: ONNX equals torch, merged equals unmerged, what is merged at load equals what torch merges."""
+"""Export: ONNX equals torch, merged equals unmerged, and adapters merged at load time equal those merged by torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from models import lively_net, sound, untrained_net
 from stemprover.engine.adapters import Adapter, active_adapters, merge_adapters
 from stemprover.engine.bundle import GRAPHS, Bundle
-from stemprover.engine.detect.bank import Detectors
+from stemprover.engine.detect.detectors import Detectors
 from stemprover.engine.errors import ExportError, ModelError, OptionError, OutputExistsError
 from stemprover.engine.model.lora import add_adapter, load_adapter, save_adapter
 from stemprover.engine.repair import Repairer
@@ -25,7 +25,7 @@ SCALE = np.ones(84, np.float32)
 
 
 def trained_adapter(path: Path, seed: int) -> Path:
-    """An adapter whose B is not zero any more."""
+    """An adapter whose B is no longer zero."""
     model = add_adapter(lively_net(), rank=4)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -41,7 +41,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [trained_adapter(folder / f"{name}.safetensors", seed) for seed, name in enumerate(("a", "b"))]
 
 
-def test_an_adapters_file_may_be_read_by_whom_any_new_file_may(tmp_path: Path) -> None:
+def test_an_adapter_file_has_the_default_permissions(tmp_path: Path) -> None:
     (tmp_path / "any").touch()
     made = trained_adapter(tmp_path / "a.safetensors", seed=3)
     assert made.stat().st_mode == (tmp_path / "any").stat().st_mode
@@ -88,7 +88,7 @@ def test_a_report_names_the_worst_tensor_and_fails_over_its_limit() -> None:
     assert not ParityReport(tensors[:1], merge_error=float("nan")).ok
 
 
-def test_merging_is_proved_and_a_saved_adapter_is_the_same(adapters: list[Path]) -> None:
+def test_a_merge_is_proved_and_a_saved_adapter_is_unchanged(adapters: list[Path]) -> None:
     merged, error = merge(load_adapter(lively_net(), adapters[0]))
     assert error < 1e-5
     plain = lively_net().state_dict()
@@ -98,7 +98,7 @@ def test_merging_is_proved_and_a_saved_adapter_is_the_same(adapters: list[Path])
     assert all(any(part in name for part in parts) for name in changed)
 
 
-def test_the_fine_branch_is_run_where_something_has_opened_it(
+def test_the_fine_branch_runs_only_if_it_was_opened(
     untrained_bundle: Path, lively_bundle: Path, tmp_path: Path
 ) -> None:
     assert (Bundle.load(untrained_bundle).fine_opened, Bundle.load(lively_bundle).fine_opened) == (False, True)
@@ -111,13 +111,13 @@ def test_the_fine_branch_is_run_where_something_has_opened_it(
     save_adapter(model, path)
     assert all(layer.startswith("fine.") for layer in Adapter.load(path).factors)
     stem, mix = sound(1.0), sound(1.0, seed=1)
-    left = Repairer(bundle=untrained_bundle, gated=False).process(stem, 44100, mix)
+    left = Repairer(bundle=untrained_bundle, restrained=False).process(stem, 44100, mix)
     np.testing.assert_allclose(left, stem, atol=1e-6)
-    found = Repairer(bundle=untrained_bundle, blend={path: 1.0}, gated=False).process(stem, 44100, mix)
+    found = Repairer(bundle=untrained_bundle, blend={path: 1.0}, restrained=False).process(stem, 44100, mix)
     assert float(np.abs(found - stem).max()) > 1e-2
 
 
-def test_a_fresh_adapter_is_neutral(tmp_path: Path) -> None:
+def test_a_new_adapter_is_neutral(tmp_path: Path) -> None:
     save_adapter(add_adapter(lively_net()), tmp_path / "new.safetensors")
     assert Adapter.load(tmp_path / "new.safetensors").neutral
     merged, _ = merge(load_adapter(lively_net(), tmp_path / "new.safetensors"))
@@ -126,7 +126,7 @@ def test_a_fresh_adapter_is_neutral(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_merged_at_load_equals_what_torch_merges(
+def test_adapters_merged_at_load_equal_those_merged_by_torch(
     adapters: list[Path], lively_bundle: Path, tmp_path: Path
 ) -> None:
     merged, _ = merge(load_adapter(lively_net(), adapters[0]))
@@ -136,11 +136,11 @@ def test_what_is_merged_at_load_equals_what_torch_merges(
     at_load = Repairer(bundle=lively_bundle, blend={adapters[0]: 1.0}, steps=2, jobs=1).process(stem, 44100, mix)
     base = Repairer(bundle=lively_bundle, steps=2, jobs=1).process(stem, 44100, mix)
     assert np.abs(by_torch - at_load).max() <= 1e-4
-    assert np.abs(by_torch - base).max() > 1e-3, "the adapter must do something for this to say anything"
+    assert np.abs(by_torch - base).max() > 1e-3, "the adapter must do something for this test to mean anything"
 
 
 @pytest.mark.parametrize("weights", [(0.6, 0.4), (1.5, 0.0), (0.3, 1.1)])
-def test_any_weighted_blend_equals_the_weighted_sum_in_torch(
+def test_a_weighted_blend_equals_the_weighted_sum_in_torch(
     adapters: list[Path], lively_bundle: Path, weights: tuple[float, float]
 ) -> None:
     net = lively_net()
@@ -163,13 +163,13 @@ def test_any_weighted_blend_equals_the_weighted_sum_in_torch(
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
 def test_cached_control_equals_recomputed_control_bit_for_bit(lively_bundle: Path, steps: int) -> None:
-    from stemprover.engine.stream import DeltaStream
+    from stemprover.engine.stream import CorrectionStream
 
     runtime = Runtime(Bundle.load(lively_bundle), device="cpu")
     stem = sound(0.6)[:, : 50 * 512][None]
     outs = []
     for recompute in (False, True):
-        stream = DeltaStream(runtime, steps, recompute)
+        stream = CorrectionStream(runtime, steps, recompute)
         outs.append(stream.process(stem, 2 * stem, stream.start(1))[0])
     assert outs[0].any()
     assert outs[0].tobytes() == outs[1].tobytes()
@@ -182,7 +182,7 @@ def test_export_writes_a_proved_bundle_or_nothing(
     assert report.ok
     assert 0 < report.merge_error < 1e-5
     assert Repairer(bundle=tmp_path / "bundle").process(sound(0.2), 44100).shape == (2, 8820)
-    with pytest.raises(OutputExistsError, match="exists already"):
+    with pytest.raises(OutputExistsError, match="already exists"):
         export_bundle(checkpoint, tmp_path / "bundle")
     (tmp_path / "bundle" / "README.md").write_text("a model card")
     before = (tmp_path / "bundle" / "control.onnx").read_bytes()
@@ -202,7 +202,7 @@ def test_export_writes_a_proved_bundle_or_nothing(
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no checkpoint at"):
         export_bundle(tmp_path / "none.pt", tmp_path / "out")
     (tmp_path / "bad.pt").write_bytes(b"nonsense")
@@ -210,7 +210,7 @@ def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
         export_bundle(tmp_path / "bad.pt", tmp_path / "out")
 
 
-def test_damaged_models_are_told_with_the_file(lively_bundle: Path, tmp_path: Path) -> None:
+def test_damaged_models_are_reported_with_the_file(lively_bundle: Path, tmp_path: Path) -> None:
     import shutil
 
     with pytest.raises(ModelError, match=r"bundle\.json is missing"):
@@ -225,7 +225,7 @@ def test_damaged_models_are_told_with_the_file(lively_bundle: Path, tmp_path: Pa
     (broken / "control.onnx").unlink()
     with pytest.raises(ModelError, match=r"control\.onnx is missing"):
         Bundle.load(broken)
-    (broken / "bundle.json").write_text('{"format": "stemprover-bundle-3", "sha256": {}}')
+    (broken / "bundle.json").write_text('{"format": "stemprover-bundle-4", "sha256": {}}')
     with pytest.raises(ModelError, match="damaged"):
         Bundle.load(broken)
     (broken / "bundle.json").write_text("{")
@@ -233,7 +233,7 @@ def test_damaged_models_are_told_with_the_file(lively_bundle: Path, tmp_path: Pa
         Bundle.load(broken)
 
 
-def test_wrong_adapters_are_told(lively_bundle: Path, adapters: list[Path], tmp_path: Path) -> None:
+def test_adapters_that_do_not_fit_are_rejected(lively_bundle: Path, adapters: list[Path], tmp_path: Path) -> None:
     bundle = Bundle.load(lively_bundle)
     with pytest.raises(OptionError, match=r"weight 2 of"):
         merge_adapters(bundle, active_adapters({adapters[0]: 2.0}))
@@ -249,7 +249,7 @@ def test_wrong_adapters_are_told(lively_bundle: Path, adapters: list[Path], tmp_
         f"{layer}.lora_A": np.ones((2, 3, 3, 3), np.float32),
         f"{layer}.lora_B": np.ones((4, 2, 1, 1), np.float32),
     }
-    meta = {"format": "stemprover-lora-1", "scale": "1", "rank": "2", "base": "?"}
+    meta = {"format": "stemprover-lora-2", "scale": "1", "rank": "2", "base": "?"}
     save_file(factors, tmp_path / "shape.safetensors", metadata=meta)
     with pytest.raises(ModelError, match=r"control\.levels\.0\.0\.conv1\.conv is \(4, 3, 3, 3\)"):
         merge_adapters(bundle, active_adapters({tmp_path / "shape.safetensors": 1.0}))

@@ -1,7 +1,7 @@
-"""Golden values of what a user gets: repairs by every preset, blends, auto, streams, a bridge and an export.
+"""Golden values of repairs: every preset, blends, auto, streams, a bridge and an export.
 
-    python tests/golden/make_golden.py            # write golden.npz, when a change of the sound is wanted
-    python tests/golden/make_golden.py --check    # compare with it; on the machine that wrote it, bit for bit
+    python tests/golden/make_golden.py            # write golden.npz, after an intended change of the output
+    python tests/golden/make_golden.py --check    # compare with it; bit for bit on the machine that wrote it
 
 A repair is stored as its correction (output minus input), projected onto a fixed random sign in each block of
 BLOCK samples, and as a SHA-256 of the output. The projections hold on any machine to TOLERANCE of the correction's
@@ -22,7 +22,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy: the order of its sums
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = (
+    "1"  # before NumPy is imported: threads change the order of its sums
+)
 
 import numpy as np
 import soundfile
@@ -32,7 +34,7 @@ sys.path.insert(0, str(HERE.parent))
 ROOT = HERE.parents[1]
 FILE = HERE / "golden.npz"
 BLOCK = 1024
-TOLERANCE = 1e-3  # of the root mean square of the projections; other processors differ by about 1e-5
+TOLERANCE = 1e-3  # of the root mean square of the projections; other CPUs differ by about 1e-5
 PRESETS = ("general", "bleed", "dull-highs", "musical-noise", "phasiness", "smeared-transients")
 BLENDS = ({"bleed": 0.6, "musical-noise": 0.4}, {"dull-highs": 1.0, "phasiness": 0.5, "smeared-transients": 1.2})
 SECONDS = 2.5
@@ -40,21 +42,21 @@ ODD_BLOCKS = (1, 63, 480, 8193, 2048, 7)
 
 
 def excerpt(rate: int = 44100) -> tuple[np.ndarray, np.ndarray]:
-    """Stem and mix (2, T) of the demo, at 44.1 kHz or taken for another rate."""
+    """Stem and mix (2, T) of the demo, at 44.1 kHz or resampled to another rate."""
     frames = round(SECONDS * 44100)
-    sounds = [
+    signals = [
         soundfile.read(ROOT / "presets" / "demo" / f"{name}.flac", frames=frames, start=88_200, dtype="float32")[0].T
         for name in ("separated", "song")
     ]
     if rate != 44100:
         import soxr
 
-        sounds = [soxr.resample(sound.T, 44100, rate).T.astype(np.float32) for sound in sounds]
-    return sounds[0], sounds[1]
+        signals = [soxr.resample(signal.T, 44100, rate).T.astype(np.float32) for signal in signals]
+    return signals[0], signals[1]
 
 
 def synthetic(kind: str, channels: int, rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Stem and mix (C, T): chords with a leak of noise, bursts without highs, or a vibrato with broken phases."""
+    """Stem and mix (C, T): chords with leaked noise, bursts without highs, or a vibrato with random phases."""
     rng = np.random.default_rng([channels, len(kind)])
     t = np.arange(round(1.5 * rate)) / rate
     pan = rng.uniform(0.4, 1.0, (channels, 1))
@@ -81,45 +83,45 @@ def synthetic(kind: str, channels: int, rate: int) -> tuple[np.ndarray, np.ndarr
 
 
 def process(
-    sounds: tuple[np.ndarray, np.ndarray], rate: int, preset: str | dict[str, float], mix: bool, **options: object
+    signals: tuple[np.ndarray, np.ndarray], rate: int, preset: str | dict[str, float], mix: bool, **options: object
 ) -> tuple[np.ndarray, np.ndarray]:
     """Input and output of Repairer.process."""
     from stemprover import Repairer, blend_presets, load_preset
 
     chosen = blend_presets(preset) if isinstance(preset, dict) else load_preset(preset)
     repairer = Repairer(chosen, **options)  # type: ignore[arg-type]
-    return sounds[0], repairer.process(sounds[0], rate, sounds[1] if mix else None)
+    return signals[0], repairer.process(signals[0], rate, signals[1] if mix else None)
 
 
 def streamed(rate: int, preset: str, mix: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A live stream in blocks of odd sizes, without its latency."""
+    """Input and output of a live stream with odd block sizes, aligned."""
     from stemprover import Repairer, load_preset
 
-    stem, song = excerpt(rate)
+    stem, mix_audio = excerpt(rate)
     stream = Repairer(load_preset(preset)).stream(rate, len(stem), has_mix=mix)
-    out, at, turn = [], 0, 0
+    out, at, number = [], 0, 0
     while at < stem.shape[1]:
-        part = slice(at, at + ODD_BLOCKS[turn % len(ODD_BLOCKS)])
-        out.append(stream.process(stem[:, part], song[:, part] if mix else None))
-        at, turn = part.stop, turn + 1
+        part = slice(at, at + ODD_BLOCKS[number % len(ODD_BLOCKS)])
+        out.append(stream.process(stem[:, part], mix_audio[:, part] if mix else None))
+        at, number = part.stop, number + 1
     joined = np.concatenate([*out, stream.flush()], axis=1)
     return stem, joined[:, stream.latency_samples :]
 
 
-def command(sounds: tuple[np.ndarray, np.ndarray], rate: int, *options: str) -> tuple[np.ndarray, np.ndarray]:
-    """`stemprover repair` on float files; auto where no option says otherwise."""
+def command(signals: tuple[np.ndarray, np.ndarray], rate: int, *options: str) -> tuple[np.ndarray, np.ndarray]:
+    """Input and output of `stemprover repair` on float files, with auto unless the options say otherwise."""
     with tempfile.TemporaryDirectory() as folder:
         stem, mix, out = (Path(folder) / f"{name}.wav" for name in ("stem", "mix", "out"))
-        for path, sound in ((stem, sounds[0]), (mix, sounds[1])):
-            soundfile.write(path, sound.T, rate, subtype="FLOAT")
+        for path, signal in ((stem, signals[0]), (mix, signals[1])):
+            soundfile.write(path, signal.T, rate, subtype="FLOAT")
         run = [sys.executable, "-m", "stemprover", "repair", stem, "-o", out, "--mix", mix, "--jobs", "1", *options]
         subprocess.run(run, check=True, capture_output=True)
-        return sounds[0], soundfile.read(out, dtype="float32")[0].T
+        return signals[0], soundfile.read(out, dtype="float32")[0].T
 
 
 @contextmanager
 def serving() -> Iterator[int]:
-    """A bridge in a process of its own; its port."""
+    """Runs a bridge in its own process; yields its port."""
     run = [sys.executable, "-m", "stemprover", "serve", "--port", "0", "--http-port", "0"]
     with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
@@ -132,14 +134,14 @@ def serving() -> Iterator[int]:
 
 
 def bridged(rate: int, preset: str) -> tuple[np.ndarray, np.ndarray]:
-    """Through a bridge, every block waited for."""
+    """Input and output of a stream through a bridge that waits for every repair, aligned."""
     from stemprover.bridge import Client
 
-    stem, song = excerpt(rate)
+    stem, mix = excerpt(rate)
     with serving() as port, Client(rate, 2, 2, port=port) as client:
         client.select(preset)
         out = [
-            client.process(stem[:, at : at + 700], song[:, at : at + 700], offline=True)
+            client.process(stem[:, at : at + 700], mix[:, at : at + 700], offline=True)
             for at in range(0, stem.shape[1], 700)
         ]
         joined = np.concatenate([*out, client.flush()], axis=1)
@@ -147,7 +149,7 @@ def bridged(rate: int, preset: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def exported() -> tuple[np.ndarray, np.ndarray]:
-    """By a small random network that was exported to ONNX."""
+    """Input and output of a small random network that was exported to ONNX."""
     from models import lively_net
     from stemprover import Repairer
     from stemprover.export.bundle import write_bundle
@@ -159,7 +161,7 @@ def exported() -> tuple[np.ndarray, np.ndarray]:
 
 
 def cases() -> dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]]:
-    """What is stored, by name."""
+    """Name of each case to a function that returns its input and output."""
     found: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {}
     for preset in PRESETS:
         for mix in (True, False):
@@ -172,13 +174,13 @@ def cases() -> dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]]:
         found[f"demo, blend {number}"] = partial(lambda b: process(excerpt(), 44100, b, True), blend)
     found["demo, separated, both sides"] = lambda: process(excerpt(), 44100, "general", True, separated=True)
     found["demo, separated, one side"] = lambda: process(
-        excerpt(), 44100, "general", True, separated=True, both_sides=False
+        excerpt(), 44100, "general", True, separated=True, repair_residual=False
     )
     found["demo, two steps, half wet"] = lambda: process(excerpt(), 44100, "bleed", True, quality="best", wet=0.5)
     found["vibrato, 6 channels, two by two"] = lambda: process(
         synthetic("vibrato", 6, 44100), 44100, "bleed", True, linked=False
     )
-    found["demo, no gate"] = lambda: process(excerpt(), 44100, "general", True, gated=False)
+    found["demo, no gate"] = lambda: process(excerpt(), 44100, "general", True, restrained=False)
     found["demo, auto"] = lambda: command(excerpt(), 44100)
     for kind, channels, rate in (("chords", 1, 44100), ("bursts", 2, 48000), ("vibrato", 2, 44100)):
         found[f"{kind}, auto"] = partial(lambda k, c, r: command(synthetic(k, c, r), r), kind, channels, rate)
@@ -191,23 +193,23 @@ def cases() -> dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]]:
     return found
 
 
-def projections(sound: np.ndarray) -> np.ndarray:
-    """Sound (C, T) to one number a channel and block (C, ceil(T / BLOCK)): the inner product with random signs."""
+def projections(audio: np.ndarray) -> np.ndarray:
+    """Audio (C, T) to one number per channel and block (C, ceil(T / BLOCK)): its inner product with random signs."""
     signs = np.random.default_rng(0).choice([-1.0, 1.0], BLOCK)
-    padded = np.pad(sound.astype(np.float64), ((0, 0), (0, -sound.shape[1] % BLOCK)))
-    found: np.ndarray = padded.reshape(len(sound), -1, BLOCK) @ signs
+    padded = np.pad(audio.astype(np.float64), ((0, 0), (0, -audio.shape[1] % BLOCK)))
+    found: np.ndarray = padded.reshape(len(audio), -1, BLOCK) @ signs
     return found
 
 
-def digest(sound: np.ndarray) -> str:
+def digest(audio: np.ndarray) -> str:
     """SHA-256 of the samples."""
-    return hashlib.sha256(np.ascontiguousarray(sound, "<f4").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(audio, "<f4").tobytes()).hexdigest()
 
 
 def difference(before: np.ndarray, after: np.ndarray, golden: np.ndarray) -> float:
-    """How far a correction is from its golden value, relative to the level of that."""
+    """The largest difference of a correction from its golden value, relative to the golden value's level."""
     found = projections(after - before)
-    assert found.shape == golden.shape, f"{found.shape} in place of {golden.shape}"
+    assert found.shape == golden.shape, f"{found.shape} instead of {golden.shape}"
     level = float(np.sqrt(np.mean(np.square(golden, dtype=np.float64))))
     return float(np.abs(found - golden).max()) / max(level, 1e-6)
 
@@ -215,24 +217,24 @@ def difference(before: np.ndarray, after: np.ndarray, golden: np.ndarray) -> flo
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="compare, and write nothing")
-    given = parser.parse_args()
+    parser.add_argument("--check", action="store_true", help="compare with golden.npz instead of writing it")
+    arguments = parser.parse_args()
     made: dict[str, np.ndarray] = {}
-    golden = dict(np.load(FILE)) if given.check else {}
+    golden = dict(np.load(FILE)) if arguments.check else {}
     wrong = 0
     for name, make in cases().items():
         before, after = make()
         code = digest(after)
-        if given.check:
-            far, same = difference(before, after, golden[name]), code == str(golden[f"{name}, sha256"])
+        if arguments.check:
+            error, same = difference(before, after, golden[name]), code == str(golden[f"{name}, sha256"])
             wrong += not same
-            print(f"{'same' if same else f'differs by {far:.1e}':20} {name}", flush=True)
+            print(f"{'same' if same else f'differs by {error:.1e}':20} {name}", flush=True)
         else:
             made[name] = projections(after - before).astype(np.float32)
             made[f"{name}, sha256"] = np.array(code)
             print(f"{np.abs(after - before).max():.4f} {name}", flush=True)
-    if given.check:
-        sys.exit(f"{wrong} differ" if wrong else 0)
+    if arguments.check:
+        sys.exit(f"{wrong} cases differ" if wrong else 0)
     np.savez_compressed(FILE, **made)
 
 

@@ -1,108 +1,152 @@
-"""Where each file goes."""
+"""Many files in one run."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from stemprover.engine.errors import AudioFileError, OptionError, OutputExistsError
-from stemprover.offline.batch import RenderJob, plan_renders
+from fakes import FakeRepairer
+from sounds import noise
+from stemprover.engine.errors import OptionError, StemProverError
+from stemprover.engine.preset import Preset, load_preset
+from stemprover.offline import alignment
+from stemprover.offline.auto import AutoChoice
+from stemprover.offline.batch import BatchListener, repair_batch
+from stemprover.offline.plan import BatchJob, plan_batch
+from stemprover.offline.render import Progress, RenderReport
+from stemprover.offline.stem_set import SetReport
+
+RATE = 44100
+
+
+class Log(BatchListener):
+    """Writes down every event."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.fractions: list[float] = []
+
+    def _progress(self, what: str) -> AbstractContextManager[Progress]:
+        self.events.append(what)
+        return nullcontext(lambda done_s, total_s: self.fractions.append(done_s / total_s))
+
+    def started(self, number: int, job: BatchJob) -> None:
+        self.events.append(f"started {number} {job.source.name}")
+
+    def analysing(self) -> AbstractContextManager[Progress]:
+        return self._progress("analysing")
+
+    def chose(self, job: BatchJob, preset: Preset) -> None:
+        self.events.append(f"chose a preset for {job.source.name}")
+
+    def repairing(self) -> AbstractContextManager[Progress]:
+        return self._progress("repairing")
+
+    def repaired(self, job: BatchJob, report: RenderReport) -> None:
+        assert report.target == job.target
+        self.events.append(f"repaired {job.source.name}")
+
+    def failed(self, path: Path, error: StemProverError) -> None:
+        self.events.append(f"failed {path.name}")
+
+    def summing(self) -> AbstractContextManager[Progress]:
+        return self._progress("summing")
+
+    def summed(self, report: SetReport) -> None:
+        self.events.append(f"summed {report.stems}")
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    for name in ("stems/vocals.wav", "stems/sub/drums.flac", "stems/sub/deep/bass.AIFF", "stems/readme.txt",
-                 "stems/.hidden.wav", "stems/.git/x.wav", "more/vocals.wav", "song.wav"):  # fmt: skip
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return tmp_path
+def song(make_audio: Callable[..., Path]) -> tuple[list[Path], Path]:
+    """Two stems and their mix."""
+    vocals, drums = (0.5 * noise(1.0, RATE, seed=seed) for seed in (1, 2))
+    stems = [make_audio("vocals.wav", levels=vocals), make_audio("drums.wav", levels=drums)]
+    return stems, make_audio("song.wav", levels=vocals + drums)
 
 
-def pairs(tree: Path, plan) -> list[tuple[str, str]]:
-    return [(str(job.source.relative_to(tree)), str(job.target.relative_to(tree))) for job in plan.jobs]
+def test_a_listener_receives_all_events_in_order(song: tuple[list[Path], Path], tmp_path: Path) -> None:
+    stems, mix = song
+    (tmp_path / "bad.wav").write_bytes(b"not audio")
+    plan = plan_batch([*stems, tmp_path / "bad.wav"], tmp_path / "out")
+    log = Log()
+    failures = repair_batch(plan, (FakeRepairer(), load_preset("general")), log, mix=mix, sum_to_mix=True)
+    assert [path.name for path, _ in failures] == ["bad.wav"]
+    assert log.events == [
+        "started 0 vocals.wav", "repairing", "repaired vocals.wav",
+        "started 1 drums.wav", "repairing", "repaired drums.wav",
+        "started 2 bad.wav", "failed bad.wav",
+    ], "and no sum if a stem failed"  # fmt: skip
+    assert log.fractions.count(1.0) == 2
 
 
-def test_one_file_to_a_file_name(tree: Path) -> None:
-    plan = plan_renders([tree / "song.wav"], tree / "out.flac")
-    assert plan.jobs == (RenderJob(tree / "song.wav", tree / "out.flac"),)
-    assert not plan.makes_folders, "a missing folder of a file name is more likely a slip of the pen"
+def test_a_set_is_summed_at_the_end(song: tuple[list[Path], Path], tmp_path: Path) -> None:
+    stems, mix = song
+    plan = plan_batch(stems, tmp_path / "out", mix=mix)
+    log = Log()
+    choice = FakeRepairer(0.9), load_preset("general")
+    assert repair_batch(plan, choice, log, mix=mix, sum_to_mix=True) == []
+    assert log.events[-2:] == ["summing", "summed 2"]
 
 
-@pytest.mark.parametrize(("out", "is_folder"), [("out", False), ("out.d", True), ("more", False)])
-def test_one_file_into_a_folder(tree: Path, out: str, is_folder: bool) -> None:
-    plan = plan_renders([tree / "song.wav"], tree / out, is_folder=is_folder)
-    assert pairs(tree, plan) == [("song.wav", f"{out}/song.wav")]
-    assert plan.makes_folders
+@pytest.fixture
+def alignments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The modules that call estimate_alignment, one entry for each call."""
+    calls: list[str] = []
+    original = alignment.estimate_alignment
+
+    def counted(where: str, *args: Any) -> alignment.Alignment:
+        calls.append(where)
+        return original(*args)
+
+    for where in ("alignment", "stem_set"):
+        monkeypatch.setattr(f"stemprover.offline.{where}.estimate_alignment", partial(counted, where))
+    return calls
 
 
-def test_a_folder_keeps_its_sub_folders_and_leaves_out_what_is_no_audio(tree: Path) -> None:
-    plan = plan_renders([tree / "stems"], tree / "out")
-    assert pairs(tree, plan) == [
-        ("stems/vocals.wav", "out/vocals.wav"),
-        ("stems/sub/drums.flac", "out/sub/drums.flac"),
-        ("stems/sub/deep/bass.AIFF", "out/sub/deep/bass.AIFF"),
-    ]
+def test_each_file_is_aligned_once(song: tuple[list[Path], Path], tmp_path: Path, alignments: list[str]) -> None:
+    stems, mix = song
+    log = Log()
+    choice = AutoChoice(lambda preset: FakeRepairer(0.9))
+    plan = plan_batch(stems, tmp_path / "out", mix=mix)
+    assert repair_batch(plan, choice, log, mix=mix, sum_to_mix=True) == []
+    assert log.events[:4] == ["started 0 vocals.wav", "analysing", "chose a preset for vocals.wav", "repairing"]
+    assert log.events[-1] == "summed 2"
+    assert alignments == ["alignment", "alignment", "stem_set"], "once for each stem, and once for their sum"
 
 
-def test_an_output_folder_inside_the_input_is_not_an_input(tree: Path) -> None:
-    (tree / "stems/fixed").mkdir()
-    (tree / "stems/fixed/vocals.wav").write_bytes(b"x")
-    plan = plan_renders([tree / "stems"], tree / "stems/fixed")
-    assert ("stems/fixed/vocals.wav", "stems/fixed/fixed/vocals.wav") not in pairs(tree, plan)
-    assert len(plan.jobs) == 3
-
-
-def test_the_song_in_the_stems_folder_is_no_stem(tree: Path) -> None:
-    (tree / "stems/song.wav").symlink_to(tree / "song.wav")
-    plan = plan_renders([tree / "stems"], tree / "out", mix=tree / "song.wav")
-    assert [job.source.name for job in plan.jobs] == ["vocals.wav", "drums.flac", "bass.AIFF"]
-    named = plan_renders([tree / "song.wav"], tree / "out", mix=tree / "song.wav")
-    assert [job.source.name for job in named.jobs] == ["song.wav"], "what is asked for by its name is repaired"
-
-
-def test_files_and_folders_together_and_twice(tree: Path) -> None:
-    plan = plan_renders([tree / "song.wav", tree / "stems", tree / "stems" / ".." / "song.wav"], tree / "out")
-    assert [job.target.name for job in plan.jobs] == ["song.wav", "vocals.wav", "drums.flac", "bass.AIFF"]
-
-
-def test_two_files_may_not_become_one(tree: Path) -> None:
-    with pytest.raises(OptionError, match=r"stems/vocals.wav and .*more/vocals.wav would both become .*out/vocals.wav"):
-        plan_renders([tree / "stems", tree / "more"], tree / "out")
-
-
-def test_several_files_cannot_go_into_a_file(tree: Path) -> None:
-    with pytest.raises(OutputExistsError, match=r"song.wav: is a file; name a folder"):
-        plan_renders([tree / "stems"], tree / "song.wav")
-
-
-def test_a_folder_without_audio_is_a_failure_beside_the_others(tree: Path) -> None:
-    (tree / "empty").mkdir()
-    plan = plan_renders([tree / "empty", tree / "song.wav"], tree / "out")
-    assert pairs(tree, plan) == [("song.wav", "out/song.wav")]
-    [(path, error)] = plan.failures
-    assert path == tree / "empty"
-    assert isinstance(error, AudioFileError)
-    assert "no audio files" in str(error)
-
-
-def test_a_folder_that_may_not_be_read_is_a_failure_and_not_left_out_in_silence(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_repair_on_the_command_line_aligns_once(
+    song: tuple[list[Path], Path], tmp_path: Path, run_cli: Callable, alignments: list[str]
 ) -> None:
-    whole = os.scandir
-
-    def refuse(path):
-        if str(path).endswith("sub"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return whole(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    plan = plan_renders([tree / "stems"], tree / "out")
-    assert pairs(tree, plan) == [("stems/vocals.wav", "out/vocals.wav")]
-    ((place, error),) = plan.failures
-    assert place == tree / "stems/sub"
-    assert str(error) == f"{place}: cannot be read (Permission denied); give leave to read it"
+    (stem, _), mix = song
+    result = run_cli("repair", stem, "-o", tmp_path / "out.wav", "--mix", mix, repairer=FakeRepairer())
+    assert result.code == 0, result.err
+    assert "Note: vocals.wav: " in result.err, "auto chose a preset"
+    assert alignments == ["alignment"]
 
 
-def test_nothing_to_do_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="nothing to repair"):
-        plan_renders([], tmp_path)
+def test_a_check_can_refuse_a_job_and_the_others_go_on(song: tuple[list[Path], Path], tmp_path: Path) -> None:
+    stems, _ = song
+
+    def refuse_vocals(job: BatchJob) -> None:
+        if job.source.name == "vocals.wav":
+            raise OptionError("not allowed")
+
+    plan = plan_batch(stems, tmp_path / "out")
+    choice = FakeRepairer(), load_preset("general")
+    [(path, error)] = repair_batch(plan, choice, BatchListener(), check=refuse_vocals)
+    assert (path, str(error)) == (stems[0], "not allowed")
+    assert os.listdir(tmp_path / "out") == ["drums.wav"]
+
+
+def test_a_wrong_file_type_is_reported_before_the_analysis(song: tuple[list[Path], Path], tmp_path: Path) -> None:
+    (stem, _), mix = song
+    log = Log()
+    plan = plan_batch([stem], tmp_path / "out.xyz", mix=mix)
+    [(_, error)] = repair_batch(plan, AutoChoice(lambda preset: FakeRepairer()), log, mix=mix)
+    assert "StemProver cannot write .xyz" in str(error)
+    assert log.events == ["started 0 vocals.wav", "failed vocals.wav"]

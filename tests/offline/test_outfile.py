@@ -1,4 +1,4 @@
-"""Never half a file under the final name, never an input lost, and plain words where the system says no."""
+"""No half-written file under the final name, no input lost, and clear messages for the system's errors."""
 
 import os
 import re
@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from fakes import FakeRepairer
 from stemprover.engine.errors import OutputError, OutputExistsError
-from stemprover.offline import outfile
+from stemprover.offline import formats
 from stemprover.offline.outfile import atomic_output
 from stemprover.offline.render import render_file
 
@@ -26,10 +26,10 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_an_existing_output_is_kept_unless_told_otherwise(make_audio, tmp_path):
+def test_an_existing_output_is_only_replaced_with_overwrite(make_audio, tmp_path):
     source = make_audio()
     (tmp_path / "out.wav").write_bytes(b"precious")
-    with pytest.raises(OutputExistsError, match=r"out.wav: exists already; choose another output or add --overwrite"):
+    with pytest.raises(OutputExistsError, match=r"out.wav already exists; choose another output or add --overwrite"):
         render_file(source, tmp_path / "out.wav", FakeRepairer())
     assert (tmp_path / "out.wav").read_bytes() == b"precious"
     render_file(source, tmp_path / "out.wav", FakeRepairer(), overwrite=True)
@@ -46,29 +46,29 @@ def test_an_input_is_never_replaced(make_audio, tmp_path, how):
         target.symlink_to(source)
     if how == "hardlink":
         target.hardlink_to(source)
-    with pytest.raises(OutputExistsError, match="is an input and is never replaced"):
+    with pytest.raises(OutputExistsError, match="is an input and is never overwritten; choose another output"):
         render_file(source, target, FakeRepairer(), mix=song, overwrite=True)
     assert [source.read_bytes(), song.read_bytes()] == contents
 
 
-def test_a_folder_is_no_output_file(make_audio, tmp_path):
+def test_a_folder_is_refused_as_the_output_file(make_audio, tmp_path):
     (tmp_path / "out.wav").mkdir()
     with pytest.raises(OutputExistsError, match="is a folder; name a file in it"):
         render_file(make_audio(), tmp_path / "out.wav", FakeRepairer(), overwrite=True)
 
 
-def test_a_missing_folder_is_named(make_audio, tmp_path):
-    with pytest.raises(OutputError, match=rf"the folder {tmp_path}/no does not exist; make it first"):
+def test_a_missing_output_folder_is_refused(make_audio, tmp_path):
+    with pytest.raises(OutputError, match=rf"the folder {tmp_path}/no does not exist; create it first"):
         render_file(make_audio(), tmp_path / "no" / "out.wav", FakeRepairer())
 
 
-def test_a_folder_without_write_permission(make_audio, as_plain_user):
+def test_an_output_folder_without_write_permission_is_refused(make_audio, as_plain_user):
     folder = as_plain_user / "locked"
     folder.mkdir()
     source = as_plain_user / "stem.wav"
     soundfile.write(source, np.zeros(100), 44100)
     folder.chmod(0o555)
-    with pytest.raises(OutputError, match=r"out.wav: cannot be written: you may not write here; choose another folder"):
+    with pytest.raises(OutputError, match=r"out.wav cannot be written: no write permission; choose another folder"):
         render_file(source, folder / "out.wav", FakeRepairer())
     folder.chmod(0o755)
     assert names(folder) == []
@@ -76,7 +76,7 @@ def test_a_folder_without_write_permission(make_audio, as_plain_user):
 
 @pytest.fixture
 def mounted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A small disk in memory, where the system lets the tests mount one."""
+    """A small RAM disk; skips the test where mounting one is not allowed."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
@@ -88,13 +88,13 @@ def mounted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_read_only_disk(make_audio, mounted):
+def test_a_read_only_disk_is_refused(make_audio, mounted):
     subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
-    with pytest.raises(OutputError, match="cannot be written: this place is read-only; choose another folder"):
+    with pytest.raises(OutputError, match="cannot be written: the disk is read-only; choose another folder"):
         render_file(make_audio(), mounted / "out.wav", FakeRepairer())
 
 
-def test_a_disk_too_small_is_known_before_the_work(make_audio, mounted):
+def test_a_disk_that_is_too_small_is_refused_before_any_work(make_audio, mounted):
     fake = FakeRepairer()
     with pytest.raises(OutputError, match=r"the disk is full: 0.5 MB are needed and 0.3 MB are free; free some space"):
         render_file(make_audio(seconds=3), mounted / "out.wav", fake)
@@ -103,8 +103,8 @@ def test_a_disk_too_small_is_known_before_the_work(make_audio, mounted):
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.mp3", "f.wav", "i.wav", "tagged.flac"])
-def test_a_disk_that_fills_up_on_the_way(make_audio, mounted, name, monkeypatch):
-    monkeypatch.setattr(outfile, "_estimated_bytes", lambda *_: 0)
+def test_a_disk_that_fills_up_during_the_repair_is_reported(make_audio, mounted, name, monkeypatch):
+    monkeypatch.setattr(formats, "_estimated_bytes", lambda *_: 0)
     subtype = {"f.wav": "FLOAT", "i.wav": "PCM_24"}.get(name)
     source = make_audio(name, seconds=30 if name[0] == "a" else 1.2, subtype=subtype)
     if name == "tagged.flac":
@@ -120,12 +120,12 @@ def test_a_disk_that_fills_up_on_the_way(make_audio, mounted, name, monkeypatch)
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
-def test_a_system_that_takes_no_more(make_audio, tmp_path, subtype):
+def test_a_limit_on_file_sizes_is_reported(make_audio, tmp_path, subtype):
     source = make_audio(seconds=3, subtype=subtype)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(OutputError, match="out.wav: cannot be written"):
+        with pytest.raises(OutputError, match="out.wav cannot be written"):
             render_file(source, tmp_path / "out.wav", FakeRepairer())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -133,7 +133,7 @@ def test_a_system_that_takes_no_more(make_audio, tmp_path, subtype):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, MemoryError])
-def test_any_way_out_takes_the_part_file_along(tmp_path, error):
+def test_any_exception_removes_the_part_file_and_keeps_the_target(tmp_path, error):
     target = tmp_path / "out.wav"
     target.write_bytes(b"old")
     with pytest.raises(error), atomic_output(target, (), overwrite=True) as part:
@@ -143,13 +143,13 @@ def test_any_way_out_takes_the_part_file_along(tmp_path, error):
     assert target.read_bytes() == b"old"
 
 
-def test_the_part_file_lies_hidden_beside_the_target(tmp_path):
+def test_the_part_file_is_hidden_next_to_the_target(tmp_path):
     with atomic_output(tmp_path / ("n" * 240 + ".wav"), (), overwrite=False) as part:
         assert part.parent == tmp_path
         assert re.fullmatch(r"\.n{80}\.[0-9a-f]{8}\.part", part.name)
 
 
-def test_an_output_that_came_meanwhile_is_kept(tmp_path):
+def test_an_output_created_in_the_meantime_is_kept(tmp_path):
     target = tmp_path / "out.wav"
     with pytest.raises(OutputExistsError), atomic_output(target, (), overwrite=False) as part:
         part.write_bytes(b"new")
@@ -158,7 +158,7 @@ def test_an_output_that_came_meanwhile_is_kept(tmp_path):
     assert names(tmp_path) == ["out.wav"]
 
 
-def test_a_result_cut_short_without_an_error_is_not_passed_off_as_whole(make_audio, tmp_path, monkeypatch):
+def test_a_result_that_was_cut_off_without_an_error_is_detected(make_audio, tmp_path, monkeypatch):
     from stemprover.offline import render
 
     def lose_the_end(info, part, subtype):
@@ -166,14 +166,14 @@ def test_a_result_cut_short_without_an_error_is_not_passed_off_as_whole(make_aud
         return ""
 
     monkeypatch.setattr(render, "copy_tags", lose_the_end)
-    with pytest.raises(OutputError, match=r"was not written whole \(.*1000 bytes are missing.*check the disk"):
+    with pytest.raises(OutputError, match=r"was not written completely \(.*1000 bytes are missing.*check the disk"):
         render_file(make_audio(), tmp_path / "out.wav", FakeRepairer())
     assert names(tmp_path) == ["stem.wav"]
 
 
 SLOW_REPAIR = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background passes on a deaf ear
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes inherit an ignored SIGINT
 sys.path.insert(0, sys.argv.pop(1))
 from fakes import FakeRepairer
 from stemprover import cli
@@ -200,12 +200,12 @@ def test_a_killed_repair_leaves_nothing_under_the_final_name(make_audio, tmp_pat
             time.sleep(0.02)
         process.send_signal(number)
         process.wait(timeout=20)
-        complaint = process.stderr.read().decode()
+        stderr = process.stderr.read().decode()
     assert process.returncode != 0
-    assert "Traceback" not in complaint
+    assert "Traceback" not in stderr
     left = names(folder)
     if number == signal.SIGKILL:
-        assert len([name for name in left if name.endswith(".part")]) == 1, "the system gives no time to tidy up"
+        assert len([name for name in left if name.endswith(".part")]) == 1, "SIGKILL leaves no time to clean up"
         left = [name for name in left if not name.endswith(".part")]
     assert left == (["out.wav"] if existing else [])
     if existing:

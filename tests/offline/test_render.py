@@ -1,4 +1,4 @@
-"""Whole renders with a model of known effect: every format kept, every sample exact, every stream aligned."""
+"""Whole renders with a fake model of known effect: formats are kept, samples are exact, stem and mix are in step."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ KINDS = [
 
 
 def native(path: Path) -> np.ndarray:
-    """All samples (T, C) as they are stored."""
+    """All samples (T, C) as stored."""
     info = soundfile.info(path)
     dtype = "float64" if info.subtype in ("FLOAT", "DOUBLE") else "int32"
     return soundfile.read(path, dtype=dtype, always_2d=True)[0]
@@ -49,7 +49,7 @@ def test_an_identity_repair_keeps_every_sample_and_the_format(make_audio, tmp_pa
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_samples_of_any_length_come_back(make_audio, tmp_path, data):
+def test_any_samples_of_any_length_are_kept(make_audio, tmp_path, data):
     subtype = data.draw(st.sampled_from(["PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]))
     channels = data.draw(st.sampled_from([1, 2, 3]))
     samples = data.draw(st.one_of(st.integers(1, 5), st.integers(BLOCK_SAMPLES - 2, BLOCK_SAMPLES + 3)))
@@ -65,7 +65,7 @@ def test_any_samples_of_any_length_come_back(make_audio, tmp_path, data):
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
-def test_a_gain_arrives_exactly(make_audio, tmp_path, subtype):
+def test_a_gain_is_applied_exactly(make_audio, tmp_path, subtype):
     source = make_audio("in.wav", subtype=subtype)
     report = render_file(source, tmp_path / "out.wav", FakeRepairer(gain=0.5))
     old, new = (soundfile.read(p)[0] for p in (source, tmp_path / "out.wav"))
@@ -74,7 +74,7 @@ def test_a_gain_arrives_exactly(make_audio, tmp_path, subtype):
     assert report.change_db == pytest.approx(-6.02, abs=0.1)
 
 
-def test_float_keeps_what_is_over_full_scale(make_audio, tmp_path):
+def test_float_samples_over_full_scale_are_kept(make_audio, tmp_path):
     levels = np.array([[0.5, 2.0, -3.0]], np.float32)
     source = make_audio("in.wav", subtype="FLOAT", levels=levels)
     report = render_file(source, tmp_path / "out.wav", FakeRepairer(gain=2.0))
@@ -89,7 +89,8 @@ def test_integers_over_full_scale_are_clipped_and_reported(make_audio, tmp_path)
     np.testing.assert_allclose(soundfile.read(tmp_path / "out.wav")[0], [0.5, 1.0, -1.0, 0.2], atol=1e-4)
     [note] = report.notes
     assert note.startswith(
-        "2 samples were over full scale (by up to 3.5 dB) and were clipped; give the stem as 32-bit float"
+        "2 samples went over full scale (by up to 3.5 dB) and were clipped; turn the stem down first, or convert it to "
+        "32-bit float WAV"
     )
 
 
@@ -103,7 +104,7 @@ def test_integers_over_full_scale_are_clipped_and_reported(make_audio, tmp_path)
     ],
 )
 @pytest.mark.parametrize("samples", [1, 1000, 50001])
-def test_lossy_files_keep_their_length_and_place_and_say_that_they_are_lossy(
+def test_lossy_files_keep_their_length_and_position_and_are_reported(
     make_audio, tmp_path, name, container, subtype, rate, samples
 ):
     sine = 0.5 * np.sin(np.arange(samples) * 2 * np.pi * 440 / rate) * np.ones((2, 1))
@@ -112,7 +113,7 @@ def test_lossy_files_keep_their_length_and_place_and_say_that_they_are_lossy(
     report = render_file(source, target, FakeRepairer())
     assert soundfile.info(target).frames == samples
     assert (soundfile.info(target).format, soundfile.info(target).subtype) == (container, subtype)
-    assert report.notes == (f"coded anew as {subtype}, which is lossy",)
+    assert report.notes == (f"re-encoded as {subtype}, which is lossy",)
     if samples > 1000:
         old, new = (soundfile.read(p)[0][2000:-2000, 0] for p in (source, target))
         assert np.mean((new - old) ** 2) < 1e-3 * np.mean(old**2), "a shift of one sample would be more"
@@ -132,7 +133,7 @@ def test_lossy_files_keep_their_length_and_place_and_say_that_they_are_lossy(
         ("a.wav", "IMA_ADPCM", "b.flac", ("FLAC", "PCM_24")),
     ],
 )
-def test_another_extension_converts_without_loss_where_it_can(
+def test_another_extension_converts_without_loss_if_possible(
     make_audio, tmp_path, source_name, kind, target_name, expected
 ):
     source = make_audio(source_name, subtype=kind)
@@ -145,7 +146,7 @@ def test_another_extension_converts_without_loss_where_it_can(
         np.testing.assert_array_equal(soundfile.read(tmp_path / target_name)[0], soundfile.read(source)[0])
 
 
-def test_big_endian_floats_stay_so(make_audio, tmp_path):
+def test_big_endian_floats_stay_big_endian(make_audio, tmp_path):
     levels = soundfile.read(make_audio())[0]
     source, target = tmp_path / "rifx.wav", tmp_path / "out.wav"
     soundfile.write(source, levels, 44100, "FLOAT", endian="BIG")
@@ -154,13 +155,13 @@ def test_big_endian_floats_stay_so(make_audio, tmp_path):
     np.testing.assert_array_equal(native(target), native(source))
 
 
-def test_tags_that_a_type_cannot_hold_are_told(make_audio, tmp_path):
+def test_tags_that_a_file_type_cannot_hold_are_reported(make_audio, tmp_path):
     source = tmp_path / "a.flac"
     with soundfile.SoundFile(source, "w", 44100, 2) as file:
         file.title = "One"
         file.write(soundfile.read(make_audio())[0])
     report = render_file(source, tmp_path / "out.w64", FakeRepairer())
-    assert report.notes[1:] == ("W64 files hold no tags: title, artist and the like are left out",)
+    assert report.notes[1:] == ("W64 files have no tags: title, artist and the like were dropped",)
     assert render_file(source, tmp_path / "out.wav", FakeRepairer()).notes[1:] == ()
     with soundfile.SoundFile(tmp_path / "out.wav") as file:
         assert file.title == "One"
@@ -169,21 +170,21 @@ def test_tags_that_a_type_cannot_hold_are_told(make_audio, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "target_name", "message"),
     [
-        ("ALAC_32", "b.caf", r"CAF ALAC_32 can be read but not written; name an output such as b.wav"),
+        ("ALAC_32", "b.caf", r"CAF ALAC_32 can be read but not written; choose another output, such as b.wav"),
         ("FLOAT", "b.flac", r"\.flac cannot hold the samples of .*a.wav \(FLOAT\) without loss; use .wav"),
-        ("PCM_16", "b.xyz", r"\.xyz is no file type to write; use \.wav"),
+        ("PCM_16", "b.xyz", r"cannot write \.xyz; use \.wav"),
         ("PCM_16", "b.opus", r"OGG cannot hold 2 channels at 44100 Hz as OPUS; choose another file type"),
-        ("IMA_ADPCM", "b.wav", r"WAV IMA_ADPCM can be read but not written; name an output such as b.flac"),
+        ("IMA_ADPCM", "b.wav", r"WAV IMA_ADPCM can be read but not written; choose another output, such as b.flac"),
     ],
 )
-def test_formats_that_cannot_hold_it_are_refused(make_audio, tmp_path, kind, target_name, message):
+def test_formats_that_cannot_hold_the_samples_are_refused(make_audio, tmp_path, kind, target_name, message):
     source = make_audio("a.caf" if kind == "ALAC_32" else "a.wav", subtype=kind)
     with pytest.raises(OptionError, match=message):
         render_file(source, tmp_path / target_name, FakeRepairer())
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_the_mixture_arrives_beside_the_stem(make_audio, tmp_path):
+def test_the_mix_is_passed_with_the_stem(make_audio, tmp_path):
     rng = np.random.default_rng(0)
     one, other = 0.1 * rng.standard_normal((2, 2, 3 * 44100))
     stem, song = make_audio("stem.wav", levels=one), make_audio("song.flac", levels=one + other)
@@ -195,17 +196,23 @@ def test_the_mixture_arrives_beside_the_stem(make_audio, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("extra", "says"),
-    [(100, "100 samples longer, its end is left out"), (-22050, "22050 samples shorter, and the stem is all")],
+    ("extra", "note"),
+    [
+        (100, "mix is 100 samples longer than the stem: its end is ignored"),
+        (
+            -22050,
+            "the mix does not cover 22050 samples at the end of the stem: repaired as if nothing else played there",
+        ),
+    ],
 )
-def test_a_mixture_of_nearly_the_same_length_is_taken(make_audio, tmp_path, extra, says):
+def test_a_mix_of_nearly_the_same_length_is_accepted(make_audio, tmp_path, extra, note):
     stem = make_audio("stem.wav", seconds=2, subtype="FLOAT")
     sound = soundfile.read(stem, dtype="float32")[0].T
     whole = sound + np.float32(0.5) * sound[:, ::-1]
     song = make_audio("song.wav", levels=np.pad(whole, ((0, 0), (0, 100)))[:, : 88200 + extra], subtype="FLOAT")
     fake = FakeRepairer()
     report = render_file(stem, tmp_path / "out.wav", fake, mix=song)
-    assert says in report.notes[0]
+    assert report.notes == (note,)
     filled = min(88200, 88200 + extra)
     np.testing.assert_array_equal(fake.mix[:, :filled], whole[:, :filled])
     np.testing.assert_array_equal(fake.mix[:, filled:], sound[:, filled:])
@@ -214,20 +221,20 @@ def test_a_mixture_of_nearly_the_same_length_is_taken(make_audio, tmp_path, extr
 @pytest.mark.parametrize(
     ("song", "message"),
     [
-        ({"seconds": 2.51}, r"song.wav lasts 0:02.510 and .*stem.wav lasts 0:02.000; give the song that"),
-        ({"seconds": 1.4}, r"song.wav lasts 0:01.400"),
+        ({"seconds": 2.51}, r"song.wav is 0:02.510 long and .*stem.wav is 0:02.000 long; use the mix this stem"),
+        ({"seconds": 1.4}, r"song.wav is 0:01.400 long"),
         ({"rate": 48000}, r"song.wav has 48000 Hz and .*stem.wav has 44100 Hz; convert the mix to 44100 Hz"),
         ({"channels": 1}, r"song.wav has 1 channel \(mono\) and .* has 2 channels \(stereo\); convert the mix to 2"),
     ],
 )
-def test_a_mixture_that_does_not_belong_is_refused(make_audio, tmp_path, song, message):
+def test_a_mix_that_does_not_match_is_refused(make_audio, tmp_path, song, message):
     stem = make_audio("stem.wav", seconds=2)
     with pytest.raises(MixMismatchError, match=message):
         render_file(stem, tmp_path / "out.wav", FakeRepairer(), mix=make_audio("song.wav", **{"seconds": 2, **song}))
     assert not (tmp_path / "out.wav").exists()
 
 
-def test_chains_run_before_on_stem_and_mix_and_after_the_repair(make_audio, tmp_path):
+def test_a_presets_plugins_run_on_stem_and_mix_before_and_on_the_stem_after_the_repair(make_audio, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "preset.toml").write_text(
@@ -246,13 +253,13 @@ def test_chains_run_before_on_stem_and_mix_and_after_the_repair(make_audio, tmp_
     np.testing.assert_allclose(out, -gain * stem_in, rtol=1e-5)
 
 
-def test_invalid_numbers_from_the_model_are_not_written(make_audio, tmp_path):
-    with pytest.raises(ModelError, match="values that are not numbers near 0:00.000; nothing was written"):
+def test_non_finite_samples_from_the_model_are_not_written(make_audio, tmp_path):
+    with pytest.raises(ModelError, match=r"non-finite samples \(NaN or infinite\) near 0:00.000; nothing was written"):
         render_file(make_audio(), tmp_path / "out.wav", FakeRepairer(nan_at=5))
     assert [p.name for p in tmp_path.iterdir()] == ["stem.wav"]
 
 
-def test_progress_ends_at_the_whole(make_audio, tmp_path):
+def test_progress_rises_to_the_whole_length(make_audio, tmp_path):
     seen: list[tuple[float, float]] = []
     render_file(make_audio(seconds=3), tmp_path / "o.wav", FakeRepairer(), progress=lambda *now: seen.append(now))
     assert seen == sorted(seen)
@@ -260,7 +267,7 @@ def test_progress_ends_at_the_whole(make_audio, tmp_path):
     assert seen[-1] == (3.0, 3.0)
 
 
-def test_samples_that_wait_do_not_grow_with_the_length(make_audio, tmp_path):
+def test_memory_does_not_grow_with_the_length(make_audio, tmp_path):
     most = []
     for seconds in (30, 120):
         fake = FakeRepairer()
@@ -271,22 +278,22 @@ def test_samples_that_wait_do_not_grow_with_the_length(make_audio, tmp_path):
     assert max(most) <= BLOCK_SAMPLES + FakeRepairer().hold_samples + FakeRepairer().chunk_samples
 
 
-def test_a_wav_that_would_grow_over_4_gb_becomes_rf64(tmp_path, make_audio, monkeypatch):
+def test_a_wav_of_more_than_4_gb_becomes_rf64(tmp_path, make_audio, monkeypatch):
     from dataclasses import replace
 
-    from stemprover.offline.outfile import choose_format
+    from stemprover.offline.formats import choose_format
 
     info = replace(probe(make_audio("a.flac", subtype="PCM_24")), samples=1 << 30)
     chosen = choose_format(info, tmp_path / "b.wav")
-    assert (chosen.container, chosen.note) == ("RF64", "written as RF64, since WAV ends at 4 GB")
-    with pytest.raises(OptionError, match=r"AIFF ends at 4 GB and this is longer; use .wav \(written as RF64\)"):
+    assert (chosen.container, chosen.note) == ("RF64", "written as RF64, because WAV is limited to 4 GB")
+    with pytest.raises(OptionError, match=r"AIFF is limited to 4 GB and .* use .wav \(written as RF64\)"):
         choose_format(info, tmp_path / "b.aiff")
     assert choose_format(info, tmp_path / "b.w64").container == "W64"
 
 
-def test_the_report_is_one_line_a_musician_can_read(make_audio, tmp_path):
+def test_the_report_is_one_readable_line(make_audio, tmp_path):
     report = render_file(make_audio(seconds=1), tmp_path / "out.wav", FakeRepairer(gain=0.5))
     line = report.render()
     assert "\n" not in line
-    for part in ("stem.wav -> ", "out.wav: 0:01.000 in ", "x real time", "change -6.0 dB"):
+    for part in ("stem.wav -> ", "out.wav: 0:01.000 in ", "x real time", "correction -6.0 dB"):
         assert part in line

@@ -1,4 +1,4 @@
-"""What a file carries beside its sound arrives with the repaired sound."""
+"""Tags, pictures and other chunks of a file are copied to the repaired file."""
 
 import struct
 from pathlib import Path
@@ -18,7 +18,7 @@ from stemprover.offline.render import render_file
 from stemprover.offline.riff import copy_chunks, read_chunks
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(3000)
-# A broadcast time stamp, two markers, a loop, names, an ID3 tag of odd length and a chunk that nobody knows.
+# A broadcast time stamp, two markers, a loop, names, an ID3 tag and an unknown chunk of odd length.
 CHUNKS = [
     (b"bext", b"take 3".ljust(602, b"\0")), (b"cue ", struct.pack("<I", 2) + bytes(48)), (b"smpl", bytes(60)),
     (b"LIST", b"INFOINAM\x06\0\0\0vocal\0IART\x04\0\0\0Ann\0"), (b"id3 ", b"ID3\x04\0\0\0\0\0\0\0"), (b"zzzz", b"odd"),
@@ -42,7 +42,7 @@ def contents(path: Path) -> dict[bytes, bytes]:
 @pytest.mark.parametrize("before_data", [True, False])
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 @pytest.mark.parametrize("samples", [1, 1001])
-def test_every_chunk_of_a_wav_arrives(make_audio, tmp_path, subtype, before_data, samples):
+def test_every_chunk_of_a_wav_is_copied(make_audio, tmp_path, subtype, before_data, samples):
     levels = 0.3 * np.random.default_rng(0).standard_normal((1, samples)).clip(-1, 1)
     source, target = make_audio(subtype=subtype, levels=levels), tmp_path / "out.wav"
     add_chunks(source, CHUNKS, "<", before_data=before_data)
@@ -55,7 +55,7 @@ def test_every_chunk_of_a_wav_arrives(make_audio, tmp_path, subtype, before_data
         assert (file.title, file.artist) == ("vocal", "Ann")
 
 
-def test_chunks_go_from_wav_to_rf64_and_stay_in_rf64(make_audio, tmp_path):
+def test_chunks_of_an_rf64_file_are_copied_and_the_output_stays_rf64(make_audio, tmp_path):
     source, target = make_audio("a.wav", container="RF64"), tmp_path / "out.wav"
     content = source.read_bytes()
     extra = struct.pack("<4sI", b"bext", 602) + b"take 3".ljust(602, b"\0")
@@ -68,7 +68,7 @@ def test_chunks_go_from_wav_to_rf64_and_stay_in_rf64(make_audio, tmp_path):
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
-def test_every_chunk_of_an_aiff_arrives(make_audio, tmp_path, subtype):
+def test_every_chunk_of_an_aiff_is_copied(make_audio, tmp_path, subtype):
     source, target = make_audio("a.aiff", subtype=subtype), tmp_path / "out.aiff"
     chunks = [(b"NAME", b"vocal"), (b"AUTH", b"Ann"), (b"MARK", struct.pack(">H", 0)), (b"ID3 ", b"ID3\x04" + bytes(7))]
     add_chunks(source, chunks, ">")
@@ -77,7 +77,7 @@ def test_every_chunk_of_an_aiff_arrives(make_audio, tmp_path, subtype):
     assert soundfile.info(target).frames == 22050
 
 
-def test_what_belongs_to_the_old_samples_stays_behind(make_audio, tmp_path):
+def test_chunks_about_the_old_samples_are_not_copied(make_audio, tmp_path):
     source, target = make_audio(), tmp_path / "out.wav"
     add_chunks(source, [(b"PEAK", bytes(24)), (b"levl", bytes(40)), (b"JUNK", bytes(9))], "<")
     render_file(source, target, FakeRepairer())
@@ -85,7 +85,7 @@ def test_what_belongs_to_the_old_samples_stays_behind(make_audio, tmp_path):
 
 
 @given(content=st.binary(max_size=200))
-def test_reading_chunks_of_anything_ends_well(tmp_path_factory, content):
+def test_reading_chunks_of_arbitrary_bytes_does_not_fail(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.wav"
     path.write_bytes(b"RIFF\x00\x00\x00\x00WAVE" + content)
     found = read_chunks(path)
@@ -95,7 +95,7 @@ def test_reading_chunks_of_anything_ends_well(tmp_path_factory, content):
     read_chunks(path)
 
 
-def test_files_of_different_families_exchange_nothing(make_audio):
+def test_chunks_are_not_copied_between_wav_aiff_and_flac(make_audio):
     wav, aiff, flac = make_audio("a.wav"), make_audio("a.aiff"), make_audio("a.flac")
     add_chunks(wav, CHUNKS, "<")
     for target in (aiff, flac):
@@ -152,7 +152,7 @@ def test_mp3_keeps_every_tag_and_picture_and_its_length(make_audio, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.mp3", "a.wav", "a.aiff"])
-def test_files_without_tags_get_none(make_audio, tmp_path, name):
+def test_files_without_tags_get_no_tags(make_audio, tmp_path, name):
     source = make_audio(name, subtype=None)
     target = tmp_path / f"out{source.suffix}"
     assert not [n for n in render_file(source, target, FakeRepairer()).notes if "tags" in n]
@@ -161,7 +161,7 @@ def test_files_without_tags_get_none(make_audio, tmp_path, name):
 
 
 @pytest.mark.parametrize(("source_name", "target_name"), [("a.flac", "b.wav"), ("a.wav", "b.flac"), ("a.caf", "b.caf")])
-def test_another_file_type_gets_the_common_fields(tmp_path, source_name, target_name):
+def test_title_and_artist_are_copied_between_file_types(tmp_path, source_name, target_name):
     source, target = tmp_path / source_name, tmp_path / target_name
     with soundfile.SoundFile(source, "w", 44100, 1, subtype="PCM_16") as file:
         file.title, file.artist = "Vocal", "Ann"
@@ -171,7 +171,7 @@ def test_another_file_type_gets_the_common_fields(tmp_path, source_name, target_
         assert (file.title, file.artist) == ("Vocal", "Ann")
 
 
-def test_damaged_tags_are_a_note_and_not_a_failure(make_audio, tmp_path, monkeypatch):
+def test_damaged_tags_give_a_note_and_not_an_error(make_audio, tmp_path, monkeypatch):
     def fail(*_):
         raise mutagen.MutagenError("broken")
 

@@ -1,4 +1,4 @@
-"""The plug-in as `make plugin` builds it."""
+"""Fixtures for the plug-in that `make plugin` builds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stemprover.bridge.plugin.install import BUILT
 
 @pytest.fixture(scope="session")
 def vst3() -> Path:
-    """The VST3's folder."""
+    """The VST3 bundle."""
     needs((BUILT / "StemProver.vst3").is_dir(), "StemProver.vst3")
     return BUILT / "StemProver.vst3"
 
@@ -28,7 +28,7 @@ def lv2() -> Path:
 
 @pytest.fixture
 def plugin_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
-    """Sets what the plug-in reads when it is loaded; by default nothing answers, and nothing is started."""
+    """Sets the environment that the plug-in reads when loaded. By default no bridge answers and none is started."""
 
     def put(port: int = 9, *, live: bool = False, timeout_s: float = 20.0) -> None:
         monkeypatch.setenv("STEMPROVER_PORT", str(port))
@@ -43,7 +43,7 @@ def plugin_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calla
 
 @pytest.fixture
 def load(vst3: Path, plugin_environment: Callable[..., None]) -> Iterator[Callable[..., Any]]:
-    """load(port, ...) gives the plug-in in pedalboard, as it is when it has just been inserted."""
+    """load(port, ...) returns a newly loaded plug-in in pedalboard."""
     import pedalboard
 
     def make(port: int = 9, **options: Any) -> Any:
@@ -51,6 +51,6 @@ def load(vst3: Path, plugin_environment: Callable[..., None]) -> Iterator[Callab
         return pedalboard.load_plugin(str(vst3))
 
     yield make
-    # A plug-in and its parameters refer to each other. One that is left would go on looking for its bridge, and find
-    # another test's that has the same port.
+    # A plug-in and its parameters refer to each other. One left in memory keeps looking for its bridge and may find
+    # another test's on the same port.
     gc.collect()

@@ -1,6 +1,6 @@
-/* Counts what an audio thread must not do: loaded before the host (LD_PRELOAD), it sees the allocations, locks, waits and
-   system calls below, by their C names, between stemprover_audio_begins and stemprover_audio_ends, on the thread that called
-   them. What libc does within itself goes unseen. */
+/* Counts calls that an audio thread must not make. Loaded before the host (LD_PRELOAD), it wraps the allocations, locks, waits
+   and system calls below and counts those between stemprover_audio_begins and stemprover_audio_ends, on the thread that calls
+   them. It does not see calls inside libc. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -106,7 +106,7 @@ int open (const char* path, int flags, ...)
     REAL (open);
     return real (path, flags, mode);
 }
-/* A futex among others: six arguments at the most. */
+/* For futex among others; six arguments at most. */
 long syscall (long number, ...)
 {
     va_list more;

@@ -1,4 +1,4 @@
-"""The editor, drawn under Xvfb while sound goes through it."""
+"""The editor, drawn under Xvfb while audio is playing."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def display() -> Iterator[str]:
         yield name
 
 
-def test_it_shows_what_happens_and_the_keyboard_reaches_it(
+def test_the_editor_shows_the_connection_and_spectrum_and_works_by_keyboard(
     vst3: Path, display: str, plugin_environment: Callable[..., None], tmp_path: Path
 ) -> None:
     program = vst3.with_name("StemProverPicture")
     needs(program.is_file(), "StemProverPicture")
     rng = np.random.default_rng(0)
-    (0.1 * rng.standard_normal((44100, 4))).astype("<f4").tofile(tmp_path / "sound.raw")
+    (0.1 * rng.standard_normal((44100, 4))).astype("<f4").tofile(tmp_path / "audio.raw")
     with running(FakeModelRepairer({"blend": 1.0, "general": 1.0})) as bridge:
         plugin_environment(bridge.port)
         shown = subprocess.run(
-            [program, "sound.raw", "editor.png", "blend"], env={**os.environ, "DISPLAY": display}, cwd=tmp_path,
+            [program, "audio.raw", "editor.png", "blend"], env={**os.environ, "DISPLAY": display}, cwd=tmp_path,
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
     controls = re.findall(r'control "(.*)" at (\d+) (\d+) (\d+) (\d+) of (\d+) (\d+)', shown.stdout)
-    assert len(controls) == 24, "twelve controls, in the first size and in the smallest"
+    assert len(controls) == 24, "twelve controls, in the default size and in the smallest"
     for size in (controls[:12], controls[12:]):
-        assert len({name for name, *_ in size} - {""}) == 12, "each has a name of its own"
+        assert len({name for name, *_ in size} - {""}) == 12, "each has a unique name"
         boxes = [tuple(map(int, numbers)) for _, *numbers in size]
         for x, y, width, height, *whole in boxes:
             assert width >= 40, size
@@ -50,12 +50,12 @@ def test_it_shows_what_happens_and_the_keyboard_reaches_it(
             assert x + width <= whole[0], "none is cut off"
             assert y + height <= whole[1]
         for (x, y, width, height, *_), (x2, y2, width2, height2, *_) in itertools.combinations(boxes, 2):
-            assert x + width <= x2 or x2 + width2 <= x or y + height <= y2 or y2 + height2 <= y, "none covers another"
+            assert x + width <= x2 or x2 + width2 <= x or y + height <= y2 or y2 + height2 <= y, "no two overlap"
     order = re.findall(r'tab "(.*)"', shown.stdout)
     assert set(order) == {name for name, *_ in controls[:12]}, "the tab key reaches each of them"
     picture = matplotlib.image.imread(tmp_path / "editor.png")
     assert picture.shape[:2] == (720, 1020)
     green = (picture[..., 1] > 0.7) & (picture[..., 0] < 0.4) & (picture[..., 2] < 0.4)
-    assert green.any(), "the lamp says connected"
+    assert green.any(), "the lamp is green: connected"
     blue = (picture[..., 2] > 0.6) & (picture[..., 0] < 0.4)
-    assert blue[340:560].any(axis=0).mean() > 0.8, "a spectrum is drawn, above the floor"
+    assert blue[340:560].any(axis=0).mean() > 0.8, "the spectrum is drawn above its lower edge"

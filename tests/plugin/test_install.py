@@ -1,4 +1,4 @@
-"""`stemprover plugin install`, on folders that stand in for built plug-ins."""
+"""`stemprover plugin install` with placeholder folders instead of built plug-ins."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ def built(tmp_path: Path) -> Path:
     return tmp_path / "built"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="folders of another system")
-def test_installed_twice_and_removed(run_cli: Callable[..., Any], home: Path, built: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="tests the plug-in folders of Linux")
+def test_installing_twice_replaces_and_removing_leaves_nothing(
+    run_cli: Callable[..., Any], home: Path, built: Path
+) -> None:
     first = run_cli("plugin", "install", "--from", built)
     assert first.code == 0, first.err
     places = [home / ".vst3" / "StemProver.vst3", home / ".lv2" / "StemProver.lv2"]
@@ -39,17 +41,19 @@ def test_installed_twice_and_removed(run_cli: Callable[..., Any], home: Path, bu
         assert str(place) in first.out
     assert Path((home / ".config" / "stemprover" / "command").read_text().strip()).name == "stemprover"
     second = run_cli("plugin", "install", "--from", built)
-    assert second.out.count("took the place of an older one") == 2
+    assert second.out.count("replaced an older one") == 2
     for place in places:
         assert (place / "Contents" / "code.so").read_bytes() == b"new"
-        assert [path.name for path in place.parent.iterdir()] == [place.name], "nothing is left lying about"
+        assert [path.name for path in place.parent.iterdir()] == [place.name], "no temporary files remain"
     assert run_cli("plugin", "remove").out.count("removed") == 2
     assert not any(place.exists() for place in places)
     assert not (home / ".config" / "stemprover" / "command").exists()
-    assert run_cli("plugin", "remove").out == "there was none\n"
+    assert run_cli("plugin", "remove").out == "no plug-in was installed\n"
 
 
-def test_nothing_built_is_one_line_and_2(run_cli: Callable[..., Any], home: Path, tmp_path: Path) -> None:
+def test_without_a_built_plugin_one_line_says_how_to_build_it(
+    run_cli: Callable[..., Any], home: Path, tmp_path: Path
+) -> None:
     result = run_cli("plugin", "install", "--from", tmp_path)
     assert result.code == 2
     assert len(result.err.splitlines()) == 1
@@ -57,9 +61,7 @@ def test_nothing_built_is_one_line_and_2(run_cli: Callable[..., Any], home: Path
     assert not home.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_one_line_and_1(
-    run_cli: Callable[..., Any], home: Path, built: Path
-) -> None:
+def test_an_unwritable_folder_is_named_in_the_error(run_cli: Callable[..., Any], home: Path, built: Path) -> None:
     home.mkdir()
     (home / ".vst3").write_text("a file where a folder should be")
     result = run_cli("plugin", "install", "--from", built)
@@ -67,11 +69,11 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_1(
     assert str(home / ".vst3" / "StemProver.vst3") in result.err
 
 
-def test_what_cannot_be_copied_leaves_the_older_one(
+def test_a_failed_copy_leaves_the_older_plugin(
     run_cli: Callable[..., Any], home: Path, built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_cli("plugin", "install", "--from", built).code == 0
-    there = folder_for("StemProver.vst3") / "StemProver.vst3"
+    installed = folder_for("StemProver.vst3") / "StemProver.vst3"
 
     def full(*_: object, **__: object) -> None:
         raise shutil.Error([("a", "b", "[Errno 28] No space left on device")])
@@ -93,11 +95,11 @@ def test_what_cannot_be_copied_leaves_the_older_one(
     result = run_cli("plugin", "install", "--from", built)
     assert result.code == 1
     assert "not allowed" in result.err
-    assert (there / "Contents" / "code.so").read_bytes() == b"new"
-    assert [path.name for path in there.parent.iterdir()] == [there.name]
+    assert (installed / "Contents" / "code.so").read_bytes() == b"new"
+    assert [path.name for path in installed.parent.iterdir()] == [installed.name]
 
 
-def test_a_link_is_taken_away_and_what_it_points_to_stays(run_cli: Callable[..., Any], home: Path, built: Path) -> None:
+def test_removing_a_link_keeps_its_target(run_cli: Callable[..., Any], home: Path, built: Path) -> None:
     place = folder_for("StemProver.vst3")
     place.mkdir(parents=True)
     (place / "StemProver.vst3").symlink_to(built / "StemProver.vst3")

@@ -1,4 +1,4 @@
-"""The LV2 in jalv, in real time, under jackd's dummy driver."""
+"""The LV2 in jalv, in real time, with jackd's dummy driver."""
 
 from __future__ import annotations
 
@@ -37,56 +37,57 @@ def tones(seconds: float, *frequencies: float) -> np.ndarray:
     return np.stack([0.2 * np.sin(2 * np.pi * f * time_s) for f in frequencies]).astype(np.float32)
 
 
-def played(host: Jack, sound: np.ndarray, rate: int = RATE, least_s: float = 0.25) -> tuple[np.ndarray, int]:
-    """What comes back, and the latency that JACK is told of. Where JACK has left out periods of a client, as it does on
-    a busy machine, the sound up to there, and where that is less than `least_s` behind the latency, once more."""
+def played(host: Jack, audio: np.ndarray, rate: int = RATE, minimum_s: float = 0.25) -> tuple[np.ndarray, int]:
+    """The output, and the latency reported to JACK. If JACK skipped periods of a client, as it does on a busy machine,
+    only the output before that; if this is less than `minimum_s` after the latency, plays again."""
     for _ in range(10):
-        found = host.play(sound, 60)
-        sure = found.sound.shape[1] if not found.left_out else found.first_left_out - rate // 4  # it is told of later
-        if sure >= latency(rate) + least_s * rate:
-            return found.sound[:, :sure], found.latency
-    pytest.fail("JACK has left out periods in ten plays: this machine is too busy")
+        found = host.play(audio, 60)
+        # JACK reports a skipped period late.
+        usable = found.sound.shape[1] if not found.skipped else found.first_skipped - rate // 4
+        if usable >= latency(rate) + minimum_s * rate:
+            return found.sound[:, :usable], found.latency
+    pytest.fail("JACK skipped periods in ten plays: this machine is too busy")
 
 
-def comes_back(host: Jack, stem: np.ndarray, delay: int, rate: int = RATE) -> None:
-    """Asserts that it does, sample by sample."""
+def assert_comes_back(host: Jack, stem: np.ndarray, delay: int, rate: int = RATE) -> None:
+    """Asserts that the output is the stem, delayed but otherwise unchanged."""
     out, _ = played(host, stem, rate)
     np.testing.assert_array_equal(out[:, delay:], stem[:, : out.shape[1] - delay])
 
 
 @pytest.mark.parametrize("period", [64, 256, 512])
-def test_the_round_trip_is_the_reported_latency_plus_the_hosts_own(lv2: Path, tmp_path: Path, period: int) -> None:
-    stem, song = tones(3.0, 440.0, 1250.0), tones(3.0, 700.0, 330.0)
+def test_the_round_trip_is_the_reported_latency_plus_one_period(lv2: Path, tmp_path: Path, period: int) -> None:
+    stem, mix = tones(3.0, 440.0, 1250.0), tones(3.0, 700.0, 330.0)
     model = FakeModelRepairer({"general": 1.0}, mix_gain=0.5)
     with running(model) as bridge, jack(tmp_path, lv2, bridge.port, period) as host:
-        out, reported = played(host, np.concatenate([stem, song]), least_s=1.5)
+        out, reported = played(host, np.concatenate([stem, mix]), minimum_s=1.5)
     assert reported == latency(RATE)
-    delay = reported + period  # the probe hears itself through the host, a cycle that JACK breaks by one period
+    delay = reported + period  # probe and host form a cycle, which JACK breaks with one period
     assert not out[:, :delay].any()
     there = out[:, delay:]
-    dry, wet = stem[:, : there.shape[1]], (2 * stem + 0.5 * song)[:, : there.shape[1]]
+    dry, wet = stem[:, : there.shape[1]], (2 * stem + 0.5 * mix)[:, : there.shape[1]]
     inside = (there >= np.minimum(dry, wet) - 1e-3) & (there <= np.maximum(dry, wet) + 1e-3)
-    assert inside.all(), "repaired, with the side-chain, or where it was late dry: always in its place"
+    assert inside.all(), "repaired with the side-chain, or dry where it was late: always in sync"
     assert (np.abs(there - wet) < 1e-3).mean() > 0.5, "and mostly repaired"
 
 
-def test_without_a_bridge_it_is_the_sound_as_late(lv2: Path, tmp_path: Path) -> None:
+def test_without_a_bridge_the_stem_is_only_delayed(lv2: Path, tmp_path: Path) -> None:
     stem = np.random.default_rng(0).standard_normal((2, 2 * RATE)).astype(np.float32)
     with jack(tmp_path, lv2, 9, 256) as host:
-        comes_back(host, stem, latency(RATE) + 256)
+        assert_comes_back(host, stem, latency(RATE) + 256)
 
 
 def test_a_real_model_in_real_time(lv2: Path, tmp_path: Path, lively_bundle: Path) -> None:
     rng = np.random.default_rng(0)
     stem = tones(5.0, 440.0, 1250.0) + 0.05 * rng.standard_normal((2, 5 * RATE)).astype(np.float32)
     with running(partial(Repairer, bundle=lively_bundle)) as bridge, jack(tmp_path, lv2, bridge.port, 256) as host:
-        out, _ = played(host, stem, least_s=3.0)
-        (counters,) = bridge.call(lambda: [stream.counters for stream in bridge.hub.streams.values()])
+        out, _ = played(host, stem, minimum_s=3.0)
+        (counters,) = bridge.call(lambda: [stream.counters for stream in bridge.registry.streams.values()])
     there = out[:, latency(RATE) + 256 :]
-    change = there - stem[:, : there.shape[1]]
-    assert (np.abs(change) > 1e-3).mean() > 0.25, "the model's change is heard"
+    correction = there - stem[:, : there.shape[1]]
+    assert (np.abs(correction) > 1e-3).mean() > 0.25, "the model's correction arrives"
     shifted = [float(np.sum(there[:, 64:-64] * stem[:, 64 + by : there.shape[1] - 64 + by])) for by in range(-64, 65)]
-    assert np.argmax(shifted) == 64, "in its place"
+    assert np.argmax(shifted) == 64, "in sync"
     assert counters.late < counters.blocks / 2
 
 
@@ -95,13 +96,13 @@ def test_opened_and_closed_a_hundred_times(lv2: Path, tmp_path: Path) -> None:
         for _ in range(100):
             host.open_and_close()
         server.settimeout(0.5)
-        with pytest.raises(TimeoutError):  # nobody was spoken to
+        with pytest.raises(TimeoutError):  # nothing connected
             server.accept()
 
 
 def states(folder: Path, vst3: Path, count: int) -> list[str]:
-    """URIs of states that jalv finds as presets, sessions of the VST3: each has another preset, and at random what does
-    not change the identity's sound."""
+    """URIs of states that jalv lists as presets, made from sessions of the VST3. Each has another preset and random
+    values of the parameters that leave the output of an identity bridge unchanged."""
     amounts = ("musical_noise", "bleed", "phasiness", "dull_highs", "smeared_transients")
     rng = np.random.default_rng(0)
     found = []
@@ -129,30 +130,30 @@ def states(folder: Path, vst3: Path, count: int) -> list[str]:
 def test_periods_states_and_switches_at_random(
     lv2: Path, vst3: Path, tmp_path: Path, plugin_environment: Callable[..., None], rate: int
 ) -> None:
-    uris, over, heard = states(tmp_path, vst3, 6), threading.Event(), set[str]()
+    uris, over, presets = states(tmp_path, vst3, 6), threading.Event(), set[str]()
     rng = np.random.default_rng(rate)
     stem = (0.2 * rng.standard_normal((2, round(1.2 * rate)))).astype(np.float32)
 
-    def tell(bridge: Bridge, host: Jack) -> None:
+    def switch(bridge: Bridge, host: Jack) -> None:
         chance = np.random.default_rng(1)
         while not over.wait(float(chance.uniform(0.01, 0.1))):
             host.tell(f"preset {chance.choice(uris)}" if chance.random() < 0.7 else f"set enabled {chance.integers(2)}")
-            heard.update(bridge.call(lambda: [stream.selection.name for stream in bridge.hub.streams.values()]))
+            presets.update(bridge.call(lambda: [stream.selection.name for stream in bridge.registry.streams.values()]))
 
     with (
         running(FakeModelRepairer()) as bridge, jack(tmp_path, lv2, bridge.port, 256, rate) as host,
         ThreadPoolExecutor(1) as pool,
     ):  # fmt: skip
-        teller = pool.submit(tell, bridge, host)
+        switching = pool.submit(switch, bridge, host)
         try:
             for period in rng.permutation([256, 512, 1024])[:2]:
                 host.set_period(int(period))
-                comes_back(host, stem, latency(rate) + int(period), rate)
+                assert_comes_back(host, stem, latency(rate) + int(period), rate)
         finally:
             over.set()
-        teller.result(30)
-        assert bridge.call(lambda: len(bridge.hub.streams)) == 1
-        told = (tmp_path / "jalv.log").read_text()
-    assert len(heard) > 1, "the states reached the bridge"
-    assert "Failed" not in told
-    assert "error" not in told
+        switching.result(30)
+        assert bridge.call(lambda: len(bridge.registry.streams)) == 1
+        log = (tmp_path / "jalv.log").read_text()
+    assert len(presets) > 1, "the states reached the bridge"
+    assert "Failed" not in log
+    assert "error" not in log

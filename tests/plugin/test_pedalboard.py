@@ -1,4 +1,4 @@
-"""The VST3 in pedalboard: it renders offline, as pedalboard always asks for, and (STEMPROVER_LIVE) as if live."""
+"""The VST3 in pedalboard, offline as pedalboard always is, and (STEMPROVER_LIVE) as if live."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from fakes import FakeModelRepairer
 from hosts import IDENTITY, TAIL, TWICE, Load, latency, stream_through
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from places import DEMO, ROOT
+from paths import DEMO, ROOT
 from sounds import noise, tones
 from stemprover.engine.repair import Repairer
 
 
 @pytest.mark.parametrize("rate", [44100, 48000, 96000])
 @pytest.mark.parametrize("block", [1, 16, 128, 480, 512, 2048, 8192])
-def test_the_identity_is_exact_after_its_latency(load: Load, rate: int, block: int) -> None:
+def test_an_identity_bridge_returns_the_stem_exactly(load: Load, rate: int, block: int) -> None:
     stem = noise(0.3 if block == 1 else 1.5, rate)
     with running(IDENTITY) as bridge:
         plugin = load(bridge.port)
         out = plugin.process(stem, rate, buffer_size=block)
-        (stream,) = bridge.call(lambda: list(bridge.hub.streams.values()))
+        (stream,) = bridge.call(lambda: list(bridge.registry.streams.values()))
         assert stream.counters.blocks > 0, "it went through the bridge"
     np.testing.assert_array_equal(out, stem)
 
 
 @pytest.mark.parametrize("block", [1, 16, 128, 480, 512, 2048, 8192])
-def test_what_the_bridge_makes_is_what_comes_out(load: Load, block: int) -> None:
+def test_the_output_is_what_the_bridge_returns(load: Load, block: int) -> None:
     stem = noise(0.5 if block == 1 else 1.5, 44100)
     with running(TWICE) as bridge:
         out = load(bridge.port).process(stem, 44100, buffer_size=block)
@@ -46,7 +46,7 @@ def test_what_the_bridge_makes_is_what_comes_out(load: Load, block: int) -> None
 
 
 @pytest.mark.parametrize("rate", [32000, 48000, 88200, 96000, 192000])
-def test_at_other_rates_the_change_is_in_its_place(load: Load, rate: int) -> None:
+def test_the_correction_is_in_sync_at_other_rates(load: Load, rate: int) -> None:
     stem = tones(1.0, rate)
     with running(TWICE) as bridge:
         out = load(bridge.port).process(stem, rate, buffer_size=512)
@@ -59,14 +59,14 @@ def test_at_other_rates_the_change_is_in_its_place(load: Load, rate: int) -> Non
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(sizes=st.lists(st.integers(1, 5000), min_size=1, max_size=8), seed=st.integers(0, 99))
-def test_blocks_of_any_size_give_the_same(load: Load, sizes: list[int], seed: int) -> None:
+def test_any_block_sizes_give_the_same_output(load: Load, sizes: list[int], seed: int) -> None:
     stem = noise(1.0, 44100, seed=seed)
     with running(TWICE) as bridge:
         plugin = load(bridge.port)
-        sizes = [5000, *sizes]  # the largest first: pedalboard prepares a plug-in anew for a block that is larger
-        sound = np.concatenate([stem, np.zeros((2, latency(44100) + 5000), np.float32)], axis=1)
-        ends = list(itertools.takewhile(lambda end: end < sound.shape[1], itertools.accumulate(itertools.cycle(sizes))))
-        out = stream_through(plugin, np.split(sound, ends, axis=1), 44100, 8192)[:, : stem.shape[1]]
+        sizes = [5000, *sizes]  # the largest first: pedalboard prepares the plug-in again for a larger block
+        audio = np.concatenate([stem, np.zeros((2, latency(44100) + 5000), np.float32)], axis=1)
+        ends = list(itertools.takewhile(lambda end: end < audio.shape[1], itertools.accumulate(itertools.cycle(sizes))))
+        out = stream_through(plugin, np.split(audio, ends, axis=1), 44100, 8192)[:, : stem.shape[1]]
     np.testing.assert_array_equal(out[:, :-TAIL], 2 * stem[:, :-TAIL])
 
 
@@ -77,46 +77,46 @@ def test_mono(load: Load) -> None:
     np.testing.assert_array_equal(out[:, :-TAIL], 2 * stem[:, :-TAIL])
 
 
-def test_channels_3_and_4_are_the_song(load: Load) -> None:
-    stem, song = noise(1.0, 44100), noise(1.0, 44100, seed=1)
+def test_channels_3_and_4_are_the_mix(load: Load) -> None:
+    stem, mix = noise(1.0, 44100), noise(1.0, 44100, seed=1)
     with running(FakeModelRepairer({"general": 1.0}, mix_gain=0.5)) as bridge:
         plugin = load(bridge.port)
-        out = plugin.process(np.concatenate([stem, song]), 44100)
-        assert [s.format.mix_channels for s in bridge.call(lambda: list(bridge.hub.streams.values()))] == [2]
-    np.testing.assert_allclose(out[:2, :-TAIL], (2 * stem + 0.5 * song)[:, :-TAIL], atol=1e-5)
-    np.testing.assert_array_equal(out[2:], song)  # as late as the rest
+        out = plugin.process(np.concatenate([stem, mix]), 44100)
+        assert [s.format.mix_channels for s in bridge.call(lambda: list(bridge.registry.streams.values()))] == [2]
+    np.testing.assert_allclose(out[:2, :-TAIL], (2 * stem + 0.5 * mix)[:, :-TAIL], atol=1e-5)
+    np.testing.assert_array_equal(out[2:], mix)  # with the stem's latency
 
 
-def test_a_silent_side_chain_is_no_song(load: Load) -> None:
+def test_a_silent_side_chain_is_ignored(load: Load) -> None:
     stem = noise(3.0, 44100)
     with running(FakeModelRepairer({"general": 1.0}, mix_gain=0.5)) as bridge:
         plugin = load(bridge.port)
         out = plugin.process(np.concatenate([stem, np.zeros_like(stem)]), 44100)
-        assert [s.format.mix_channels for s in bridge.call(lambda: list(bridge.hub.streams.values()))] == [0]
+        assert [s.format.mix_channels for s in bridge.call(lambda: list(bridge.registry.streams.values()))] == [0]
     np.testing.assert_array_equal(out[:2, :-TAIL], 2 * stem[:, :-TAIL])
 
 
-def test_a_song_that_comes_later_is_used_from_there(load: Load) -> None:
-    stem, song = noise(6.0, 44100), noise(6.0, 44100, seed=1)
-    song[:, : 3 * 44100] = 0.0
+def test_a_mix_that_starts_later_is_used_from_there(load: Load) -> None:
+    stem, mix = noise(6.0, 44100), noise(6.0, 44100, seed=1)
+    mix[:, : 3 * 44100] = 0.0
     with running(FakeModelRepairer({"general": 1.0}, mix_gain=0.5)) as bridge:
-        out = load(bridge.port).process(np.concatenate([stem, song]), 44100)
+        out = load(bridge.port).process(np.concatenate([stem, mix]), 44100)
     np.testing.assert_array_equal(out[:2, : 2 * 44100], 2 * stem[:, : 2 * 44100])
     late = slice(4 * 44100, -TAIL)
-    np.testing.assert_allclose(out[:2, late], (2 * stem + 0.5 * song)[:, late], atol=1e-6)
-    assert np.abs(out[:2] - 2 * stem).max() < 0.51 * np.abs(song).max() + 1e-6, "nothing is lost in between"
+    np.testing.assert_allclose(out[:2, late], (2 * stem + 0.5 * mix)[:, late], atol=1e-6)
+    assert np.abs(out[:2] - 2 * stem).max() < 0.51 * np.abs(mix).max() + 1e-6, "nothing is lost in between"
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_song_that_the_host_brings_late_is_told_of(load: Load, tmp_path: Path, late: bool) -> None:
+def test_a_mix_that_the_host_sends_late_is_reported(load: Load, tmp_path: Path, late: bool) -> None:
     rate = 44100
-    stem, rest = noise(10.0, rate), noise(10.0, rate, seed=1)
-    song = np.roll(stem + rest, latency(rate) if late else 0, axis=1)
+    stem, residual = noise(10.0, rate), noise(10.0, rate, seed=1)
+    mix = np.roll(stem + residual, latency(rate) if late else 0, axis=1)
     with running(IDENTITY) as bridge:
-        load(bridge.port).process(np.concatenate([stem, song]), rate)
+        load(bridge.port).process(np.concatenate([stem, mix]), rate)
     log = tmp_path / "config" / "stemprover" / "plugin.log"
-    told = log.read_text() if log.exists() else ""
-    assert (f"the host brings the song {latency(rate)} samples late" in told) == late
+    logged = log.read_text() if log.exists() else ""
+    assert (f"the host sends the mix {latency(rate)} samples late" in logged) == late
 
 
 def test_preset_wet_bypass_and_gain(load: Load) -> None:
@@ -140,14 +140,14 @@ def test_a_blend_and_the_quality_reach_the_bridge(load: Load) -> None:
         plugin = load(bridge.port)
         plugin.preset, plugin.bleed, plugin.phasiness, plugin.quality = "blend", 120.0, 40.0, "draft"
         plugin.process(stem, 44100)
-        (stream,) = bridge.call(lambda: list(bridge.hub.streams.values()))
+        (stream,) = bridge.call(lambda: list(bridge.registry.streams.values()))
         assert stream.selection.quality == "draft"
         weights = {path.parent.name: round(weight, 2) for path, weight in stream.selection.preset.adapters.items()}
         assert weights == {"bleed": 1.2, "phasiness": 0.4}
 
 
 @pytest.mark.parametrize("rate", [44100, 48000, 88200, 96000, 192000])
-def test_the_latency_is_that_of_the_contract(load: Load, rate: int) -> None:
+def test_the_latency_is_the_documented_one(load: Load, rate: int) -> None:
     plugin, click = load(timeout_s=0.2), np.zeros((2, 4096), np.float32)
     click[:, 0] = 1.0
     plugin.process(np.zeros((2, 4096), np.float32), rate)
@@ -156,14 +156,14 @@ def test_the_latency_is_that_of_the_contract(load: Load, rate: int) -> None:
     assert np.flatnonzero(out[0]).tolist() == [latency(rate)]
 
 
-def test_loading_and_scanning_stay_off_the_network(load: Load) -> None:
+def test_loading_and_scanning_make_no_connection(load: Load) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.7)
         plugin = load(server.getsockname()[1])
         plugin.process(np.zeros((2, 1000), np.float32), 44100, reset=False)
         with pytest.raises(TimeoutError):
             server.accept()
-        plugin.process(noise(0.2, 44100), 44100, reset=False)  # sound: now it does
+        plugin.process(noise(0.2, 44100), 44100, reset=False)  # audio: now it connects
         server.settimeout(5)
         server.accept()[0].close()
 
@@ -185,12 +185,12 @@ def test_opened_and_closed_a_hundred_times(vst3: Path, plugin_environment: Calla
         plugin_environment(bridge.port)
         subprocess.run([sys.executable, "-c", OPEN_AND_CLOSE, str(vst3)], check=True, timeout=120)
         deadline = time.monotonic() + 10
-        while bridge.call(lambda: len(bridge.hub.streams)) and time.monotonic() < deadline:
+        while bridge.call(lambda: len(bridge.registry.streams)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert bridge.call(lambda: len(bridge.hub.streams)) == 0, "every stream was closed"
+        assert bridge.call(lambda: len(bridge.registry.streams)) == 0, "every stream was closed"
 
 
-def test_changing_rates_sizes_and_parameters_at_random(load: Load) -> None:
+def test_random_rates_block_sizes_and_parameters(load: Load) -> None:
     rng = np.random.default_rng(3)
     with running(IDENTITY) as bridge:
         plugin = load(bridge.port)
@@ -204,16 +204,16 @@ def test_changing_rates_sizes_and_parameters_at_random(load: Load) -> None:
             np.testing.assert_array_equal(plugin.process(stem, rate, buffer_size=block), stem)
 
 
-def test_several_at_once_in_several_threads(load: Load) -> None:
+def test_several_instances_in_several_threads(load: Load) -> None:
     stems = [noise(1.0, 44100, seed=i) for i in range(3)]
-    found: dict[int, np.ndarray] = {}
+    outputs: dict[int, np.ndarray] = {}
     with running(TWICE, most_streams=8) as bridge:
         plugins = [load(bridge.port) for _ in stems]
         for plugin in plugins:
-            plugin.process(np.zeros((2, 8192), np.float32), 44100)  # prepared, here where it has to be
+            plugin.process(np.zeros((2, 8192), np.float32), 44100)  # prepare on this thread, as required
 
         def run(i: int) -> None:
-            found[i] = stream_through(plugins[i], [stems[i]], 44100, 8192)
+            outputs[i] = stream_through(plugins[i], [stems[i]], 44100, 8192)
 
         threads = [threading.Thread(target=run, args=(i,)) for i in range(3)]
         for thread in threads:
@@ -221,37 +221,36 @@ def test_several_at_once_in_several_threads(load: Load) -> None:
         for thread in threads:
             thread.join()
     for i, stem in enumerate(stems):
-        assert found[i].shape[1] > 20000
-        np.testing.assert_array_equal(found[i][:, TAIL:], 2 * stem[:, TAIL : found[i].shape[1]])
+        assert outputs[i].shape[1] > 20000
+        np.testing.assert_array_equal(outputs[i][:, TAIL:], 2 * stem[:, TAIL : outputs[i].shape[1]])
 
 
-def test_the_real_model_gives_what_repair_gives(load: Load, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
-    demo = DEMO
-    (stem, rate), (song, _) = (
-        soundfile.read(demo / name, dtype="float32", frames=4 * 44100) for name in ("separated.flac", "song.flac")
+def test_the_real_model_gives_the_same_as_repair(load: Load, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    (stem, rate), (mix, _) = (
+        soundfile.read(DEMO / name, dtype="float32", frames=4 * 44100) for name in ("separated.flac", "song.flac")
     )
     pause = np.zeros((8192, 2), np.float32)
-    for name, sound in (("stem", stem), ("song", song)):
-        soundfile.write(tmp_path / f"{name}.wav", np.concatenate([sound, pause]), rate, subtype="FLOAT")
-    given = tmp_path / "stem.wav", "--mix", tmp_path / "song.wav", "-o", tmp_path / "out.wav", "--preset", "general"
-    shown = run_cli("repair", *given)
+    for name, audio in (("stem", stem), ("mix", mix)):
+        soundfile.write(tmp_path / f"{name}.wav", np.concatenate([audio, pause]), rate, subtype="FLOAT")
+    arguments = tmp_path / "stem.wav", "--mix", tmp_path / "mix.wav", "-o", tmp_path / "out.wav", "--preset", "general"
+    shown = run_cli("repair", *arguments)
     assert shown.code == 0, shown.err
     wanted = soundfile.read(tmp_path / "out.wav", dtype="float32")[0].T
-    four = np.concatenate([np.concatenate([stem, song], axis=1), np.concatenate([pause, pause], axis=1)]).T
+    four = np.concatenate([np.concatenate([stem, mix], axis=1), np.concatenate([pause, pause], axis=1)]).T
     with running(Repairer) as bridge:
         out = load(bridge.port, timeout_s=60).process(np.ascontiguousarray(four), rate, buffer_size=512)
     np.testing.assert_allclose(out[:2], wanted, atol=1e-4)
     assert np.abs(wanted[:, : len(stem)] - stem.T).max() > 1e-2, "there was something to repair"
 
 
-def test_the_render_script(
+def test_the_example_script_renders_and_reports_errors(
     vst3: Path, plugin_environment: Callable[..., None], make_audio: Callable[..., Path], tmp_path: Path
 ) -> None:
     example = ROOT / "examples" / "render_plugin.py"
-    stem, song = make_audio("stem.wav", seconds=1.2), make_audio("song.wav", seconds=1.2, seed=1)
+    stem, mix = make_audio("stem.wav", seconds=1.2), make_audio("mix.wav", seconds=1.2, seed=1)
     with running(FakeModelRepairer({"bleed": 1.0}, mix_gain=0.5)) as bridge:
         plugin_environment(bridge.port)
-        command = [sys.executable, example, vst3, stem, song]
+        command = [sys.executable, example, vst3, stem, mix]
         subprocess.run([*command, tmp_path / "out.wav", "--preset", "bleed"], check=True, timeout=60)
     plugin_environment(timeout_s=0.5)
     for output, why in (("out.wav", "there already"), ("other.wav", "does not answer")):
@@ -259,6 +258,6 @@ def test_the_render_script(
         assert shown.returncode == 1
         assert why in shown.stderr.splitlines()[-1]
     assert not (tmp_path / "other.wav").exists()
-    out, given, beside = (soundfile.read(path, dtype="float32")[0].T for path in (tmp_path / "out.wav", stem, song))
-    # (pedalboard takes 16-bit samples for a share of 32767, soundfile for one of 32768)
-    np.testing.assert_allclose(out[:, :-TAIL], (2 * given + 0.5 * beside)[:, :-TAIL] * (32768 / 32767), atol=1e-5)
+    out, dry, beside = (soundfile.read(path, dtype="float32")[0].T for path in (tmp_path / "out.wav", stem, mix))
+    # (pedalboard divides 16-bit samples by 32767, soundfile by 32768)
+    np.testing.assert_allclose(out[:, :-TAIL], (2 * dry + 0.5 * beside)[:, :-TAIL] * (32768 / 32767), atol=1e-5)

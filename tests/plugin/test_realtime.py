@@ -1,5 +1,5 @@
-"""The audio thread allocates nothing, locks nothing and calls nobody, dry or repaired: a library loaded before the host
-counts."""
+"""The audio thread does not allocate, lock or make system calls, repaired or not. A library loaded before the host
+counts such calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import numpy as np, pedalboard
 guard = ctypes.CDLL(None)
 guard.guard_last.restype = ctypes.c_char_p
 libc = ctypes.CDLL(None)
-# The guard sees what it should.
+# Check that the guard works.
 guard.stemprover_audio_begins()
 libc.malloc.restype = ctypes.c_void_p
 libc.free(ctypes.c_void_p(libc.malloc(100)))
@@ -51,7 +51,7 @@ for channels in (2, 4, 1):
     bad = guard.guard_count() - before
     assert ran >= 270, ran
     assert bad == 0, f"{bad} in {ran} blocks, the last one {guard.guard_last().decode()}"
-    assert max(loudest) > 1.5 * np.abs(stem[:2]).max(), "repaired, twice as loud"
+    assert max(loudest) > 1.5 * np.abs(stem[:2]).max(), "repaired: twice as loud"
     print(channels, "channels:", ran, "blocks,", bad, "calls")
 """
 

@@ -1,4 +1,4 @@
-"""What a session keeps of the VST3, whole, old, damaged or strange."""
+"""The VST3's state in a session: complete, damaged or unusual."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def test_the_state_is_saved_and_restored(load: Load) -> None:
     assert (second.offline_failure, second.start_bridge) == ("silence", False)
 
 
-def in_juces_base64(data: bytes) -> str:
-    """Six bits a character, the lowest first, behind the size (juce::MemoryBlock::toBase64Encoding)."""
+def juce_base64(data: bytes) -> str:
+    """The size, then six bits per character, lowest bits first (juce::MemoryBlock::toBase64Encoding)."""
     letters = ".ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+"
     number = int.from_bytes(data, "little")
     return f"{len(data)}." + "".join(letters[(number >> 6 * i) & 63] for i in range(-(-8 * len(data) // 6)))
 
 
 def as_xml(text: str) -> bytes:
-    """What JUCE writes of an XML tree: a magic word, the size, the text."""
+    """XML as JUCE stores it: a magic word, the size, the text."""
     return b"VC2!" + struct.pack("<I", len(text.encode())) + text.encode() + b"\0"
 
 
 def set_own_state(plugin: Any, data: bytes) -> None:
-    """The bytes that a session has kept of the plug-in, as they reach the plug-in itself."""
+    """Loads a session whose state of the plug-in itself is `data`."""
     whole = ET.fromstring(plugin.raw_state[8:].rstrip(b"\0").decode())
     part = whole.find("IComponent")
     assert part is not None
-    part.text = in_juces_base64(data)
+    part.text = juce_base64(data)
     plugin.raw_state = as_xml(ET.tostring(whole, encoding="unicode"))
 
 
@@ -54,7 +54,7 @@ def own_state(preset: str, wet: str, more: str = "") -> bytes:
     return as_xml(f'<StemProver presetName="{preset}">{parameters}{more}</StemProver>')
 
 
-def test_what_a_session_has_kept_reaches_the_plug_in(load: Load) -> None:
+def test_a_sessions_state_reaches_the_plug_in(load: Load) -> None:
     plugin = load()
     set_own_state(plugin, own_state("bleed", "0.5"))
     assert (plugin.preset, plugin.wet) == ("bleed", 50.0)
@@ -83,9 +83,9 @@ NAMES = "".join(f'<place name="n{number}"/>' for number in range(1000))
         (own_state("", "0.5"), "general", 50.0),
         (own_state("bleed", "0.5", f"<presets>{NAMES}</presets>"), "bleed", 50.0),
     ],
-    ids=["a preset that is not there, out of range", "no number", "no preset", "a thousand presets"],
+    ids=["unknown preset, wet out of range", "wet is not a number", "no preset", "a thousand presets"],
 )
-def test_a_strange_state_is_taken_as_far_as_it_goes(load: Load, state: bytes, preset: str, wet: float) -> None:
+def test_the_valid_part_of_an_unusual_state_is_used(load: Load, state: bytes, preset: str, wet: float) -> None:
     with running(IDENTITY) as bridge:
         plugin, stem = load(bridge.port), noise(0.3, 44100)
         set_own_state(plugin, state)
@@ -94,7 +94,7 @@ def test_a_strange_state_is_taken_as_far_as_it_goes(load: Load, state: bytes, pr
         np.testing.assert_array_equal(plugin.process(stem, 44100), stem)
 
 
-def test_a_preset_of_the_user_keeps_its_name(load: Load, no_user_presets: Path) -> None:
+def test_a_users_preset_keeps_its_name(load: Load, no_user_presets: Path) -> None:
     for name in ("zither", "alphorn"):
         (no_user_presets / name).mkdir()
         text = f'name = "{name}"\ntitle = "Mine"\ndescription = "My own."\nfor = "vocals"\n'
@@ -103,13 +103,13 @@ def test_a_preset_of_the_user_keeps_its_name(load: Load, no_user_presets: Path) 
     with running(IDENTITY) as bridge:
         first = load(bridge.port)
         first.process(stem, 44100)
-        place = first.parameters["preset"]  # pedalboard has listed its values before the bridge told of this one
-        place.raw_value = next(i / 47 for i in range(48) if place.get_text_for_raw_value(i / 47) == "zither")
+        slot = first.parameters["preset"]  # pedalboard listed its values before the bridge listed this preset
+        slot.raw_value = next(i / 47 for i in range(48) if slot.get_text_for_raw_value(i / 47) == "zither")
         state = first.raw_state
-        shutil.rmtree(no_user_presets / "alphorn")  # the list changes
+        shutil.rmtree(no_user_presets / "alphorn")  # the bridge's list changes
         second = load(bridge.port)
         second.raw_state = state
         assert second.parameters["preset"].string_value == "zither"
         second.process(stem, 44100)
-        chosen = bridge.call(lambda: [stream.selection.name for stream in bridge.hub.streams.values()])
+        chosen = bridge.call(lambda: [stream.selection.name for stream in bridge.registry.streams.values()])
         assert "zither" in chosen

@@ -1,4 +1,4 @@
-"""The demo: its excerpt ships, its files are what they say, and its figures are those of the files."""
+"""The demo: its excerpt is complete, and it writes the right files and figures."""
 
 from dataclasses import replace
 
@@ -18,17 +18,17 @@ def read(path):
 
 
 def always(repairer):
-    """A choice that takes this and general, whatever it hears."""
-    return lambda stem, song: (repairer, replace(load_preset("general"), note="always general"))
+    """A choice that is always this repairer with preset general."""
+    return lambda pair: (repairer, replace(load_preset("general"), note="always general"))
 
 
-def test_the_excerpt_fits_together():
+def test_the_files_of_the_excerpt_match():
     infos = [soundfile.info(demo.DEMO / f"{name}.flac") for name in ("song", "separated", "truth")]
     assert len({(i.frames, i.samplerate, i.channels) for i in infos}) == 1
     assert 15 <= infos[0].duration <= 20
 
 
-def test_the_demo_writes_sounds_a_picture_and_figures(tmp_path):
+def test_the_demo_writes_audio_spectrograms_and_measures(tmp_path):
     fake = FakeRepairer(gain=0.5, mix_gain=0.25)
     steps = []
     report = demo.run_demo(tmp_path / "out", always(fake), progress=lambda *now: steps.append(now))
@@ -47,23 +47,23 @@ def test_the_demo_writes_sounds_a_picture_and_figures(tmp_path):
         log_spectral_distance(before, truth),
         log_spectral_distance(after, truth),
     )
-    picture = matplotlib.image.imread(tmp_path / "out" / "spectrograms.png")
-    assert picture.shape[0] > 800
-    assert picture.shape[1] > 1000
-    demo.run_demo(tmp_path / "out", always(fake))  # once more, over its own files
+    figure = matplotlib.image.imread(tmp_path / "out" / "spectrograms.png")
+    assert figure.shape[0] > 800
+    assert figure.shape[1] > 1000
+    demo.run_demo(tmp_path / "out", always(fake))  # again, replacing its own files
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(demo.FILES)
 
 
-def test_the_demo_replaces_nothing_but_a_demos_files(tmp_path):
+def test_the_demo_replaces_only_files_of_a_demo(tmp_path):
     (tmp_path / "before.wav").write_bytes(b"mine")
-    with pytest.raises(OutputExistsError, match=r"before\.wav: is there already, and not from a demo"):
+    with pytest.raises(OutputExistsError, match=r"before\.wav already exists and is not from a demo"):
         demo.run_demo(tmp_path, always(FakeRepairer()))
     assert [path.name for path in tmp_path.iterdir()] == ["before.wav"]
     assert (tmp_path / "before.wav").read_bytes() == b"mine"
 
 
-def test_a_demo_that_was_stopped_is_run_again(tmp_path):
-    def stopped(stem, song):
+def test_an_interrupted_demo_can_be_run_again(tmp_path):
+    def stopped(pair):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -71,35 +71,35 @@ def test_a_demo_that_was_stopped_is_run_again(tmp_path):
     assert demo.run_demo(tmp_path, always(FakeRepairer())).folder == tmp_path
 
 
-def test_spectrograms_show_a_tone_at_its_place(tmp_path):
-    """The same picture of a tone has its bright row higher up for a higher tone."""
+def test_spectrograms_show_a_tone_at_its_frequency(tmp_path):
+    """The bright row is higher up for a higher tone."""
     rows = []
     for hertz in (3000, 9000):
         tone = np.sin(2 * np.pi * hertz * np.arange(44100) / 44100).astype(np.float32)[None]
         draw_spectrograms({"Tone": tone}, 44100, tmp_path / "tone.png")
-        picture = matplotlib.image.imread(tmp_path / "tone.png")
-        column = picture[:, picture.shape[1] // 2, :3].sum(axis=1)
+        image = matplotlib.image.imread(tmp_path / "tone.png")
+        column = image[:, image.shape[1] // 2, :3].sum(axis=1)
         inside = slice(60, -80)
         rows.append(60 + int(np.argmax(np.where(column[inside] < 2.95, column[inside], 0))))
     assert rows[0] > rows[1]
 
 
-def test_very_short_sounds_can_be_drawn(tmp_path):
+def test_very_short_signals_can_be_drawn(tmp_path):
     draw_spectrograms({"Click": np.ones((2, 1), np.float32)}, 8000, tmp_path / "click.png")
     assert (tmp_path / "click.png").stat().st_size > 1000
 
 
-def test_a_missing_excerpt_and_a_bad_folder_are_one_line(tmp_path, monkeypatch):
+def test_a_missing_excerpt_and_an_unusable_folder_give_clear_errors(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         demo.run_demo(tmp_path / "file" / "out", always(FakeRepairer()))
     monkeypatch.setattr(demo, "DEMO", tmp_path)
-    with pytest.raises(StemProverError, match=r"song.flac: the demo's excerpt is missing; install StemProver again"):
+    with pytest.raises(StemProverError, match=r"song.flac: the bundled excerpt is missing; reinstall StemProver"):
         demo.run_demo(tmp_path / "out", always(FakeRepairer()))
 
 
-def test_the_command_takes_what_auto_hears(tmp_path, run_cli):
+def test_the_command_uses_the_preset_that_auto_chooses(tmp_path, run_cli):
     result = run_cli("demo", "-o", tmp_path / "out", repairer=FakeRepairer())
     assert result.code == 0, result.err
-    assert "Preset auto: a separator's mask left this of the song" in result.out
+    assert "before.wav with preset auto: looks like the output of a mask-based separator" in result.out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(demo.FILES)

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pool of noise bursts whose `separated` stems have lost half of their level and all above 11 kHz."""
+    """A pool of noise bursts. Its "separated" stems have half the level and nothing above 11 kHz."""
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("pool")
     for split in ("train", "valid", "valid-other"):

@@ -1,4 +1,4 @@
-"""The whole way of a pretrained base: trained from, resumed, exported, repaired with, streamed."""
+"""A pretrained base from end to end: training, resuming, export, repair, streaming."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from stemprover.engine.bundle import Bundle
 from stemprover.engine.errors import TrainingError
 from stemprover.engine.repair import Repairer
 from stemprover.engine.train.dataset import CropConfig
-from stemprover.engine.train.loop import Trainer, train
+from stemprover.engine.train.loop import train
 from stemprover.engine.train.options import TrainOptions
+from stemprover.engine.train.trainer import Trainer
 
 TOLERANCE = 1e-5
 
@@ -42,7 +43,7 @@ def options(pool: Path, run: Path, base: Path | None, **changes: Any) -> TrainOp
 
 @pytest.fixture(scope="module")
 def run(base: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of four steps, broken off after two and taken up again."""
+    """A run of four steps, stopped after two and resumed."""
     folder = tmp_path_factory.mktemp("run")
     half = Trainer(options(pool, folder, base))
     for step in range(2):
@@ -54,7 +55,7 @@ def run(base: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def test_training_from_a_base_goes_on_where_it_stopped(base: Path, pool: Path, run: Path, tmp_path: Path) -> None:
+def test_training_from_a_base_resumes_where_it_stopped(base: Path, pool: Path, run: Path, tmp_path: Path) -> None:
     train(options(pool, tmp_path, base), lambda _: None)
     whole, broken = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (tmp_path, run))
     assert whole["step"] == broken["step"] == 4
@@ -63,15 +64,15 @@ def test_training_from_a_base_goes_on_where_it_stopped(base: Path, pool: Path, r
     assert json.loads((run / "options.json").read_text())["base"] == str(base)
 
 
-def test_a_run_does_not_change_its_base_unseen(base: Path, pool: Path, run: Path, tmp_path: Path) -> None:
+def test_a_run_cannot_resume_with_another_base(base: Path, pool: Path, run: Path, tmp_path: Path) -> None:
     before = (run / "checkpoint.pt").read_bytes()
     for other in (None, save_unet(tmp_path / "other", layers_per_block=1)):
-        with pytest.raises(TrainingError, match=r"of another base; give --base"):
+        with pytest.raises(TrainingError, match=r"of another base; use the same --base"):
             Trainer(options(pool, run, other))
     assert (run / "checkpoint.pt").read_bytes() == before
 
 
-def test_an_adapter_is_trained_on_what_came_of_a_base(base: Path, pool: Path, bundle: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_trained_on_a_checkpoint_of_a_base(base: Path, pool: Path, bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="set start_from"):
         options(pool, tmp_path, base, adapter="hum")
     start = bundle.parent / "checkpoint.pt"
@@ -81,12 +82,12 @@ def test_an_adapter_is_trained_on_what_came_of_a_base(base: Path, pool: Path, bu
     trainer.step(trainer.batches[0])
     trainer.save()
     graphs = merge_adapters(Bundle.load(bundle), active_adapters({tmp_path / "hum.safetensors": 1.0}))
-    assert graphs["denoiser"] != (bundle / "denoiser.onnx").read_bytes(), "it fits the bundle, and is not neutral"
+    assert graphs["denoiser"] != (bundle / "denoiser.onnx").read_bytes(), "it fits the bundle and is not neutral"
 
 
 @pytest.fixture(scope="module")
 def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run's export; its change made larger, so that it can be heard after four steps."""
+    """The run's export, with its correction enlarged so that it matters after four steps."""
     from stemprover.export.bundle import export_bundle
 
     saved = torch.load(run / "checkpoint.pt", weights_only=True)
@@ -104,7 +105,7 @@ def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bundle"
 
 
-def test_a_bundle_of_a_base_knows_itself(bundle: Path) -> None:
+def test_a_bundle_records_its_base(bundle: Path) -> None:
     about = json.loads((bundle / "bundle.json").read_text())
     assert about["model"]["base"]["block_out_channels"] == [8, 16, 16, 24]
     assert about["lookahead"] == 16
@@ -112,11 +113,11 @@ def test_a_bundle_of_a_base_knows_itself(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("block", [65, 480, 8193])
-def test_a_repair_with_it_is_the_same_streamed_and_whole(bundle: Path, block: int) -> None:
+def test_a_streamed_repair_equals_the_whole_one(bundle: Path, block: int) -> None:
     repairer = Repairer(bundle=bundle, steps=2, jobs=1)
     stem, mix = sound(0.7), sound(0.7, seed=1)
     whole = repairer.process(stem, 44100, mix)
-    assert np.abs(whole - stem).max() > 0.003, "the model must do something for this to say anything"
+    assert np.abs(whole - stem).max() > 0.003, "the model must do something for this test to mean anything"
     stream = repairer.stream(44100, 2, has_mix=True)
     parts = [stream.process(stem[:, at : at + block], mix[:, at : at + block]) for at in range(0, stem.shape[1], block)]
     streamed = np.concatenate([*parts, stream.flush()], axis=1)[:, stream.latency_samples :]
@@ -130,8 +131,8 @@ def test_a_run_can_start_from_the_bundle_of_a_base(base: Path, pool: Path, bundl
     assert all(torch.equal(own[name], value) for name, value in saved.items() if value.ndim > 1)
 
 
-def test_the_command_line_says_what_is_wrong_with_a_base(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_command_line_reports_an_unusable_base(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     told = run_cli("train", "--base", tmp_path / "nowhere", "--run", tmp_path / "run")
     assert told.code == 2
-    assert told.err.strip().endswith("there is no such folder; give what diffusers' save_pretrained has written")
+    assert told.err.strip().endswith("no such folder; pass a folder that diffusers' save_pretrained has written")
     assert not (tmp_path / "run").exists()

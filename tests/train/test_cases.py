@@ -1,4 +1,4 @@
-"""Cases for validation out of the pool."""
+"""Cases for validation, made from the pool."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from stemprover.engine.errors import TrainingError
 from stemprover.engine.train.cases import main, separated, simulated
-from stemprover.engine.train.corpus.artefacts import SIMULATORS
 from stemprover.engine.train.corpus.pool import FULL_SCALE, open_shard, shard_paths
+from stemprover.engine.train.corpus.simulated_faults import SIMULATORS
 from stemprover.reports.validate import find_cases
 
 
@@ -41,6 +41,6 @@ def test_cases_are_seeded_and_differ_from_the_truth(pool: Path) -> None:
     assert any(not np.array_equal(a[2]["degraded"], b[2]["degraded"]) for a, b in zip(one, other, strict=True))
 
 
-def test_no_pool(tmp_path: Path) -> None:
+def test_a_missing_pool_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="build the pool"):
         list(separated(tmp_path, "valid"))

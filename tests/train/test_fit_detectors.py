@@ -1,22 +1,24 @@
-"""Where the detectors' thresholds come from."""
+"""How the detectors' thresholds are chosen."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from models import sound
-from stemprover.engine.detect.bank import TYPES, WEIGHTS, Detectors
+from stemprover.engine.detect.detectors import TYPES, WEIGHTS, Detectors
 from stemprover.engine.detect.score import file_scores
 from stemprover.engine.train.fit_detectors import FLOORS, Clip, area_under_curve, levels, spectrum
 
 
-def test_thresholds_are_those_of_the_worst_class() -> None:
+def test_the_worst_class_sets_the_thresholds() -> None:
     """A class whose true stems score high sets the threshold, however many others there are."""
-    song = sound(4.0, seed=9)
-    clips = [Clip(sound(4.0, seed=i), sound(4.0, seed=i) + song, None, {}, "easy") for i in range(3)]
-    leaky = [Clip(sound(4.0, seed=i) + 0.5 * song, sound(4.0, seed=i) + song, None, {}, "leaky") for i in range(2)]
-    faults = {name: sound(4.0, seed=20) + 0.3 * song for name in TYPES}
-    music = Clip(sound(4.0, seed=20), sound(4.0, seed=20) + song, None, faults, "music")
+    residual = sound(4.0, seed=9)
+    clips = [Clip(sound(4.0, seed=i), sound(4.0, seed=i) + residual, None, {}, "easy") for i in range(3)]
+    leaky = [
+        Clip(sound(4.0, seed=i) + 0.5 * residual, sound(4.0, seed=i) + residual, None, {}, "leaky") for i in range(2)
+    ]
+    faults = {name: sound(4.0, seed=20) + 0.3 * residual for name in TYPES}
+    music = Clip(sound(4.0, seed=20), sound(4.0, seed=20) + residual, None, faults, "music")
     found = levels([*clips, *leaky, music], WEIGHTS)
     detectors = Detectors()
     bleed = TYPES.index("bleed")
@@ -32,7 +34,7 @@ def test_thresholds_are_those_of_the_worst_class() -> None:
         assert (found[f"{given}_threshold"] >= found[f"{given}_beside"] * 0.9999).all()
 
 
-def test_the_area_under_the_curve() -> None:
+def test_area_under_the_curve_of_separable_and_equal_scores() -> None:
     low, high = np.array([0.0, 1.0, 2.0]), np.array([3.0, 4.0])
     assert area_under_curve(low, high) == 1.0
     assert area_under_curve(high, low) == 0.0

@@ -1,4 +1,4 @@
-"""Adapters that are trained side by side, alone and in pairs."""
+"""Adapters that are trained jointly, alone and in pairs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 from stemprover.engine.adapters import Adapter, active_adapters, merge_adapters
 from stemprover.engine.bundle import Bundle
 from stemprover.engine.errors import OptionError, TrainingError
-from stemprover.engine.train.joint import JointTrainer, main, train_jointly
-from stemprover.engine.train.joint_options import JointOptions, load_joint_options
-from stemprover.engine.train.options import LossWeights
+from stemprover.engine.train.joint import JointTrainer, main, mean_weights, train_jointly
+from stemprover.engine.train.options import JointOptions, LossWeights, load_joint_options
 
-MODEL = '[model]\ncontrol = [16, 16, 32]\ndenoiser = [16, 16, 16]\ntokens = 16\nfine = 8\n'
+MODEL = "[model]\ncontrol = [16, 16, 32]\ndenoiser = [16, 16, 16]\ntokens = 16\nfine = 8\n"
 RECIPES = {
     "fizz": 'adapter = "fizz"\nrank = 2\nbf16 = false\n[crop]\nartefacts = ["bleed"]\n[weights]\nlog_error = 3.0\n',
     "buzz": 'adapter = "buzz"\nrank = 3\nbf16 = false\nparts = ["fine"]\n[crop]\nartefacts = ["musical-noise"]\n',
@@ -39,7 +38,7 @@ def options(pool: Path, presets: Path, bundle: Path, run: str, **changes: object
     return JointOptions(**given)  # type: ignore[arg-type]
 
 
-def test_a_step_changes_its_own_adapters_alone(pool: Path, presets: Path, lively_bundle: Path) -> None:
+def test_a_step_changes_only_its_own_adapters(pool: Path, presets: Path, lively_bundle: Path) -> None:
     trainer = JointTrainer(options(pool, presets, lively_bundle, "run"))
     for names in (("fizz",), ("buzz",), ("fizz", "buzz")):
         before = {name: {key: p.detach().clone() for key, p in own.items()} for name, own in trainer.lora.items()}
@@ -51,7 +50,7 @@ def test_a_step_changes_its_own_adapters_alone(pool: Path, presets: Path, lively
     assert not any("fine." in key for key in trainer.lora["fizz"])
 
 
-def test_two_adapters_sum_in_training_as_they_do_in_a_blend(pool: Path, presets: Path, lively_bundle: Path) -> None:
+def test_two_adapters_add_up_in_training_as_in_a_blend(pool: Path, presets: Path, lively_bundle: Path) -> None:
     trainer = JointTrainer(options(pool, presets, lively_bundle, "run"))
     with torch.no_grad():
         for own in trainer.lora.values():
@@ -80,7 +79,7 @@ def test_two_adapters_sum_in_training_as_they_do_in_a_blend(pool: Path, presets:
             assert torch.allclose(torch.from_numpy(numpy_helper.to_array(item).copy()), wanted, atol=1e-5), layer
 
 
-def test_a_run_goes_on_where_it_stopped_and_begins_with_the_presets(
+def test_a_run_resumes_where_it_stopped_and_starts_from_the_presets(
     pool: Path, presets: Path, lively_bundle: Path
 ) -> None:
     train_jointly(options(pool, presets, lively_bundle, "whole"), lambda _: None)
@@ -101,7 +100,7 @@ def test_a_run_goes_on_where_it_stopped_and_begins_with_the_presets(
     assert any(np.allclose(p.detach().numpy(), a) for p in found)
 
 
-def test_pairs_have_both_faults_and_every_set_its_share(pool: Path, presets: Path, lively_bundle: Path) -> None:
+def test_pairs_have_both_faults_and_every_set_its_probability(pool: Path, presets: Path, lively_bundle: Path) -> None:
     chosen = options(pool, presets, lively_bundle, "run", pairs=0.6, weights=(2.0, 1.0, 1.0))
     sets = dict(chosen.sets)
     assert sum(sets.values()) == pytest.approx(1.0)
@@ -118,14 +117,12 @@ def test_pairs_have_both_faults_and_every_set_its_share(pool: Path, presets: Pat
 
 
 def test_weights_of_two_recipes_are_averaged() -> None:
-    from stemprover.engine.train.joint import mean_weights
-
     assert mean_weights([LossWeights(log_error=1.0, phase=0.0), LossWeights(log_error=3.0, phase=0.2)]) == LossWeights(
         log_error=2.0, phase=0.1
     )
 
 
-def test_what_cannot_be_trained_is_told(presets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_joint_options_are_named(presets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(TrainingError, match=r"adapters=\['fizz'\]: name two or more"):
         JointOptions(adapters=("fizz",))
     with pytest.raises(TrainingError, match="weights="):
@@ -136,5 +133,5 @@ def test_what_cannot_be_trained_is_told(presets: Path, tmp_path: Path, capsys: p
     config.write_text("pares = 0.5\n")
     with pytest.raises(OptionError, match=r"unknown key 'pares'; did you mean 'pairs'"):
         load_joint_options(config)
-    with pytest.raises(SystemExit, match=r"recipe\.toml: there is no such file"):
+    with pytest.raises(SystemExit, match=r"recipe\.toml: no such file"):
         main(["--adapters", "fizz", "fuzz", "--pool", str(tmp_path), "--run", str(tmp_path / "run")])

@@ -1,4 +1,4 @@
-"""Each loss: zero for equals, and right on a case worked out by hand."""
+"""Each loss is zero for equal inputs, and right in a case worked out by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PERCEPTUAL = {
 
 
 @pytest.mark.parametrize("name", PERCEPTUAL)
-def test_equals_cost_nothing_and_others_something(name: str) -> None:
+def test_equal_inputs_cost_nothing_and_others_something(name: str) -> None:
     assert float(PERCEPTUAL[name](Z, Z, ONES)) == pytest.approx(0.0, abs=1e-5)
     assert float(PERCEPTUAL[name](Z, OTHER, ONES)) > 0.1
 
@@ -49,7 +49,7 @@ def test_a_phase_error_of_sixty_degrees_costs_one_half() -> None:
     assert float(losses.phase_cosine(turned(Z, math.pi / 3), Z, ONES)) == pytest.approx(0.5, abs=1e-4)
 
 
-def test_a_constant_phase_offset_leaves_frequency_and_delay_alone() -> None:
+def test_a_constant_phase_offset_costs_nothing_in_frequency_and_delay() -> None:
     for loss in (losses.instantaneous_frequency, losses.group_delay):
         assert float(loss(turned(Z, 1.0), Z, ONES)) == pytest.approx(0.0, abs=1e-4)
 
@@ -96,14 +96,14 @@ def test_the_waveform_in_torch_is_the_one_in_numpy() -> None:
     assert found.shape[1] == 20 * 512 - 1536
 
 
-def test_multi_resolution_is_zero_for_equals_and_one_for_silence() -> None:
+def test_multi_resolution_is_zero_for_equal_inputs_and_one_for_silence() -> None:
     audio = torch.randn(1, 2, 12000, generator=GENERATOR)
     assert float(losses.multi_resolution_stft(audio, audio)) == 0.0
     assert float(losses.multi_resolution_stft(torch.zeros_like(audio), audio)) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_importance_follows_the_ear() -> None:
-    # From about 2.5 kHz up a band of 344 Hz covers less and less of an auditory filter, and the mean is 1.
+    # A band of 344 Hz covers less and less of an auditory filter from about 2.5 kHz up. The mean is 1.
     weights = band_importance(LAYOUT)
     assert weights.mean() == pytest.approx(1.0, rel=1e-5)
     assert np.all(np.diff(weights[32:]) < 0)

@@ -1,4 +1,4 @@
-"""A user's own before/after sounds: read, checked, made into a pool, and into a preset that the program accepts."""
+"""A user's own before/after files: read, checked, made into a pool, and into a valid preset."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from stemprover.engine.preset import check_preset
 from stemprover.engine.train.corpus.pool import FULL_SCALE, SAMPLE_RATE, open_shard
 from stemprover.engine.train.loop import train
 from stemprover.engine.train.options import TrainOptions
-from stemprover.engine.train.pairs import build_pairs, find_lag, find_pairs, finish, fit_own_caution, pair_crops
-from stemprover.engine.trust import HEARD, NO_RAMPS
+from stemprover.engine.train.pairs import build_pairs, find_lag, find_pairs, finish, fit_own_trust_curve, pair_crops
+from stemprover.engine.trust import EVIDENCE_ROWS, NO_RAMPS
 from typer.testing import CliRunner
 
 SECONDS = 12
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def test_pairs_become_a_pool_with_a_part_held_out(folder: Path, tmp_path: Path) -> None:
+def test_pairs_become_a_pool_with_a_held_out_part(folder: Path, tmp_path: Path) -> None:
     pairs = find_pairs(folder)
     assert [pair.name for pair in pairs] == ["take 0", "take 1"]
     assert pairs[0].mix is None
@@ -60,7 +60,7 @@ def test_pairs_become_a_pool_with_a_part_held_out(folder: Path, tmp_path: Path) 
     assert pair_crops(pairs).no_mix == 1.0
 
 
-def test_with_songs_the_rest_is_known(folder: Path, tmp_path: Path) -> None:
+def test_with_a_mix_the_residual_is_known(folder: Path, tmp_path: Path) -> None:
     for n in range(2):
         write(folder / "mix" / f"take {n}.wav", sound(n) + sound(n + 9))
     pairs = find_pairs(folder)
@@ -71,7 +71,7 @@ def test_with_songs_the_rest_is_known(folder: Path, tmp_path: Path) -> None:
     assert pair_crops(pairs).no_mix < 1.0
 
 
-def test_other_rates_and_mono_are_read(tmp_path: Path) -> None:
+def test_other_sample_rates_and_mono_are_read(tmp_path: Path) -> None:
     time = np.arange(6 * 48000) / 48000
     tone = 0.3 * np.sin(2 * np.pi * 500 * time)
     write(tmp_path / "before" / "a.wav", 0.5 * tone[:, None], 48000)
@@ -83,47 +83,47 @@ def test_other_rates_and_mono_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lag", [0, 7, 1105, -576])
-def test_a_shift_is_found(lag: int) -> None:
+def test_a_lag_is_found(lag: int) -> None:
     after = sound(1, 5).T
     before = np.roll(0.5 * after, lag, axis=1) + 0.02 * sound(2, 5).T
     assert find_lag(before, after) == lag
 
 
-def test_what_does_not_fit_is_named(folder: Path, tmp_path: Path) -> None:
-    def said(message: str, place: Path = folder) -> None:
+def test_pairs_that_do_not_match_are_named(folder: Path, tmp_path: Path) -> None:
+    def raises(message: str, place: Path = folder) -> None:
         with pytest.raises(TrainingError, match=message):
             build_pairs(find_pairs(place), tmp_path / "pool")
         assert not (tmp_path / "pool").exists()
 
-    said(r"has no folder 'before'", tmp_path)
+    raises(r"has no folder 'before'", tmp_path)
     (tmp_path / "empty" / "before").mkdir(parents=True)
     (tmp_path / "empty" / "after").mkdir()
-    said(r"has no sound in it", tmp_path / "empty")
+    raises(r"has no audio files", tmp_path / "empty")
     write(folder / "before" / "alone.wav", sound(3))
-    said(r"alone.wav has no partner in .*after")
+    raises(r"alone.wav has no counterpart in .*after")
     write(folder / "after" / "alone.wav", sound(3, 9))
-    said(r"alone.wav lasts 12.00 s and .* 9.00 s; pairs have to be of one length")
+    raises(r"alone.wav lasts 12.00 s but .* lasts 9.00 s; make them equally long")
     write(folder / "after" / "alone.wav", np.roll(sound(3), -300, axis=0))
-    said(r"before/alone.wav is 300 samples .* late")
+    raises(r"before/alone.wav is 300 samples .* behind its counterpart")
     for side in ("before", "after"):
         write(folder / side / "alone.wav", sound(3, 2))
-    said(r"lasts 2.00 s; give at least 4 s")
+    raises(r"lasts 2.00 s; use at least 4 s")
     for side in ("before", "after"):
         (folder / side / "alone.wav").write_bytes(b"nothing")
-    said(r"alone.wav cannot be read as audio")
+    raises(r"alone.wav cannot be read as audio")
     for side in ("before", "after"):
         sf.write(folder / side / "alone.wav", np.full((5 * SAMPLE_RATE, 2), np.nan), SAMPLE_RATE, subtype="FLOAT")
-    said(r"alone.wav holds values that are no numbers")
+    raises(r"alone.wav has non-finite samples")
     for side in ("before", "after"):
         write(folder / side / "alone.wav", np.zeros((5 * SAMPLE_RATE, 3)))
-    said(r"alone.wav has 3 channels; give mono or stereo")
+    raises(r"alone.wav has 3 channels; use mono or stereo")
     for side in ("before", "after"):
         (folder / side / "alone.wav").unlink()
     write(folder / "mix" / "take 0.wav", sound(0))
-    said(r"take 1 has no partner of all three")
+    raises(r"take 1 is not in all three folders")
 
 
-def test_a_run_ends_in_a_preset_that_the_program_accepts(folder: Path, tmp_path: Path) -> None:
+def test_a_run_ends_in_a_valid_preset(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = lively_net()
     start = {
@@ -147,7 +147,9 @@ def test_a_run_ends_in_a_preset_that_the_program_accepts(folder: Path, tmp_path:
     assert (preset.path.parent / "recipe.json").exists()  # type: ignore[union-attr]
 
 
-def test_an_adapter_is_as_bold_as_what_was_held_out_says(folder: Path, tmp_path: Path, lively_bundle: Path) -> None:
+def test_the_held_out_parts_decide_how_much_an_adapter_is_trusted(
+    folder: Path, tmp_path: Path, lively_bundle: Path
+) -> None:
     build_pairs(find_pairs(folder), tmp_path / "pool")
     adapter = tmp_path / "adapter.safetensors"
     model = add_adapter(lively_net(), rank=2)
@@ -160,28 +162,30 @@ def test_an_adapter_is_as_bold_as_what_was_held_out_says(folder: Path, tmp_path:
         run=tmp_path, pool=tmp_path / "pool", adapter="mine", start_from=lively_bundle, model=SMALL,
         crop=pair_crops(find_pairs(folder)),
     )  # fmt: skip
-    fit_own_caution(options, adapter)
-    caution = Adapter.load(adapter).caution
-    assert caution is not None
-    assert caution.ramps == NO_RAMPS, "the detectors need not know this fault"
-    heard = np.full((1, HEARD, SMALL.bands, 1), 0.2, np.float32)
-    assert caution.share(heard, True).mean() < 0.2, "a net that was never trained is wrong"
+    fit_own_trust_curve(options, adapter)
+    trust_curve = Adapter.load(adapter).trust_curve
+    assert trust_curve is not None
+    assert trust_curve.ramps == NO_RAMPS, "the detectors need not know this fault"
+    rows = np.full((1, EVIDENCE_ROWS, SMALL.bands, 1), 0.2, np.float32)
+    assert trust_curve.amount(rows, True).mean() < 0.2, "an untrained network is wrong"
     shutil.rmtree(tmp_path / "pool" / "valid")
-    fit_own_caution(options, adapter)
-    caution = Adapter.load(adapter).caution
-    assert caution is not None
-    assert (caution.share(heard, False) == 1.0).all(), "where nothing was held out nothing is known against it"
+    fit_own_trust_curve(options, adapter)
+    trust_curve = Adapter.load(adapter).trust_curve
+    assert trust_curve is not None
+    assert (trust_curve.amount(rows, False) == 1.0).all(), (
+        "without held-out material the whole correction is let through"
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pairs", "x"], "give it a name with --adapter NAME"),
-        (["--pairs", "x", "--adapter", "bleed"], "a preset of this name is there already"),
+        (["--pairs", "x"], "name it with --adapter NAME"),
+        (["--pairs", "x", "--adapter", "bleed"], "a preset with this name already exists"),
         (["--pairs", "x", "--adapter", "mine"], "has no folder 'before'"),
     ],
 )
-def test_the_command_says_what_is_wrong(arguments: list[str], message: str) -> None:
+def test_the_command_reports_invalid_arguments(arguments: list[str], message: str) -> None:
     from stemprover.cli import app
 
     result = CliRunner().invoke(app, ["train", *arguments])

@@ -1,4 +1,4 @@
-"""accelerate under the loop: one process does what plain torch does, two share the batches and agree on the weights."""
+"""accelerate: one process computes what plain torch does; two share the batches and end with the same weights."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from models import SMALL
 from stemprover.engine.dsp.latent import Latent
 from stemprover.engine.features import FeatureMaker
 from stemprover.engine.model.network import RepairNet
-from stemprover.engine.sampler import BridgeSchedule
+from stemprover.engine.sampler import DiffusionSchedule
 from stemprover.engine.train import options as training_options
 from stemprover.engine.train.dataset import CropConfig, PoolBatches, fit_band_scale
-from stemprover.engine.train.loop import Trainer, bridge_point, repair_terms, tensors
 from stemprover.engine.train.options import TrainOptions
+from stemprover.engine.train.step import batch_tensors, diffusion_point, repair_terms
+from stemprover.engine.train.trainer import Trainer
 
 STEPS = 2
 
 
 def options(pool: Path, run: Path) -> TrainOptions:
-    """Eight steps planned, so that two of them are in the beginning of everything."""
+    """Eight planned steps, so that the first two are in the warm-up."""
     return TrainOptions(
         run=run, pool=pool, steps=8, threads=1, workers=0, device="cpu", bf16=False, warmup=4, model=SMALL,
         crop=CropConfig(batch=2, frames=8),
@@ -33,7 +34,7 @@ def options(pool: Path, run: Path) -> TrainOptions:
 def plain_loop(given: TrainOptions, processes: int) -> tuple[list[list[float]], dict[str, torch.Tensor]]:
     """The first steps in plain torch, without accelerate: the losses of each step's batches, and the weights after
     them. With several processes a step's gradient is the mean over its batches."""
-    torch.set_num_threads(given.threads)  # as the trainer does: sums are split by threads
+    torch.set_num_threads(given.threads)  # as the trainer does; the order of sums depends on the number of threads
     torch.manual_seed(given.seed)
     net = RepairNet(given.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for zero_conv in net.control.zero:
@@ -49,14 +50,14 @@ def plain_loop(given: TrainOptions, processes: int) -> tuple[list[list[float]], 
         optimiser.param_groups[0]["lr"] = given.learning_rate * (step + 1) / given.warmup
         floor = 10 ** (-1.5 - 2.5 * 2.0 * step / given.steps)
         numbers = range(step * processes, (step + 1) * processes)
-        data = [tensors(batches[number], torch.device("cpu")) for number in numbers]
+        data = [batch_tensors(batches[number], torch.device("cpu")) for number in numbers]
         if step == 0:
             untouched = [repair_terms(one["stem"], one, latent, scale, given.weights, floor) for one in data]
             typical = {name: sum(float(terms[name]) for terms in untouched) / processes for name in untouched[0]}
         losses = []
         for number, one in zip(numbers, data, strict=True):
             generator = torch.Generator().manual_seed(given.seed * 1_000_003 + number)
-            t, x_t = bridge_point(one["truth"], one["stem"], BridgeSchedule(), generator, given.at_end)
+            t, x_t = diffusion_point(one["truth"], one["stem"], DiffusionSchedule(), generator, given.at_end)
             estimate = net(one["control"], x_t, t, one["references"])
             terms = repair_terms(estimate, one, latent, scale, given.weights, floor)
             terms = {name: v if name == "log_error" else v / (typical[name] + 1e-6) for name, v in terms.items()}
@@ -80,7 +81,7 @@ def test_one_process_computes_what_plain_torch_does(pool: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("bf16", [True, False])
-def test_a_python_process_may_run_several_trainings(
+def test_a_python_process_can_run_several_trainings(
     pool: Path, tmp_path: Path, bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """accelerate itself refuses a second precision in the same process."""
@@ -94,8 +95,7 @@ def test_a_python_process_may_run_several_trainings(
 
 
 def in_each_process(pool: str, run: str) -> None:
-    """What the launcher starts twice: two steps, then weights, losses and the numbers of the batches into the run's
-    folder."""
+    """Run by the launcher in each process: two steps, then weights, losses and batch numbers into the run's folder."""
     trainer = Trainer(options(Path(pool), Path(run)))
     numbers = [trainer.batch_number(step) for step in range(STEPS)]
     losses = [trainer.step(trainer.batches[number])["loss"] for number in numbers]

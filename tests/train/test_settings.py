@@ -1,13 +1,13 @@
-"""Training settings from TOML: typed, nested, and every wrong key named with its file."""
+"""Training settings from TOML: typed, nested, and every wrong key is named with its file."""
 
 import re
 from pathlib import Path
 
 import pytest
-from places import ROOT
+from paths import ROOT
 from stemprover.engine.bundle import base_bundle
 from stemprover.engine.errors import OptionError
-from stemprover.engine.train.settings import load_options
+from stemprover.engine.train.options import load_options
 
 
 def write(folder: Path, text: str) -> Path:
@@ -15,7 +15,7 @@ def write(folder: Path, text: str) -> Path:
     return folder / "run.toml"
 
 
-def test_a_file_sets_and_the_command_line_overrides(tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     config = write(
         tmp_path,
         'run = "here"\nsteps = 10\nlearning_rate = 1\nadapter = "bleed"\n'
@@ -24,7 +24,7 @@ def test_a_file_sets_and_the_command_line_overrides(tmp_path: Path) -> None:
     options = load_options(config, steps=20, pool=None, minutes=1.5, adapter=None)
     assert (options.run, options.pool) == (Path("here"), Path("data/pool"))
     assert (options.steps, options.minutes, options.adapter) == (20, 1.5, "bleed")
-    assert options.start_from == base_bundle(), "an adapter adapts the shipped base if no other is named"
+    assert options.start_from == base_bundle(), "an adapter adapts the shipped base unless another is named"
     assert options.learning_rate == 1.0
     assert isinstance(options.learning_rate, float)
     assert options.crop.batch == 2
@@ -34,13 +34,13 @@ def test_a_file_sets_and_the_command_line_overrides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["train-cpu", "train-gpu", "train-drums"])
-def test_the_settings_that_ship_are_right(name: str) -> None:
+def test_the_shipped_settings_are_valid(name: str) -> None:
     options = load_options(ROOT / "docs" / f"{name}.toml")
     assert options.steps > 0
     assert options.adapter == ("drums" if name == "train-drums" else None)
 
 
-def test_without_a_file_there_are_defaults() -> None:
+def test_defaults_apply_without_a_file() -> None:
     options = load_options(None, run=None, steps=None)
     assert options.run == Path("runs/base")
     assert options.steps > 0
@@ -51,20 +51,20 @@ def test_without_a_file_there_are_defaults() -> None:
     [
         ("stepps = 3\n", "unknown key 'stepps'; did you mean 'steps'?"),
         ("[crop]\nbatsch = 3\n", "unknown key 'batsch' in [crop]; did you mean 'batch'?"),
-        ('steps = "many"\n', "steps = 'many' is not of the type int"),
-        ("steps = true\n", "steps = True is not of the type int"),
-        ("run = 3\n", "run = 3 is not of the type Path"),
-        ("crop = 3\n", "crop = 3 is not of the type CropConfig"),
-        ('[counts]\nbleed = "many"\n', "counts.bleed = 'many' is not of the type float"),
+        ('steps = "many"\n', "steps = 'many' is not of type int"),
+        ("steps = true\n", "steps = True is not of type int"),
+        ("run = 3\n", "run = 3 is not of type Path"),
+        ("crop = 3\n", "crop = 3 is not of type CropConfig"),
+        ('[counts]\nbleed = "many"\n', "counts.bleed = 'many' is not of type float"),
         ("steps = \n", "cannot be read as TOML"),
     ],
 )
-def test_wrong_settings_name_the_file_and_the_key(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_settings_name_the_file_and_the_key(tmp_path: Path, text: str, message: str) -> None:
     config = write(tmp_path, text)
     with pytest.raises(OptionError, match=re.escape(f"{config}: {message}")):
         load_options(config)
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="there is no such file"):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="no such file"):
         load_options(tmp_path / "none.toml")

@@ -5,8 +5,6 @@ namespace stemprover
 
 namespace
 {
-constexpr int protocolVersion = 1, statusLate = 1, statusUntouched = 2, errorNoStream = 7;
-
 double now() { return juce::Time::getMillisecondCounterHiRes() * 1e-3; }
 } // namespace
 
@@ -18,8 +16,8 @@ float BridgeClient::Block::sample (int channel, int64_t index) const
     return value;
 }
 
-BridgeClient::BridgeClient (int bridgePort, juce::String secret, Listener& who)
-    : port (bridgePort), token (std::move (secret)), listener (who), incoming (1 << 18)
+BridgeClient::BridgeClient (int bridgePort, juce::String secret, Listener& eventListener)
+    : port (bridgePort), token (std::move (secret)), listener (eventListener), incoming (1 << 18)
 {
 }
 
@@ -28,83 +26,84 @@ bool BridgeClient::connect()
     if (! connection.open (port, 250))
         return false;
     frames.clear();
-    waiting = 0;
-    heardAt = now();
+    unanswered = 0;
+    receivedAt = now();
     return true;
 }
 
 void BridgeClient::hello (const Format& format)
 {
-    asked = format;
-    OscWriter word ("/hello", "isssiiiii");
-    word.add (++request).add (token).add (juce::String ("plug-in")).add (juce::String ("stream"));
-    word.add (format.rate).add (mostInBlock).add (format.channels).add (format.songChannels).add (protocolVersion);
-    write (word);
+    requested = format;
+    OscWriter out ("/hello", "isssiiiii");
+    out.add (++request).add (token).add (juce::String ("plug-in")).add (juce::String ("stream"));
+    out.add (format.rate).add (maxBlock).add (format.channels).add (format.mixChannels).add (protocol::version);
+    write (out);
 }
 
 void BridgeClient::ping()
 {
     pingedAt = now();
-    OscWriter word ("/ping", "id");
-    word.add (++request).add (pingedAt);
-    write (word);
+    OscWriter out ("/ping", "id");
+    out.add (++request).add (pingedAt);
+    write (out);
 }
 
-void BridgeClient::askForPresets()
+void BridgeClient::requestPresets()
 {
-    OscWriter word ("/presets", "i");
-    word.add (++request);
-    write (word);
+    OscWriter out ("/presets", "i");
+    out.add (++request);
+    write (out);
 }
 
 void BridgeClient::preset (const juce::String& name)
 {
-    OscWriter word (ofStream ("/preset"), "si");
-    word.add (name);
-    writeSetting (word);
+    OscWriter out (streamAddress ("/preset"), "si");
+    out.add (name);
+    writeSetting (out);
 }
 
 void BridgeClient::blend (const juce::StringArray& names, const std::vector<float>& weights)
 {
-    OscWriter word (ofStream ("/blend"), (juce::String::repeatedString ("sf", names.size()) + "i").toRawUTF8());
+    OscWriter out (streamAddress ("/blend"), (juce::String::repeatedString ("sf", names.size()) + "i").toRawUTF8());
     for (int i = 0; i < names.size(); ++i)
-        word.add (names[i]).add (weights[(size_t) i]);
-    writeSetting (word);
+        out.add (names[i]).add (weights[(size_t) i]);
+    writeSetting (out);
 }
 
 void BridgeClient::quality (const juce::String& name)
 {
-    OscWriter word (ofStream ("/quality"), "si");
-    word.add (name);
-    writeSetting (word);
+    OscWriter out (streamAddress ("/quality"), "si");
+    out.add (name);
+    writeSetting (out);
 }
 
 void BridgeClient::reset()
 {
-    OscWriter word ("/reset", "ii");
-    word.add (++request).add (stream);
-    write (word);
+    OscWriter out ("/reset", "ii");
+    out.add (++request).add (stream);
+    write (out);
 }
 
 void BridgeClient::flush()
 {
-    OscWriter word ("/flush", "ii");
-    word.add (++request).add (stream);
-    write (word);
+    OscWriter out ("/flush", "ii");
+    out.add (++request).add (stream);
+    write (out);
 }
 
 void BridgeClient::close()
 {
     if (connection.isOpen() && opened)
     {
-        OscWriter word ("/close", "ii");
-        word.add (++request).add (stream);
-        const auto& data = word.framed();
-        connection.write (data.getData(), (int) data.getSize(), 0); // a bridge that does not take it sees the connection end
+        OscWriter out ("/close", "ii");
+        out.add (++request).add (stream);
+        const auto& data = out.framed();
+        // If this fails, the bridge notices that the connection ends.
+        connection.write (data.getData(), (int) data.getSize(), 0);
     }
     connection.close();
     opened = false;
-    waiting = 0;
+    unanswered = 0;
 }
 
 bool BridgeClient::receive()
@@ -118,46 +117,46 @@ bool BridgeClient::receive()
         any = true;
         if (count < 0)
         {
-            listener.lost ("the bridge has gone");
+            listener.connectionLost ("the bridge closed the connection");
             break;
         }
-        heardAt = now();
+        receivedAt = now();
         frames.feed (incoming.data(), (size_t) count);
         while (connection.isOpen() && frames.next (message))
         {
             OscReader reader (message.data(), message.size());
             if (! reader.failed)
-                hear (reader);
+                handle (reader);
         }
         if (frames.broken)
         {
-            listener.lost ("what answers on port " + juce::String (port) + " is no bridge");
+            listener.connectionLost ("another program, not the bridge, answers on port " + juce::String (port));
             break;
         }
     }
     return any;
 }
 
-void BridgeClient::hear (OscReader& reader)
+void BridgeClient::handle (OscReader& reader)
 {
     const auto& address = reader.address();
     if (address == "/block")
-        hearBlock (reader);
+        handleBlock (reader);
     else if (address == "/ready")
-        hearReady (reader);
+        handleReady (reader);
     else if (address == "/ack")
-        hearAck (reader);
+        handleAck (reader);
     else if (address == "/pong")
-        hearPong (reader);
+        handlePong (reader);
     else if (address == "/presets")
-        hearPresets (reader);
+        handlePresets (reader);
     else if (address == "/error")
-        hearError (reader);
+        handleError (reader);
     else if (address == "/goodbye")
-        listener.lost ("the bridge has stopped");
+        listener.connectionLost ("the bridge was stopped");
 }
 
-void BridgeClient::hearReady (OscReader& reader)
+void BridgeClient::handleReady (OscReader& reader)
 {
     reader.integer(); // request
     reader.integer(); // session
@@ -170,7 +169,7 @@ void BridgeClient::hearReady (OscReader& reader)
     listener.streamOpened();
 }
 
-void BridgeClient::hearBlock (OscReader& reader)
+void BridgeClient::handleBlock (OscReader& reader)
 {
     Block block;
     reader.integer(); // stream
@@ -179,35 +178,35 @@ void BridgeClient::hearBlock (OscReader& reader)
     block.count = (int64_t) reader.integer();
     reader.integer(); // flags
     const auto status = (int) reader.integer();
-    reader.integer(); // the time that it took
+    reader.integer(); // processing time
     reader.integer(); // latency
     const auto [bytes, size] = reader.blob();
-    constexpr int64_t mostInMessage = 1 << 18; // samples of a channel, at the most
-    if (reader.failed || ! opened || block.count < 1 || block.count > mostInMessage
-        || size != (size_t) block.count * (size_t) asked.channels * sizeof (float))
+    constexpr auto maxCount = (int64_t) (protocol::maxMessageBytes / sizeof (float));
+    if (reader.failed || ! opened || block.count < 1 || block.count > maxCount
+        || size != (size_t) block.count * (size_t) requested.channels * sizeof (float))
         return;
-    block.channels = asked.channels;
-    block.late = status == statusLate;
-    block.untouched = status == statusUntouched;
+    block.channels = requested.channels;
+    block.late = status == protocol::BlockStatus::late;
+    block.untouched = status == protocol::BlockStatus::warmingUp;
     block.samples = bytes;
-    listener.blockCame (block);
+    listener.blockReceived (block);
 }
 
-void BridgeClient::hearAck (OscReader& reader)
+void BridgeClient::handleAck (OscReader& reader)
 {
     const auto number = (int) reader.integer();
-    const auto what = reader.text();
-    if (what.endsWith ("/flush"))
+    const auto address = reader.text();
+    if (address.endsWith ("/flush"))
         listener.flushed();
-    else if (what.contains ("/stream/") && waiting > 0)
+    else if (address.contains ("/stream/") && unanswered > 0)
     {
-        --waiting;
+        --unanswered;
         if (number == lastSetting)
-            listener.settingsTaken();
+            listener.settingsAccepted();
     }
 }
 
-void BridgeClient::hearPong (OscReader& reader)
+void BridgeClient::handlePong (OscReader& reader)
 {
     reader.integer(); // request
     for (int i = 0; i < 3; ++i)
@@ -216,10 +215,10 @@ void BridgeClient::hearPong (OscReader& reader)
         reader.integer(); // late, lost and waiting blocks
     const auto load = (float) reader.number();
     if (! reader.failed)
-        listener.loadTold (load);
+        listener.loadReceived (load);
 }
 
-void BridgeClient::hearPresets (OscReader& reader)
+void BridgeClient::handlePresets (OscReader& reader)
 {
     reader.integer(); // request
     juce::StringArray names;
@@ -229,44 +228,44 @@ void BridgeClient::hearPresets (OscReader& reader)
         reader.text(); // title
     }
     if (! reader.failed)
-        listener.presetsTold (names);
+        listener.presetsReceived (names);
 }
 
-void BridgeClient::hearError (OscReader& reader)
+void BridgeClient::handleError (OscReader& reader)
 {
     const auto number = (int) reader.integer();
     const auto code = (int) reader.integer();
-    const auto about = reader.text();
+    const auto address = reader.text();
     const auto text = reader.text();
-    const auto isSetting = about.contains ("/stream/");
-    if (isSetting && waiting > 0)
-        --waiting;
-    if (code == errorNoStream)
-        listener.lost (text);
-    else if (! isSetting || number == lastSetting) // what a later one has overtaken is no trouble
+    const auto isSetting = address.contains ("/stream/");
+    if (isSetting && unanswered > 0)
+        --unanswered;
+    if (code == protocol::ErrorCode::noStream)
+        listener.connectionLost (text);
+    else if (! isSetting || number == lastSetting) // an error about an earlier setting no longer matters
         listener.refused (text, isSetting);
 }
 
-void BridgeClient::writeSetting (OscWriter& word)
+void BridgeClient::writeSetting (OscWriter& out)
 {
     lastSetting = ++request;
-    word.add (lastSetting);
-    ++waiting;
-    write (word);
+    out.add (lastSetting);
+    ++unanswered;
+    write (out);
 }
 
-void BridgeClient::write (OscWriter& word)
+void BridgeClient::write (OscWriter& out)
 {
     if (! connection.isOpen())
         return;
-    const auto& data = word.framed();
+    const auto& data = out.framed();
     const auto* bytes = static_cast<const char*> (data.getData());
     for (size_t done = 0, tries = 0; done < data.getSize();)
     {
         const auto count = connection.write (bytes + done, (int) (data.getSize() - done), 100);
         if (count < 0 || (count == 0 && ++tries == 10))
         {
-            listener.lost ("the bridge takes nothing more");
+            listener.connectionLost ("the bridge no longer accepts data");
             return;
         }
         done += (size_t) count;

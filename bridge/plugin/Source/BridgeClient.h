@@ -1,29 +1,30 @@
 #pragma once
 
 #include "Connection.h"
+#include "Generated.h"
 #include "Osc.h"
 
 namespace stemprover
 {
 
-/** The bridge's messages (docs/osc.md) over one connection that carries one stream: a method for each that is sent, one of
-    the listener's for each that comes. For one thread; to send a message takes a second at the most. */
+/** The bridge's messages (docs/osc.md) on one connection that carries one stream: a method for each message sent, a method
+    of the listener for each received. For one thread. Sending a message takes a second at most. */
 class BridgeClient
 {
 public:
-    /** What a stream is opened with. */
+    /** The format of a stream. */
     struct Format
     {
         int rate = 0;
-        int channels = 0, songChannels = 0;
+        int channels = 0, mixChannels = 0;
     };
 
-    /** What comes back for `count` samples that were sent as from `position`: the sound of `latency()` samples before. */
+    /** The bridge's answer to `count` samples sent from `position`: the audio of `latency()` samples earlier. */
     struct Block
     {
         int64_t position = 0, count = 0;
         int channels = 0;
-        bool late = false, untouched = false; // both: the sound as it was sent
+        bool late = false, untouched = false; // either way, the audio is as it was sent
         const char* samples = nullptr;
 
         float sample (int channel, int64_t index) const;
@@ -34,60 +35,61 @@ public:
     public:
         virtual ~Listener() = default;
         virtual void streamOpened() = 0;
-        virtual void blockCame (const Block&) = 0;
+        virtual void blockReceived (const Block&) = 0;
         virtual void flushed() = 0;
-        /** The last of the settings that were sent holds, or is on its way to. */
-        virtual void settingsTaken() = 0;
-        virtual void loadTold (float load) = 0;
-        virtual void presetsTold (const juce::StringArray& names) = 0;
-        /** An error; isSetting: about the last of the settings, and nothing else. */
+        /** The bridge accepted the settings that were sent last. */
+        virtual void settingsAccepted() = 0;
+        virtual void loadReceived (float load) = 0;
+        virtual void presetsReceived (const juce::StringArray& names) = 0;
+        /** The bridge sent an error. isSetting: it concerns the settings that were sent last. */
         virtual void refused (const juce::String& why, bool isSetting) = 0;
-        /** The connection is of no use any more; whoever listens closes it. */
-        virtual void lost (const juce::String& why) = 0;
+        /** The connection is unusable; the listener should close it. */
+        virtual void connectionLost (const juce::String& why) = 0;
     };
 
     BridgeClient (int port, juce::String token, Listener&);
 
-    /** To the bridge, or false. */
+    /** False if nothing answers on the port. */
     bool connect();
     void hello (const Format&);
     void ping();
-    void askForPresets();
+    void requestPresets();
     void preset (const juce::String& name);
     void blend (const juce::StringArray& names, const std::vector<float>& weights);
     void quality (const juce::String& name);
-    /** get(channel, index): the samples, the song's channels behind the stem's. */
+    /** get (channel, index): the samples to send, the stem's channels before the mix's. */
     template <typename Get>
     void block (int64_t position, int count, bool offline, bool discontinuity, Get get);
     void reset();
     void flush();
-    /** Ends the stream, where one is open, and the connection. */
+    /** Closes the stream, if one is open, and the connection. */
     void close();
 
-    /** Listens to what has come; false where nothing has. */
+    /** Handles all messages that have arrived. False if there were none. */
     bool receive();
 
     bool isConnected() const { return connection.isOpen(); }
     bool isOpen() const { return opened; }
-    const Format& format() const { return asked; }
+    const Format& format() const { return requested; }
     int latency() const { return bridgeLatency; }
-    /** Settings that the bridge has not answered yet. */
-    int unanswered() const { return waiting; }
-    /** When the bridge was heard last, and when it was asked for a sign of life, in seconds. */
-    double lastWord() const { return heardAt; }
+    /** The number of settings that the bridge has not answered yet. */
+    int unansweredSettings() const { return unanswered; }
+    /** Times in seconds: when the bridge last sent anything, and when it was last pinged. */
+    double lastReceived() const { return receivedAt; }
     double lastPing() const { return pingedAt; }
 
-    static constexpr int mostInBlock = 2048;
+    static constexpr int maxBlock = 2048; // samples
+    static_assert (maxBlock <= protocol::maxBlock);
 
 private:
-    void hear (OscReader&);
-    void hearReady (OscReader&);
-    void hearBlock (OscReader&);
-    void hearAck (OscReader&);
-    void hearPong (OscReader&);
-    void hearPresets (OscReader&);
-    void hearError (OscReader&);
-    juce::String ofStream (const char* what) const { return "/stream/" + juce::String (stream) + what; }
+    void handle (OscReader&);
+    void handleReady (OscReader&);
+    void handleBlock (OscReader&);
+    void handleAck (OscReader&);
+    void handlePong (OscReader&);
+    void handlePresets (OscReader&);
+    void handleError (OscReader&);
+    juce::String streamAddress (const char* setting) const { return "/stream/" + juce::String (stream) + setting; }
     void writeSetting (OscWriter&);
     void write (OscWriter&);
 
@@ -97,29 +99,29 @@ private:
     Connection connection;
     FrameReader frames;
     std::vector<char> message, incoming;
-    Format asked;
+    Format requested;
     bool opened = false;
     int stream = 0, bridgeLatency = 0, request = 0, sequence = 0;
-    int waiting = 0, lastSetting = 0; // settings without an answer; the last one's request
-    double heardAt = 0.0, pingedAt = 0.0;
+    int unanswered = 0, lastSetting = 0; // settings without an answer; the request number of the last setting
+    double receivedAt = 0.0, pingedAt = 0.0;
 };
 
 template <typename Get>
 void BridgeClient::block (int64_t position, int count, bool offline, bool discontinuity, Get get)
 {
-    constexpr int flagOffline = 1, flagDiscontinuity = 2;
-    const auto channels = asked.channels + asked.songChannels;
-    OscWriter word ("/block", "iihiib");
-    word.add (stream).add (sequence++).add ((juce::int64) position).add (count);
-    word.add ((offline ? flagOffline : 0) | (discontinuity ? flagDiscontinuity : 0));
-    auto* to = static_cast<char*> (word.addBlob ((size_t) (count * channels) * sizeof (float)));
+    using Flag = protocol::BlockFlag;
+    const auto channels = requested.channels + requested.mixChannels;
+    OscWriter out ("/block", "iihiib");
+    out.add (stream).add (sequence++).add ((juce::int64) position).add (count);
+    out.add ((offline ? Flag::offline : 0) | (discontinuity ? Flag::discontinuity : 0));
+    auto* to = static_cast<char*> (out.addBlob ((size_t) (count * channels) * sizeof (float)));
     for (int i = 0; i < count; ++i)
         for (int c = 0; c < channels; ++c, to += sizeof (float))
         {
             const auto value = juce::ByteOrder::swapIfBigEndian ((float) get (c, i));
             std::memcpy (to, &value, sizeof (float));
         }
-    write (word);
+    write (out);
 }
 
 } // namespace stemprover

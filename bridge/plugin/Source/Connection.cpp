@@ -46,15 +46,15 @@ int Connection::write (const void* from, int size, int timeoutMs)
 #else
 
  #ifdef MSG_NOSIGNAL
-static constexpr int quietly = MSG_NOSIGNAL;
+static constexpr int sendFlags = MSG_NOSIGNAL;
  #else
-static constexpr int quietly = 0;
+static constexpr int sendFlags = 0;
  #endif
 
-static bool waitFor (int handle, short what, int timeoutMs)
+static bool waitFor (int handle, short events, int timeoutMs)
 {
-    pollfd one { handle, what, 0 };
-    return poll (&one, 1, timeoutMs) == 1;
+    pollfd request { handle, events, 0 };
+    return poll (&request, 1, timeoutMs) == 1;
 }
 
 bool Connection::open (int port, int timeoutMs)
@@ -68,14 +68,14 @@ bool Connection::open (int port, int timeoutMs)
    #ifdef SO_NOSIGPIPE
     setsockopt (handle, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof (on));
    #endif
-    fcntl (handle, F_SETFD, FD_CLOEXEC); // not for the bridge that the plug-in may start
+    fcntl (handle, F_SETFD, FD_CLOEXEC); // a bridge that the plug-in starts must not inherit it
     fcntl (handle, F_SETFL, fcntl (handle, F_GETFL, 0) | O_NONBLOCK);
 
-    sockaddr_in where {};
-    where.sin_family = AF_INET;
-    where.sin_port = htons ((uint16_t) port);
-    where.sin_addr.s_addr = htonl (INADDR_LOOPBACK);
-    auto connected = ::connect (handle, reinterpret_cast<const sockaddr*> (&where), sizeof (where)) == 0;
+    sockaddr_in address {};
+    address.sin_family = AF_INET;
+    address.sin_port = htons ((uint16_t) port);
+    address.sin_addr.s_addr = htonl (INADDR_LOOPBACK);
+    auto connected = ::connect (handle, reinterpret_cast<const sockaddr*> (&address), sizeof (address)) == 0;
     if (! connected && errno == EINPROGRESS && waitFor (handle, POLLOUT, timeoutMs))
     {
         int error = 0;
@@ -104,7 +104,7 @@ int Connection::read (void* into, int size)
 
 int Connection::write (const void* from, int size, int timeoutMs)
 {
-    const auto count = ::send (handle, from, (size_t) size, quietly);
+    const auto count = ::send (handle, from, (size_t) size, sendFlags);
     if (count > 0)
         return (int) count;
     if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)

@@ -5,8 +5,8 @@
 namespace stemprover
 {
 
-/** A TCP connection to a port of this machine that never blocks for longer than it is told, and whose end is no signal to
-    the host (juce::StreamingSocket's is, where the host has not blocked SIGPIPE). */
+/** A TCP connection to a port of this machine. No call blocks longer than its timeout. A connection that breaks does not
+    raise SIGPIPE, which would end the host; juce::StreamingSocket does if the host has not blocked the signal. */
 class Connection
 {
 public:
@@ -16,9 +16,11 @@ public:
     void close();
     bool isOpen() const { return handle >= 0; }
 
-    /** What has come, up to `size` bytes: 0 where nothing has, -1 where the connection has ended. */
+    /** Reads up to `size` bytes without waiting. Returns their number, 0 if none have arrived, or -1 if the connection
+        ended. */
     int read (void* into, int size);
-    /** As much as there is room for: 0 where there is none within the time, -1 where the connection has ended. */
+    /** Writes as much as there is room for. Returns the number of bytes, 0 on timeout, or -1 if the
+        connection ended. */
     int write (const void* from, int size, int timeoutMs);
 
 private:

@@ -7,30 +7,30 @@ namespace
 {
 const juce::Colour dryColour { 0xff8f9aa3 }, wetColour { 0xff42a2c8 };
 
-juce::Colour lamp (BridgeLink::State state)
+juce::Colour colourOf (BridgeWorker::State state)
 {
     switch (state)
     {
-        case BridgeLink::State::running: return juce::Colours::limegreen;
-        case BridgeLink::State::refused: return juce::Colours::orangered;
-        case BridgeLink::State::searching:
-        case BridgeLink::State::greeting: return juce::Colours::orange;
-        case BridgeLink::State::idle: break;
+        case BridgeWorker::State::running: return juce::Colours::limegreen;
+        case BridgeWorker::State::refused: return juce::Colours::orangered;
+        case BridgeWorker::State::searching:
+        case BridgeWorker::State::connecting: return juce::Colours::orange;
+        case BridgeWorker::State::idle: break;
     }
     return juce::Colours::grey;
 }
 
-juce::String inWords (BridgeLink::State state)
+juce::String nameOf (BridgeWorker::State state)
 {
     switch (state)
     {
-        case BridgeLink::State::running: return "Connected";
-        case BridgeLink::State::refused: return "Refused";
-        case BridgeLink::State::searching: return "No bridge";
-        case BridgeLink::State::greeting: return "Connecting";
-        case BridgeLink::State::idle: break;
+        case BridgeWorker::State::running: return "Connected";
+        case BridgeWorker::State::refused: return "Refused";
+        case BridgeWorker::State::searching: return "No bridge";
+        case BridgeWorker::State::connecting: return "Connecting";
+        case BridgeWorker::State::idle: break;
     }
-    return "Waiting for sound";
+    return "Waiting for audio";
 }
 } // namespace
 
@@ -98,7 +98,7 @@ Editor::Editor (Processor& p) : juce::AudioProcessorEditor (p), processor (p), s
         addAndMakeVisible (label);
     };
     preset.setTitle ("Preset");
-    preset.setTooltip ("What to repair; auto lets the detectors choose, blend takes the amounts below");
+    preset.setTooltip ("What to repair. auto: detected from the audio; blend: the amounts below");
     addAndMakeVisible (preset);
     name (presetLabel, "Preset", preset);
     fillPresets();
@@ -106,7 +106,7 @@ Editor::Editor (Processor& p) : juce::AudioProcessorEditor (p), processor (p), s
     presetAttachment = std::make_unique<juce::ParameterAttachment> (parameter, [this] (float value) {
         preset.setSelectedId ((int) value + 1, juce::dontSendNotification);
         for (auto& knob : blend)
-            knob.slider.setEnabled ((int) value == 2);
+            knob.slider.setEnabled ((int) value == Presets::blendSlot);
     });
     preset.onChange = [this] { presetAttachment->setValueAsCompleteGesture ((float) (preset.getSelectedId() - 1)); };
     presetAttachment->sendInitialUpdate();
@@ -114,39 +114,39 @@ Editor::Editor (Processor& p) : juce::AudioProcessorEditor (p), processor (p), s
     for (const auto* text : Presets::qualities)
         quality.addItem (text, quality.getNumItems() + 1);
     quality.setTitle ("Quality");
-    quality.setTooltip ("Steps of the sampler: draft costs least");
+    quality.setTooltip ("Sampler steps: one for draft and standard, two for best");
     addAndMakeVisible (quality);
     name (qualityLabel, "Quality", quality);
     qualityAttachment = std::make_unique<State::ComboBoxAttachment> (all, Parameters::quality, quality);
 
     failure.addItemList ({ "dry", "silence" }, 1);
-    failure.setTitle ("If offline rendering gets no repair");
-    failure.setTooltip ("What an offline render gets where the bridge does not answer; the log tells of it either way");
+    failure.setTitle ("If an offline render gets no repair");
+    failure.setTooltip ("What an offline render contains if the bridge does not answer; plugin.log records it either way");
     addAndMakeVisible (failure);
     name (failureLabel, "Offline failure", failure);
     failureAttachment = std::make_unique<State::ComboBoxAttachment> (all, Parameters::offlineFailure, failure);
 
-    bypass.setTooltip ("The sound as it came, as late as the repaired one");
+    bypass.setTooltip ("Play the track unrepaired, with the same latency");
     addAndMakeVisible (bypass);
     bypassAttachment = std::make_unique<State::ButtonAttachment> (all, Parameters::bypass, bypass);
-    starts.setTooltip ("Start the bridge where it is installed and not running");
-    addAndMakeVisible (starts);
-    startsAttachment = std::make_unique<State::ButtonAttachment> (all, Parameters::startBridge, starts);
+    startsBridge.setTooltip ("Start the bridge if it is installed and not running");
+    addAndMakeVisible (startsBridge);
+    startsBridgeAttachment = std::make_unique<State::ButtonAttachment> (all, Parameters::startBridge, startsBridge);
 
     for (size_t i = 0; i < blend.size(); ++i)
     {
         const auto id = Presets::adapters[i].replaceCharacter ('-', '_');
         setUp (blend[i], id, all.getParameter (id)->getName (40), "Amount of this adapter in the blend, 0 to 150 %");
     }
-    setUp (wet, Parameters::wet, "Wet", "Share of the repair that is heard");
-    setUp (output, Parameters::gain, "Output", "Gain behind the repair, in dB");
+    setUp (wet, Parameters::wet, "Wet", "How much of the repair is applied");
+    setUp (output, Parameters::gain, "Output", "Gain after the repair, in dB");
 
     addAndMakeVisible (spectrum);
     processor.before.levels();
-    processor.after.levels(); // from here on there is something to draw
-    state.setTitle ("State of the bridge");
+    processor.after.levels(); // starts the analysis
+    status.setTitle ("Bridge status");
     numbers.setTitle ("Latency, load and late blocks");
-    for (auto* label : { &state, &numbers })
+    for (auto* label : { &status, &numbers })
     {
         label->setMinimumHorizontalScale (0.8f);
         addAndMakeVisible (*label);
@@ -154,23 +154,23 @@ Editor::Editor (Processor& p) : juce::AudioProcessorEditor (p), processor (p), s
     setResizable (true, true);
     setResizeLimits (520, 400, 1400, 1000);
     setSize (680, 480);
-    showState();
+    showStatus();
     startTimerHz (20);
 }
 
 Editor::~Editor()
 {
     stopTimer();
-    processor.before.rest();
-    processor.after.rest();
+    processor.before.stop();
+    processor.after.stop();
 }
 
-void Editor::setUp (Knob& knob, const juce::String& id, const juce::String& text, const juce::String& help)
+void Editor::setUp (Knob& knob, const juce::String& id, const juce::String& text, const juce::String& tooltip)
 {
     knob.slider.setSliderStyle (juce::Slider::RotaryHorizontalVerticalDrag);
     knob.slider.setTextBoxStyle (juce::Slider::TextBoxBelow, false, 70, 18);
     knob.slider.setTitle (text);
-    knob.slider.setTooltip (help);
+    knob.slider.setTooltip (tooltip);
     knob.slider.setWantsKeyboardFocus (true);
     knob.label.setText (text, juce::dontSendNotification);
     knob.label.setJustificationType (juce::Justification::centred);
@@ -189,38 +189,38 @@ void Editor::fillPresets()
     const auto names = processor.parameters.presets.names();
     for (int i = 0; i < names.size(); ++i)
     {
-        if (i == 8)
-            preset.addSectionHeading ("Your own");
+        if (i == Presets::shipped)
+            preset.addSectionHeading ("Your presets");
         preset.addItem (names[i], i + 1);
     }
     preset.setSelectedId (chosen, juce::dontSendNotification);
-    filled = processor.presetsChanged.load();
+    listedPresets = processor.presetsChanged.load();
 }
 
 void Editor::timerCallback()
 {
-    if (filled != processor.presetsChanged.load())
+    if (listedPresets != processor.presetsChanged.load())
     {
         fillPresets();
         presetAttachment->sendInitialUpdate();
     }
-    showState();
+    showStatus();
     spectrum.repaint();
 }
 
-void Editor::showState()
+void Editor::showStatus()
 {
     const auto report = processor.report();
-    auto text = inWords (report.state);
-    const auto trouble = processor.trouble();
-    for (const auto& more : { trouble, report.failure, report.warning, report.message })
-        if (more.isNotEmpty())
+    auto text = nameOf (report.state);
+    const auto hostProblem = processor.hostProblem();
+    for (const auto& detail : { hostProblem, report.failure, report.warning, report.message })
+        if (detail.isNotEmpty())
         {
-            text << ": " << more;
+            text << ": " << detail;
             break;
         }
-    state.setColour (juce::Label::textColourId, lamp (report.state));
-    state.setText (juce::String::fromUTF8 ("\xe2\x97\x8f ") + text, juce::dontSendNotification);
+    status.setColour (juce::Label::textColourId, colourOf (report.state));
+    status.setText (juce::String::fromUTF8 ("\xe2\x97\x8f ") + text, juce::dontSendNotification);
     const auto rate = processor.getSampleRate() > 0.0 ? processor.getSampleRate() : 48000.0;
     const auto latency = processor.getLatencySamples();
     numbers.setText ("Latency " + juce::String (latency) + " samples (" + juce::String (juce::roundToInt (1000.0 * latency / rate))
@@ -240,7 +240,7 @@ void Editor::resized()
     auto top = area.removeFromTop (28);
     title.setBounds (top.removeFromLeft (140));
     bypass.setBounds (top.removeFromRight (90));
-    starts.setBounds (top.removeFromRight (150));
+    startsBridge.setBounds (top.removeFromRight (150));
     area.removeFromTop (8);
 
     auto choices = area.removeFromTop (26);
@@ -263,7 +263,7 @@ void Editor::resized()
     place (output);
 
     numbers.setBounds (area.removeFromBottom (22));
-    state.setBounds (area.removeFromBottom (22));
+    status.setBounds (area.removeFromBottom (22));
     area.removeFromTop (8);
     spectrum.setBounds (area.withTrimmedBottom (6));
 }

@@ -5,7 +5,7 @@
 namespace stemprover
 {
 
-/** Sound as it came against repaired sound, by frequency. */
+/** Draws the spectrum before and after the repair. */
 class SpectrumView : public juce::Component
 {
 public:
@@ -16,7 +16,7 @@ private:
     Processor& processor;
 };
 
-/** The window: what to repair and how much of it, how the bridge does, and a picture of before and after. */
+/** The plug-in's window: preset and amounts, the bridge's status, and the spectrum before and after. */
 class Editor : public juce::AudioProcessorEditor, private juce::Timer
 {
 public:
@@ -36,23 +36,23 @@ private:
     };
 
     void timerCallback() override;
-    void setUp (Knob&, const juce::String& parameter, const juce::String& text, const juce::String& help);
+    void setUp (Knob&, const juce::String& parameter, const juce::String& text, const juce::String& tooltip);
     void fillPresets();
-    void showState();
+    void showStatus();
 
     Processor& processor;
     juce::Label title, presetLabel, qualityLabel, failureLabel;
-    juce::Label state, numbers;
+    juce::Label status, numbers;
     juce::ComboBox preset, quality, failure;
-    juce::ToggleButton bypass { "Bypass" }, starts { "Start the bridge" };
+    juce::ToggleButton bypass { "Bypass" }, startsBridge { "Start the bridge" };
     std::array<Knob, 5> blend;
     Knob wet, output;
     SpectrumView spectrum;
     std::unique_ptr<juce::ParameterAttachment> presetAttachment;
     std::unique_ptr<State::ComboBoxAttachment> qualityAttachment, failureAttachment;
-    std::unique_ptr<State::ButtonAttachment> bypassAttachment, startsAttachment;
+    std::unique_ptr<State::ButtonAttachment> bypassAttachment, startsBridgeAttachment;
     juce::TooltipWindow tooltips { this };
-    int filled = -1;
+    int listedPresets = -1; // Processor::presetsChanged when the list was filled
 };
 
 } // namespace stemprover

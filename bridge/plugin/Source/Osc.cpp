@@ -1,14 +1,15 @@
 #include "Osc.h"
+#include "Generated.h"
 
 namespace stemprover
 {
 
-static const juce::String root { "/stemprover" };
+static const juce::String root { protocol::root };
 
 OscWriter::OscWriter (const juce::String& address, const char* tags)
 {
-    const juce::uint32 unknown = 0;
-    bytes (&unknown, 4);
+    const juce::uint32 sizeLater = 0;
+    bytes (&sizeLater, 4);
     text (root + address);
     text ("," + juce::String (tags));
 }
@@ -64,10 +65,10 @@ const juce::MemoryBlock& OscWriter::framed()
 
 void OscWriter::text (const juce::String& value)
 {
-    const char nothing[4] = {};
+    const char padding[4] = {};
     const auto size = value.getNumBytesAsUTF8();
     bytes (value.toRawUTF8(), size);
-    bytes (nothing, 4 - size % 4);
+    bytes (padding, 4 - size % 4);
 }
 
 void OscWriter::bytes (const void* source, size_t size)
@@ -189,7 +190,7 @@ bool FrameReader::next (std::vector<char>& message)
     if (broken || waiting.size() - start < 4)
         return false;
     const auto size = juce::ByteOrder::bigEndianInt (waiting.data() + start);
-    if (size == 0 || size > limit)
+    if (size == 0 || size > (juce::uint32) protocol::maxMessageBytes)
     {
         broken = true;
         return false;

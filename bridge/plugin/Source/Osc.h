@@ -7,8 +7,8 @@
 namespace stemprover
 {
 
-/** One OSC 1.0 message being written, with its size before it as TCP wants it. (juce_osc sends datagrams only and has no
-    64-bit integers.) */
+/** Writes one OSC 1.0 message, preceded by its size as TCP requires. (juce_osc only sends datagrams and has no 64-bit
+    integers.) */
 class OscWriter
 {
 public:
@@ -19,10 +19,10 @@ public:
     OscWriter& add (float value);
     OscWriter& add (double value);
     OscWriter& add (const juce::String& value);
-    /** Room for a blob of this many bytes, to be filled by the caller before anything else is added. */
+    /** Adds a blob of this many bytes. Fill it before adding anything else. */
     void* addBlob (size_t bytes);
 
-    /** The message; valid until the writer is changed. */
+    /** The message with its size; valid until the next `add`. */
     const juce::MemoryBlock& framed();
 
 private:
@@ -32,15 +32,15 @@ private:
     juce::MemoryBlock data;
 };
 
-/** Reads the arguments of one OSC message in their order. What is not there, or of another type, makes `failed` true and
-    comes as 0. */
+/** Reads the arguments of one OSC message in order. An argument that is missing or of another type is read as 0 or empty
+    and sets `failed`. */
 class OscReader
 {
 public:
     OscReader (const void* message, size_t size);
 
     const juce::String& address() const { return path; }
-    /** Integers of either size. */
+    /** A 32-bit or 64-bit integer. */
     juce::int64 integer();
     double number();
     juce::String text();
@@ -60,18 +60,17 @@ private:
     int next = 0;
 };
 
-/** Cuts a TCP stream into messages. */
+/** Splits a TCP stream into messages. */
 class FrameReader
 {
 public:
     void clear() { waiting.clear(); start = 0; broken = false; }
     void feed (const void* data, size_t size);
-    /** The next whole message. Sets `broken` for a size that no message has: the connection is of no use then. */
+    /** The next complete message, or false. An invalid size sets `broken`; the connection is unusable after that. */
     bool next (std::vector<char>& message);
     bool broken = false;
 
 private:
-    static constexpr juce::uint32 limit = 1u << 20;
     std::vector<char> waiting;
     size_t start = 0;
 };

@@ -3,58 +3,60 @@
 namespace stemprover
 {
 
-static const juce::Identifier table { "presets" }, place { "place" }, nameOf { "name" }, chosen { "presetName" };
+// In saved sessions: do not change.
+static const juce::Identifier presetsTag { "presets" }, slotTag { "place" }, nameTag { "name" },
+    presetNameTag { "presetName" };
 
 Presets::Presets()
 {
-    table.add ("general");
-    table.add ("auto");
-    table.add (blend);
+    bySlot.add ("general");
+    bySlot.add ("auto");
+    bySlot.add (blend);
     for (const auto& name : adapters)
-        table.add (name);
+        bySlot.add (name);
 }
 
-juce::String Presets::nameAt (int number) const
+juce::String Presets::nameAt (int slot) const
 {
     const juce::ScopedLock hold (lock);
-    return table[number];
+    return bySlot[slot];
 }
 
 int Presets::find (const juce::String& name) const
 {
     const juce::ScopedLock hold (lock);
-    return table.indexOf (name);
+    return bySlot.indexOf (name);
 }
 
-int Presets::placeOf (const juce::String& name)
+int Presets::slotOf (const juce::String& name)
 {
     const juce::ScopedLock hold (lock);
-    const auto found = table.indexOf (name);
+    const auto found = bySlot.indexOf (name);
     if (found >= 0 || name.isEmpty())
         return found;
-    if (table.size() >= places)
+    if (bySlot.size() >= slots)
         return -1;
-    table.add (name);
-    return table.size() - 1;
+    bySlot.add (name);
+    return bySlot.size() - 1;
 }
 
 juce::StringArray Presets::names() const
 {
     const juce::ScopedLock hold (lock);
-    return table;
+    return bySlot;
 }
 
 PresetParameter::PresetParameter (const juce::ParameterID& id, Presets& presets)
     : juce::AudioParameterInt (
-          id, "Preset", 0, Presets::places - 1, 0,
+          id, "Preset", 0, Presets::slots - 1, 0,
           juce::AudioParameterIntAttributes()
-              .withStringFromValueFunction ([&presets] (int number, int) {
-                  const auto known = presets.nameAt (number);
-                  return known.isEmpty() ? "(place " + juce::String (number + 1) + ")" : known;
+              .withStringFromValueFunction ([&presets] (int slot, int) {
+                  const auto known = presets.nameAt (slot);
+                  return known.isEmpty() ? "(slot " + juce::String (slot + 1) + ")" : known;
               })
               .withValueFromStringFunction ([&presets] (const juce::String& text) {
                   const auto found = presets.find (text.trim());
-                  return found >= 0 ? found : text.fromFirstOccurrenceOf ("(place ", false, false).getIntValue() - 1;
+                  return found >= 0 ? found : text.fromFirstOccurrenceOf ("(slot ", false, false).getIntValue() - 1;
               }))
 {
 }
@@ -62,7 +64,7 @@ PresetParameter::PresetParameter (const juce::ParameterID& id, Presets& presets)
 juce::StringArray PresetParameter::getAllValueStrings() const
 {
     juce::StringArray all;
-    for (int i = 0; i < Presets::places; ++i)
+    for (int i = 0; i < Presets::slots; ++i)
         all.add (static_cast<const juce::RangedAudioParameter&> (*this).getText (convertTo0to1 ((float) i), 0));
     return all;
 }
@@ -81,8 +83,8 @@ juce::AudioProcessorValueTreeState::ParameterLayout Parameters::layout()
 {
     using namespace juce;
     const auto id = [] (const String& name) { return ParameterID { name, 1 }; };
-    const auto shares = AudioParameterFloatAttributes().withStringFromValueFunction (percent).withValueFromStringFunction (fromPercent);
-    const auto fixed = [] (auto attributes) { return attributes.withAutomatable (false); };
+    const auto percentage = AudioParameterFloatAttributes().withStringFromValueFunction (percent).withValueFromStringFunction (fromPercent);
+    const auto notAutomatable = [] (auto attributes) { return attributes.withAutomatable (false); };
 
     AudioProcessorValueTreeState::ParameterLayout all;
     all.add (std::make_unique<PresetParameter> (id (preset), presets));
@@ -91,9 +93,9 @@ juce::AudioProcessorValueTreeState::ParameterLayout Parameters::layout()
         const auto words = name.replaceCharacter ('-', ' ');
         all.add (std::make_unique<AudioParameterFloat> (
             id (name.replaceCharacter ('-', '_')), words.substring (0, 1).toUpperCase() + words.substring (1),
-            NormalisableRange<float> (0.0f, 1.5f), 0.0f, shares));
+            NormalisableRange<float> (0.0f, protocol::maxBlendWeight), 0.0f, percentage));
     }
-    all.add (std::make_unique<AudioParameterFloat> (id (wet), "Wet", NormalisableRange<float> (0.0f, 1.0f), 1.0f, shares));
+    all.add (std::make_unique<AudioParameterFloat> (id (wet), "Wet", NormalisableRange<float> (0.0f, 1.0f), 1.0f, percentage));
     all.add (std::make_unique<AudioParameterBool> (id (bypass), "Bypass", false));
     all.add (std::make_unique<AudioParameterChoice> (
         id (quality), "Quality", StringArray (Presets::qualities.data(), (int) Presets::qualities.size()), 1));
@@ -101,8 +103,8 @@ juce::AudioProcessorValueTreeState::ParameterLayout Parameters::layout()
         id (gain), "Output", NormalisableRange<float> (-24.0f, 12.0f), 0.0f, AudioParameterFloatAttributes().withLabel ("dB").withStringFromValueFunction (
             [] (float value, int) { return String (value, 1); })));
     all.add (std::make_unique<AudioParameterChoice> (id (offlineFailure), "Offline failure", StringArray { "dry", "silence" }, 0,
-                                                     fixed (AudioParameterChoiceAttributes())));
-    all.add (std::make_unique<AudioParameterBool> (id (startBridge), "Start bridge", true, fixed (AudioParameterBoolAttributes())));
+                                                     notAutomatable (AudioParameterChoiceAttributes())));
+    all.add (std::make_unique<AudioParameterBool> (id (startBridge), "Start bridge", true, notAutomatable (AudioParameterBoolAttributes())));
     return all;
 }
 
@@ -124,7 +126,7 @@ Settings Parameters::settings() const
     Settings all;
     all.preset = (int) presetValue->load();
     all.quality = (int) qualityValue->load();
-    if (all.preset == 2) // the amounts count for nothing elsewhere
+    if (all.preset == Presets::blendSlot) // other presets ignore the amounts
         for (size_t i = 0; i < blend.size(); ++i)
             all.blend[i] = blend[i]->load();
     return all;
@@ -139,32 +141,32 @@ Controls Parameters::controls() const
 void Parameters::save (juce::MemoryBlock& into)
 {
     auto tree = state.copyState();
-    tree.removeChild (tree.getChildWithName (table), nullptr);
-    juce::ValueTree kept (table);
+    tree.removeChild (tree.getChildWithName (presetsTag), nullptr);
+    juce::ValueTree saved (presetsTag);
     const auto names = presets.names();
     for (int i = 0; i < names.size(); ++i)
-        kept.appendChild (juce::ValueTree (place, { { nameOf, names[i] } }), nullptr);
-    tree.appendChild (kept, nullptr);
-    tree.setProperty (chosen, presets.nameAt (settings().preset), nullptr);
+        saved.appendChild (juce::ValueTree (slotTag, { { nameTag, names[i] } }), nullptr);
+    tree.appendChild (saved, nullptr);
+    tree.setProperty (presetNameTag, presets.nameAt (settings().preset), nullptr);
     if (const auto xml = tree.createXml())
         juce::AudioProcessor::copyXmlToBinary (*xml, into);
 }
 
 void Parameters::load (const void* data, int size)
 {
-    constexpr int head = 8; // a magic word and the size of what follows
+    constexpr int head = 8; // a magic word and the size of the rest
     if (size < head || (int64_t) juce::ByteOrder::littleEndianInt (static_cast<const char*> (data) + 4) > size - head)
-        return; // cut off
+        return; // truncated
     const auto xml = juce::AudioProcessor::getXmlFromBinary (data, size);
     if (xml == nullptr || ! xml->hasTagName (state.state.getType()))
-        return; // another plug-in's, or damaged: what is set stays
+        return; // another plug-in's state, or a damaged one: keep the current settings
     auto tree = juce::ValueTree::fromXml (*xml);
-    // In the session's order, so that its automation finds each place under its name wherever that is still free.
-    for (const auto& one : tree.getChildWithName (table))
-        presets.placeOf (one[nameOf].toString());
-    // The name counts, not the place that it had; a name for which there is no place any more is general.
-    const auto number = juce::jmax (0, presets.placeOf (tree[chosen].toString()));
-    tree.getChildWithProperty ("id", preset).setProperty ("value", number, nullptr);
+    // In the session's order, so that its automation keeps each name's slot wherever that slot is still free.
+    for (const auto& saved : tree.getChildWithName (presetsTag))
+        presets.slotOf (saved[nameTag].toString());
+    // The name decides, not the slot it had. Without a slot left for it, general.
+    const auto slot = juce::jmax (0, presets.slotOf (tree[presetNameTag].toString()));
+    tree.getChildWithProperty ("id", preset).setProperty ("value", slot, nullptr);
     state.replaceState (tree);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "Generated.h"
 #include "Playback.h"
 
 #include <juce_audio_processors/juce_audio_processors.h>
@@ -7,32 +8,34 @@
 namespace stemprover
 {
 
-/** The places of the preset parameter. Hosts automate a preset by its place, so a name keeps the place that it has once
-    got: the shipped ones come first, a user's own follow in the order in which the bridge tells of them, and the table is
-    saved with the session. */
+/** The slots of the preset parameter. Hosts automate a preset by its slot, so a name keeps the slot it was first given. The
+    shipped presets come first; the user's own follow in the order in which the bridge lists them. The names are saved with
+    the session. */
 class Presets
 {
 public:
-    static constexpr int places = 48;
+    static constexpr int slots = 48;
     static inline const juce::String blend { "blend" };
+    static constexpr int blendSlot = 2, shipped = 8; // general, auto, blend and the five adapters
     static inline const std::array<juce::String, 5> adapters { "musical-noise", "bleed", "phasiness", "dull-highs",
                                                               "smeared-transients" };
     static inline const std::array<const char*, 3> qualities { "draft", "standard", "best" };
 
     Presets();
-    juce::String nameAt (int place) const;
-    /** The place of a name, a new one for a name that has none yet; -1 where there is no room. */
-    int placeOf (const juce::String& name);
+    juce::String nameAt (int slot) const;
+    /** The slot of a name; assigns a new one if the name has none yet. -1 if none is left. */
+    int slotOf (const juce::String& name);
+    /** The slot of a name, or -1. */
     int find (const juce::String& name) const;
-    /** Names in the order of their places. */
+    /** Names in the order of their slots. */
     juce::StringArray names() const;
 
 private:
     mutable juce::CriticalSection lock;
-    juce::StringArray table;
+    juce::StringArray bySlot;
 };
 
-/** The preset, as a parameter with a value for every place. */
+/** The preset, as a parameter with one value for each slot. */
 class PresetParameter : public juce::AudioParameterInt
 {
 public:
@@ -40,7 +43,7 @@ public:
     juce::StringArray getAllValueStrings() const override;
 };
 
-/** All parameters and what a session keeps of them. */
+/** All parameters, and how a session stores them. */
 class Parameters
 {
 public:

@@ -1,9 +1,8 @@
-/** The editor without a host, for the README's picture and for a test: plays a file of interleaved float32 (stem left,
-    right, song left, right; 44.1 kHz) into the plug-in in real time, writes what the editor shows as a PNG, and prints
-    a line for each of its controls, with its name for screen readers and its place, and one for each that the tab key
-    reaches, in their order.
+/** Draws the editor without a host, for the README and for a test. Plays a file of interleaved float32 (stem left, right,
+    mix left, right; 44.1 kHz) into the plug-in in real time and writes the editor as a PNG. Prints a line for each control,
+    with its screen-reader name and its bounds, and a line for each that the tab key reaches, in order.
 
-        StemProverPicture SOUND PICTURE.png [PRESET]   (needs an X server, such as Xvfb) */
+        StemProverPicture AUDIO PICTURE.png [PRESET]   (needs an X server, such as Xvfb) */
 
 #include "Editor.h"
 
@@ -17,10 +16,10 @@ namespace
 constexpr double rate = 44100.0;
 constexpr int block = 512;
 
-void play (Processor& processor, const juce::MemoryBlock& sound, const std::atomic<bool>& ended)
+void play (Processor& processor, const juce::MemoryBlock& audio, const std::atomic<bool>& ended)
 {
-    const auto* samples = static_cast<const float*> (sound.getData());
-    const auto frames = (int) (sound.getSize() / (4 * sizeof (float)));
+    const auto* samples = static_cast<const float*> (audio.getData());
+    const auto frames = (int) (audio.getSize() / (4 * sizeof (float)));
     juce::AudioBuffer<float> buffer (4, block);
     juce::MidiBuffer midi;
     const auto begun = juce::Time::getMillisecondCounterHiRes();
@@ -41,7 +40,7 @@ juce::String nameOf (const juce::Component& control)
     return control.getTitle().isEmpty() && button != nullptr ? button->getButtonText() : control.getTitle();
 }
 
-void tell (const juce::Component& parent)
+void printControls (const juce::Component& parent)
 {
     for (const auto* child : parent.getChildren())
     {
@@ -54,18 +53,18 @@ void tell (const juce::Component& parent)
     }
 }
 
-void tellTabs (juce::Component& parent)
+void printTabOrder (juce::Component& parent)
 {
     for (const auto* child : juce::KeyboardFocusTraverser().getAllComponents (&parent))
     {
-        const auto own = nameOf (*child); // a knob's text box goes by the knob's name
+        const auto own = nameOf (*child); // a knob's text box has no name of its own: use the knob's
         std::cout << "tab \"" << (own.isEmpty() ? nameOf (*child->getParentComponent()) : own) << "\"" << std::endl;
     }
 }
 
-struct Shutter : private juce::Timer
+struct StopAfter : private juce::Timer
 {
-    explicit Shutter (int milliseconds) { startTimer (milliseconds); }
+    explicit StopAfter (int milliseconds) { startTimer (milliseconds); }
     void timerCallback() override
     {
         stopTimer();
@@ -81,14 +80,14 @@ bool write (const juce::Image& image, const juce::File& to)
 }
 } // namespace
 
-int main (int count, char** words)
+int main (int count, char** arguments)
 {
     if (count < 3)
         return 2;
     const juce::ScopedJuceInitialiser_GUI gui;
     const auto here = juce::File::getCurrentWorkingDirectory();
-    juce::MemoryBlock sound;
-    if (! here.getChildFile (words[1]).loadFileAsData (sound) || sound.getSize() < 4 * sizeof (float) * block)
+    juce::MemoryBlock audio;
+    if (! here.getChildFile (arguments[1]).loadFileAsData (audio) || audio.getSize() < 4 * sizeof (float) * block)
         return 3;
 
     Processor processor;
@@ -102,20 +101,20 @@ int main (int count, char** words)
     if (count > 3)
     {
         auto& preset = *processor.parameters.state.getParameter (Parameters::preset);
-        preset.setValueNotifyingHost (preset.convertTo0to1 ((float) processor.parameters.presets.find (words[3])));
+        preset.setValueNotifyingHost (preset.convertTo0to1 ((float) processor.parameters.presets.find (arguments[3])));
     }
     std::atomic<bool> ended { false };
-    std::thread player ([&] { play (processor, sound, ended); });
+    std::thread player ([&] { play (processor, audio, ended); });
     const std::unique_ptr<juce::AudioProcessorEditor> editor (processor.createEditor());
     {
-        const Shutter shutter (8000);
+        const StopAfter stop (8000);
         juce::MessageManager::getInstance()->runDispatchLoop();
     }
-    tell (*editor);
-    tellTabs (*editor);
-    const auto written = write (editor->createComponentSnapshot (editor->getLocalBounds(), true, 1.5f), here.getChildFile (words[2]));
+    printControls (*editor);
+    printTabOrder (*editor);
+    const auto written = write (editor->createComponentSnapshot (editor->getLocalBounds(), true, 1.5f), here.getChildFile (arguments[2]));
     editor->setSize (520, 400);
-    tell (*editor);
+    printControls (*editor);
     ended = true;
     player.join();
     return written ? 0 : 5;

@@ -5,171 +5,148 @@
 namespace stemprover
 {
 
-bool Exchange::putSettings (int64_t position, const Settings& settings)
-{
-    const auto mine = put.load (std::memory_order_relaxed);
-    if (mine - taken.load (std::memory_order_acquire) == places)
-        return false;
-    queue[mine % places] = { position, settings };
-    put.store (mine + 1, std::memory_order_release);
-    return true;
-}
-
-bool Exchange::nextSettings (int64_t& position, Settings& settings) const
-{
-    const auto mine = taken.load (std::memory_order_relaxed);
-    if (mine == put.load (std::memory_order_acquire))
-        return false;
-    std::tie (position, settings) = queue[mine % places];
-    return true;
-}
-
 void Playback::prepare (double sampleRate, int channels, int mixChannels, int maxBlock)
 {
     const auto latency = Latency::of (sampleRate);
-    const auto room = 2 * ((int64_t) latency.total() + std::max (maxBlock, most));
-    if (sampleRate != x.sampleRate || channels != x.channels || mixChannels != x.mixChannels || room > x.sound.capacity())
+    const auto room = 2 * ((int64_t) latency.total() + std::max (maxBlock, maxPart));
+    if (sampleRate != x.sampleRate || channels != x.channels || mixChannels != x.mixChannels || room > x.input.capacity())
     {
         x.sampleRate = sampleRate;
         x.channels = channels;
         x.mixChannels = mixChannels;
         x.latency = latency;
-        x.sound.prepare (channels + mixChannels, room);
+        x.input.prepare (channels + mixChannels, room);
         x.wet.prepare (channels, room);
-        dryCopy.assign ((size_t) channels, std::vector<float> (most));
+        dryCopy.assign ((size_t) channels, std::vector<float> (maxPart));
         dryPointers.clear();
         for (auto& channel : dryCopy)
             dryPointers.push_back (channel.data());
     }
-    const auto straight = (float) (1.0 / (0.02 * sampleRate));
-    share.step = audible.step = 1.0f / (float) x.latency.reserve;
-    amount.step = gain.step = straight;
+    readiness.step = audible.step = 1.0f / (float) x.latency.reserve;
+    wetAmount.step = gain.step = (float) (1.0 / (0.02 * sampleRate));
     restart();
 }
 
 void Playback::restart()
 {
-    // Wet sound of before needs no clearing: it ends before the first position that is played from here on.
-    const auto here = x.heard.load (std::memory_order_relaxed);
-    x.due.store (here, std::memory_order_release);
+    // `wet` need not be cleared: what it holds ends before the first position that is played from now on.
+    const auto here = x.received.load (std::memory_order_relaxed);
+    x.playPosition.store (here, std::memory_order_release);
     x.start.store (here, std::memory_order_release);
-    x.stemAlone.store (0, std::memory_order_relaxed);
-    x.givenUp.store (false, std::memory_order_relaxed);
-    held = Exchange::nowhere;
-    fresh = true;
-    everReady = false;
-    toldAny = false;
+    x.samplesSinceMix.store (0, std::memory_order_relaxed);
+    x.gaveUp.store (false, std::memory_order_relaxed);
+    readyEnd = SharedState::nowhere;
+    firstOutput = true;
+    wasReady = false;
+    queued.reset();
 }
 
-void Playback::process (float* const* stem, const float* const* song, int count, const Settings& settings,
+void Playback::process (float* const* stem, const float* const* mix, int count, const Settings& settings,
                         const Controls& controls, const std::function<bool (int64_t)>& wait, bool silenceOnFailure)
 {
-    // What could not be told for want of room is told with a later block.
-    if (! toldAny || settings != told)
-        if (x.putSettings (x.heard.load (std::memory_order_relaxed), settings))
-        {
-            told = settings;
-            toldAny = true;
-        }
+    // If the queue is full, the next block tries again.
+    if (queued != settings && x.pushSettings (x.received.load (std::memory_order_relaxed), settings))
+        queued = settings;
 
     float* part[8];
-    const float* songPart[8];
-    for (int done = 0; done < count; done += most)
+    const float* mixPart[8];
+    for (int done = 0; done < count; done += maxPart)
     {
-        const auto now = std::min (most, count - done);
+        const auto length = std::min (maxPart, count - done);
         for (int c = 0; c < x.channels; ++c)
             part[c] = stem[c] + done;
         for (int c = 0; c < x.mixChannels; ++c)
-            songPart[c] = song != nullptr ? song[c] + done : nullptr;
-        takeIn (part, song != nullptr ? songPart : nullptr, now);
+            mixPart[c] = mix != nullptr ? mix[c] + done : nullptr;
+        storeInput (part, mix != nullptr ? mixPart : nullptr, length);
 
-        const auto first = x.played() - now;
+        const auto first = x.playedEnd() - length;
         const auto start = x.start.load (std::memory_order_relaxed);
-        const auto needed = first + now + x.latency.reserve;
-        x.due.store (first, std::memory_order_release);
-        const auto wanted = first + now > start && ! (controls.bypass && amount.value == 0.0f);
+        const auto needed = first + length + x.latency.reserve;
+        x.playPosition.store (first, std::memory_order_release);
+        const auto wanted = first + length > start && ! (controls.bypass && wetAmount.value == 0.0f);
         const auto waits = wanted && x.offline.load (std::memory_order_relaxed);
         if (waits)
             wait (needed);
 
         // The order of these two loads pairs with the worker's stores (Stream::begin).
-        const auto upTo = x.wetUpTo.load (std::memory_order_acquire);
-        const auto from = x.wetFrom.load (std::memory_order_acquire);
-        const auto ready = upTo >= needed && (from <= first || from <= start);
+        const auto wetEnd = x.wetEnd.load (std::memory_order_acquire);
+        const auto wetBegin = x.wetBegin.load (std::memory_order_acquire);
+        const auto ready = wetEnd >= needed && (wetBegin <= first || wetBegin <= start);
         if (ready)
-            held = upTo;
+            readyEnd = wetEnd;
         const auto silent = waits && ! ready && silenceOnFailure;
-        if (first + now > start)
+        if (first + length > start)
         {
-            if (fresh)
+            if (firstOutput)
             {
-                share.value = ready ? 1.0f : 0.0f;
+                readiness.value = ready ? 1.0f : 0.0f;
                 audible.value = silent ? 0.0f : 1.0f;
             }
-            fresh = false;
-            everReady = everReady || ready;
-            if (! ready && everReady && ! controls.bypass)
+            firstOutput = false;
+            wasReady = wasReady || ready;
+            if (! ready && wasReady && ! controls.bypass)
                 x.late.fetch_add (1, std::memory_order_relaxed);
         }
-        giveOut (part, now, controls, ready, silent);
+        writeOutput (part, length, controls, ready, silent);
     }
 }
 
-void Playback::takeIn (float* const* stem, const float* const* song, int count)
+void Playback::storeInput (float* const* stem, const float* const* mix, int count)
 {
-    const auto begin = x.heard.load (std::memory_order_relaxed);
-    auto stemSounds = false, songSounds = false;
+    const auto begin = x.received.load (std::memory_order_relaxed);
+    auto stemSounds = false, mixSounds = false;
     for (int c = 0; c < x.channels; ++c)
         for (int i = 0; i < count; ++i)
         {
             const auto value = stem[c][i];
             stemSounds = stemSounds || value != 0.0f;
-            x.sound.at (c, begin + i) = value;
+            x.input.at (c, begin + i) = value;
         }
     for (int c = 0; c < x.mixChannels; ++c)
         for (int i = 0; i < count; ++i)
         {
-            const auto value = song != nullptr ? song[c][i] : 0.0f;
-            songSounds = songSounds || value != 0.0f;
-            x.sound.at (x.channels + c, begin + i) = value;
+            const auto value = mix != nullptr ? mix[c][i] : 0.0f;
+            mixSounds = mixSounds || value != 0.0f;
+            x.input.at (x.channels + c, begin + i) = value;
         }
-    // The song's mark first: who sees the stem has to see it as well.
-    if (songSounds)
-        x.songUpTo.store (begin + count, std::memory_order_release);
-    if (songSounds || stemSounds)
-        x.stemAlone.store (songSounds ? 0 : x.stemAlone.load (std::memory_order_relaxed) + count, std::memory_order_relaxed);
+    // mixEnd before stemEnd: a thread that sees the stem must see the mix as well.
+    if (mixSounds)
+        x.mixEnd.store (begin + count, std::memory_order_release);
+    if (mixSounds || stemSounds)
+        x.samplesSinceMix.store (mixSounds ? 0 : x.samplesSinceMix.load (std::memory_order_relaxed) + count,
+                                 std::memory_order_relaxed);
     if (stemSounds)
-        x.stemUpTo.store (begin + count, std::memory_order_release);
-    x.heard.store (begin + count, std::memory_order_release);
+        x.stemEnd.store (begin + count, std::memory_order_release);
+    x.received.store (begin + count, std::memory_order_release);
 }
 
-void Playback::giveOut (float* const* stem, int count, const Controls& controls, bool ready, bool silent)
+void Playback::writeOutput (float* const* stem, int count, const Controls& controls, bool ready, bool silent)
 {
-    const auto first = x.played() - count;
+    const auto first = x.playedEnd() - count;
     const auto start = x.start.load (std::memory_order_relaxed);
-    const auto shareTarget = ready ? 1.0f : 0.0f;
+    const auto readinessTarget = ready ? 1.0f : 0.0f;
     const auto amountTarget = controls.bypass ? 0.0f : controls.wet;
     const auto gainTarget = controls.bypass ? 1.0f : controls.gain;
-    if (first < start) // nothing is heard yet: nothing has to be smooth
+    if (first < start) // before the first audible sample, controls may jump
     {
-        amount.value = amountTarget;
+        wetAmount.value = amountTarget;
         gain.value = gainTarget;
     }
 
     for (int i = 0; i < count; ++i)
     {
         const auto position = first + i;
-        const auto mix = share.towards (shareTarget) * amount.towards (amountTarget);
+        const auto blend = readiness.towards (readinessTarget) * wetAmount.towards (amountTarget);
         const auto volume = gain.towards (gainTarget) * audible.towards (silent ? 0.0f : 1.0f);
         for (int c = 0; c < x.channels; ++c)
         {
-            const auto dry = position < start ? 0.0f : x.sound.at (c, position);
+            const auto dry = position < start ? 0.0f : x.input.at (c, position);
             dryCopy[(size_t) c][(size_t) i] = dry;
             auto out = dry;
-            if (mix > 0.0f && position >= start && position < held)
+            if (blend > 0.0f && position >= start && position < readyEnd)
             {
                 const auto wet = x.wet.at (c, position);
-                out = mix == 1.0f ? wet : dry + mix * (wet - dry);
+                out = blend == 1.0f ? wet : dry + blend * (wet - dry);
             }
             stem[c][i] = volume == 1.0f ? out : volume * out;
         }
@@ -178,10 +155,10 @@ void Playback::giveOut (float* const* stem, int count, const Controls& controls,
         watch (dryPointers.data(), stem, x.channels, count);
 }
 
-float Playback::delayedSong (int channel, int index, int count) const
+float Playback::delayedMix (int channel, int index, int count) const
 {
-    const auto position = x.played() - count + index;
-    return position < x.start.load (std::memory_order_relaxed) ? 0.0f : x.sound.at (x.channels + channel, position);
+    const auto position = x.playedEnd() - count + index;
+    return position < x.start.load (std::memory_order_relaxed) ? 0.0f : x.input.at (x.channels + channel, position);
 }
 
 } // namespace stemprover

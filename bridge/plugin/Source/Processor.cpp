@@ -1,9 +1,9 @@
 #include "Processor.h"
 #include "Editor.h"
-#include "Start.h"
 
 #if JUCE_LINUX || JUCE_MAC || JUCE_BSD
-// A library that is loaded before the host may define these, to see what the audio thread does in between.
+// A library loaded before the host may define these to watch the audio thread between the two calls
+// (tests/plugin/realtime_guard.c).
 extern "C" __attribute__ ((weak, visibility ("default"))) void stemprover_audio_begins();
 extern "C" __attribute__ ((weak, visibility ("default"))) void stemprover_audio_ends();
 #endif
@@ -32,7 +32,7 @@ struct AudioThreadMark
    #endif
 };
 
-bool isFour (const juce::AudioChannelSet& set) { return set.size() == 4; }
+bool isStemAndMix (const juce::AudioChannelSet& set) { return set.size() == 4; }
 } // namespace
 
 Processor::Processor()
@@ -41,47 +41,47 @@ Processor::Processor()
                                 .withInput ("Mix", juce::AudioChannelSet::stereo(), false)
                                 .withOutput ("Output", juce::AudioChannelSet::stereo(), true)),
       alwaysLive (numberFromEnvironment ("STEMPROVER_LIVE", 0.0) > 0.0),
-      link (
-          exchange, [this] (int place) { return parameters.presets.nameAt (place); },
+      worker (
+          shared, [this] (int slot) { return parameters.presets.nameAt (slot); },
           [this] (const juce::StringArray& names) {
               for (const auto& name : names)
-                  parameters.presets.placeOf (name);
+                  parameters.presets.slotOf (name);
               ++presetsChanged;
           })
 {
-    wait = [this] (int64_t position) { return link.waitFor (position); };
+    wait = [this] (int64_t position) { return worker.waitFor (position); };
     playback.watch = [this] (const float* const* dry, const float* const* wet, int channels, int count) {
-        before.put (dry, channels, count);
-        after.put (wet, channels, count);
+        before.add (dry, channels, count);
+        after.add (wet, channels, count);
     };
     setLatencySamples (Latency::of (48000.0).total());
 }
 
 bool Processor::isBusesLayoutSupported (const BusesLayout& layouts) const
 {
-    // VST3 hosts made with JUCE (pedalboard) read the latency when they have told the rate and the layout, before they
-    // call prepareToPlay; this is the one call that reaches a plug-in in between.
+    // VST3 hosts made with JUCE (pedalboard) read the latency after setting the rate and the layout but before calling
+    // prepareToPlay. This is the only call that reaches the plug-in in between.
     if (getSampleRate() > 0.0)
         const_cast<Processor*> (this)->setLatencySamples (Latency::of (getSampleRate()).total());
 
     const auto in = layouts.getMainInputChannelSet(), out = layouts.getMainOutputChannelSet();
-    const auto song = layouts.getNumChannels (true, 1);
+    const auto mixChannels = layouts.getNumChannels (true, 1);
     if (in != out)
         return false;
-    // With four channels the side-chain counts for nothing, but hosts that have just switched it off still name it.
-    return (isFour (in) || in == juce::AudioChannelSet::mono() || in == juce::AudioChannelSet::stereo()) && song <= 2;
+    // With four channels the side-chain is ignored, but a host that has just switched it off may still list it.
+    return (isStemAndMix (in) || in == juce::AudioChannelSet::mono() || in == juce::AudioChannelSet::stereo()) && mixChannels <= 2;
 }
 
 void Processor::prepareToPlay (double sampleRate, int maxBlock)
 {
-    const juce::ScopedLock hold (link.lock());
+    const juce::ScopedLock hold (worker.lock());
     const auto main = getMainBusNumInputChannels();
-    const auto song = main == 4 ? 2 : getChannelCountOfBus (true, 1);
-    playback.prepare (sampleRate, main == 4 ? 2 : main, song, maxBlock);
-    largest = maxBlock;
+    const auto mixChannels = main == 4 ? 2 : getChannelCountOfBus (true, 1);
+    playback.prepare (sampleRate, main == 4 ? 2 : main, mixChannels, maxBlock);
+    maxHostBlock = maxBlock;
     before.prepare (sampleRate);
     after.prepare (sampleRate);
-    setLatencySamples (exchange.latency.total());
+    setLatencySamples (shared.latency.total());
 }
 
 void Processor::reset()
@@ -101,45 +101,45 @@ void Processor::processBlockBypassed (juce::AudioBuffer<float>& buffer, juce::Mi
 
 void Processor::run (juce::AudioBuffer<float>& buffer, bool bypassed)
 {
-    const auto offline = isNonRealtime() && ! alwaysLive; // asked at every block: hosts change it late
+    const auto offline = isNonRealtime() && ! alwaysLive; // checked for every block: some hosts set it late
     const AudioThreadMark mark (! offline);
     const juce::ScopedNoDenormals noDenormals;
     const auto count = buffer.getNumSamples();
-    if (exchange.channels == 0 || buffer.getNumChannels() < exchange.channels)
+    if (shared.channels == 0 || buffer.getNumChannels() < shared.channels)
         return;
-    exchange.offline.store (offline, std::memory_order_relaxed);
-    link.setStartsBridge (parameters.startsBridge());
+    shared.offline.store (offline, std::memory_order_relaxed);
+    worker.setStartsBridge (parameters.startsBridge());
 
     auto controls = parameters.controls();
     controls.bypass = controls.bypass || bypassed;
     float* stem[2] {};
-    const float* song[2] {};
+    const float* mix[2] {};
     const auto four = getMainBusNumInputChannels() == 4;
-    for (int c = 0; c < exchange.channels; ++c)
+    for (int c = 0; c < shared.channels; ++c)
         stem[c] = buffer.getWritePointer (c);
-    const auto firstSong = four ? 2 : getChannelIndexInProcessBlockBuffer (true, 1, 0);
-    auto hasSong = exchange.mixChannels > 0;
-    for (int c = 0; c < exchange.mixChannels; ++c)
+    const auto firstMix = four ? 2 : getChannelIndexInProcessBlockBuffer (true, 1, 0);
+    auto hasMix = shared.mixChannels > 0;
+    for (int c = 0; c < shared.mixChannels; ++c)
     {
-        hasSong = hasSong && firstSong + c < buffer.getNumChannels();
-        song[c] = hasSong ? buffer.getReadPointer (firstSong + c) : nullptr;
+        hasMix = hasMix && firstMix + c < buffer.getNumChannels();
+        mix[c] = hasMix ? buffer.getReadPointer (firstMix + c) : nullptr;
     }
-    playback.process (stem, hasSong ? song : nullptr, count, parameters.settings(), controls, wait, parameters.silenceOnFailure());
-    if (four && hasSong)
+    playback.process (stem, hasMix ? mix : nullptr, count, parameters.settings(), controls, wait, parameters.silenceOnFailure());
+    if (four && hasMix)
         for (int c = 0; c < 2; ++c)
         {
             auto* out = buffer.getWritePointer (2 + c);
             for (int i = 0; i < count; ++i)
-                out[i] = playback.delayedSong (c, i, count);
+                out[i] = playback.delayedMix (c, i, count);
         }
 }
 
-juce::String Processor::trouble() const
+juce::String Processor::hostProblem() const
 {
-    const auto longest = exchange.latency.longestBlock();
-    if (! isNonRealtime() && exchange.latency.blocks > 0 && largest.load() > longest)
-        return "blocks of " + juce::String (largest.load()) + " samples are too long to be repaired live; up to "
-               + juce::String (longest) + " are";
+    const auto longest = shared.latency.longestBlock();
+    if (! isNonRealtime() && shared.latency.blocks > 0 && maxHostBlock.load() > longest)
+        return "blocks of " + juce::String (maxHostBlock.load()) + " samples are too long for a live repair; set the host's buffer to "
+               + juce::String (longest) + " samples or less";
     return {};
 }
 

@@ -1,14 +1,14 @@
 #pragma once
 
-#include "BridgeLink.h"
+#include "BridgeWorker.h"
 #include "Parameters.h"
 #include "Spectrum.h"
 
 namespace stemprover
 {
 
-/** The plug-in. Main input and output mono or stereo, with the song on the side-chain; or four channels, of which the
-    last two are the song (for hosts without side-chains; they come out as late as the rest). */
+/** The plug-in. Either mono or stereo with the mix on the side-chain; or, for hosts without side-chains, four channels of
+    which the last two are the mix. Those come out unchanged, with the plug-in's latency. */
 class Processor : public juce::AudioProcessor
 {
 public:
@@ -43,9 +43,10 @@ public:
     }
 
     /** For the editor. */
-    BridgeLink::Report report() const { return link.report(); }
-    int lateBlocks() const { return exchange.late.load(); }
-    juce::String trouble() const;
+    BridgeWorker::Report report() const { return worker.report(); }
+    int lateBlocks() const { return shared.late.load(); }
+    /** Why the host's settings prevent a live repair; empty if they do not. */
+    juce::String hostProblem() const;
 
     Parameters parameters { *this };
     Spectrum before, after;
@@ -55,11 +56,11 @@ private:
     void run (juce::AudioBuffer<float>&, bool bypassed);
 
     const bool alwaysLive;
-    Exchange exchange;
-    Playback playback { exchange };
+    SharedState shared;
+    Playback playback { shared };
     std::function<bool (int64_t)> wait;
-    std::atomic<int> largest { 0 };
-    BridgeLink link; // last: its thread uses what is above
+    std::atomic<int> maxHostBlock { 0 };
+    BridgeWorker worker; // last: its thread uses the members above
 };
 
 } // namespace stemprover

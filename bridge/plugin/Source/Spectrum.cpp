@@ -3,16 +3,16 @@
 namespace stemprover
 {
 
-void Spectrum::put (const float* const* sound, int channels, int count)
+void Spectrum::add (const float* const* samples, int channels, int count)
 {
-    if (! wanted.load (std::memory_order_relaxed)) // nobody looks
+    if (! wanted.load (std::memory_order_relaxed)) // no display is open
         return;
     auto place = at.load (std::memory_order_relaxed);
     for (int i = 0; i < count; ++i, ++place)
     {
         auto sum = 0.0f;
         for (int c = 0; c < channels; ++c)
-            sum += sound[c][i];
+            sum += samples[c][i];
         ring[place % size].store (sum / (float) channels, std::memory_order_relaxed);
     }
     at.store (place, std::memory_order_release);
@@ -34,14 +34,14 @@ const std::array<float, Spectrum::columns>& Spectrum::levels()
         const auto edge = [&] (int which) { return 30.0f * std::pow (20000.0f / 30.0f, (float) which / (float) columns) / binHz; };
         const auto low = juce::jlimit (1, size / 2 - 1, (int) edge (column));
         const auto high = juce::jlimit (low + 1, size / 2, (int) std::ceil (edge (column + 1)));
-        auto most = 0.0f;
+        auto peak = 0.0f;
         for (int bin = low; bin < high; ++bin)
-            most = juce::jmax (most, work[(size_t) bin]);
-        const auto level = juce::Decibels::gainToDecibels (most * 4.0f / (float) size, -100.0f);
+            peak = juce::jmax (peak, work[(size_t) bin]);
+        const auto level = juce::Decibels::gainToDecibels (peak * 4.0f / (float) size, -100.0f);
         auto& smooth = shown[(size_t) column];
-        smooth = seen ? juce::jmax (level, smooth + 0.25f * (level - smooth)) : level;
+        smooth = hasLevels ? juce::jmax (level, smooth + 0.25f * (level - smooth)) : level;
     }
-    seen = true;
+    hasLevels = true;
     return shown;
 }
 

@@ -8,22 +8,23 @@
 namespace stemprover
 {
 
-/** The last seconds of a sound's spectrum, for the eye: filled on the audio thread without a lock, read when it is drawn
-    (a sample that is being overwritten meanwhile does no harm). */
+/** The recent spectrum of a signal, for display. Written on the audio thread without a lock and read when it is drawn; a
+    sample that is overwritten meanwhile does no harm. */
 class Spectrum
 {
 public:
     static constexpr int order = 12, size = 1 << order, columns = 160;
 
     void prepare (double sampleRate) { rate.store (sampleRate); }
-    void put (const float* const* sound, int channels, int count);
-    /** Levels in dB in `columns` bands that are equally wide to the ear, 30 Hz to 20 kHz; smoothed over calls. */
+    void add (const float* const* samples, int channels, int count);
+    /** Levels in dB in `columns` bands, spaced logarithmically from 30 Hz to 20 kHz and smoothed from call to call.
+        The first call starts the analysis. */
     const std::array<float, columns>& levels();
-    /** Nobody looks any more. */
-    void rest() { wanted.store (false, std::memory_order_relaxed); }
-    bool seen = false;
+    /** Call when the display closes. */
+    void stop() { wanted.store (false, std::memory_order_relaxed); }
 
 private:
+    bool hasLevels = false;
     std::atomic<double> rate { 48000.0 };
     std::array<std::atomic<float>, size> ring {};
     std::atomic<juce::uint32> at { 0 };

@@ -6,78 +6,79 @@ namespace stemprover
 
 namespace
 {
-constexpr int64_t mostInBlock = BridgeClient::mostInBlock, mostUnderWay = 32768;
-constexpr double settingsApart = 0.1; // seconds, live
+constexpr int64_t maxBlock = BridgeClient::maxBlock, maxUnanswered = 32768; // samples
+constexpr double settingsInterval = 0.1;                                    // seconds between two changes, live
 
 double now() { return juce::Time::getMillisecondCounterHiRes() * 1e-3; }
 } // namespace
 
-Stream::Stream (Exchange& exchange, BridgeClient& bridge, std::function<juce::String (int)> nameOfSlot)
-    : x (exchange), client (bridge), nameOf (std::move (nameOfSlot))
+Stream::Stream (SharedState& shared, BridgeClient& bridge, std::function<juce::String (int)> nameOfSlot)
+    : x (shared), client (bridge), nameOf (std::move (nameOfSlot))
 {
 }
 
-void Stream::ask()
+void Stream::request()
 {
-    capacity = x.sound.capacity();
-    askedAt = x.heard.load();
-    client.hello ({ (int) std::llround (x.sampleRate), x.channels, wantsSong() ? x.mixChannels : 0 });
+    capacity = x.input.capacity();
+    requestedAt = x.received.load();
+    client.hello ({ (int) std::llround (x.sampleRate), x.channels, wantsMix() ? x.mixChannels : 0 });
 }
 
 bool Stream::isOutdated() const
 {
     const auto& format = client.format();
-    return format.rate != (int) std::llround (x.sampleRate) || format.channels != x.channels || capacity != x.sound.capacity()
-           || (format.songChannels != 0 && format.songChannels != x.mixChannels);
+    return format.rate != (int) std::llround (x.sampleRate) || format.channels != x.channels || capacity != x.input.capacity()
+           || (format.mixChannels != 0 && format.mixChannels != x.mixChannels);
 }
 
-bool Stream::wantsSong() const
+bool Stream::wantsMix() const
 {
-    return x.mixChannels > 0 && (double) x.stemAlone.load() <= x.sampleRate && x.songUpTo.load() > x.start.load();
+    return x.mixChannels > 0 && (double) x.samplesSinceMix.load() <= x.sampleRate && x.mixEnd.load() > x.start.load();
 }
 
-bool Stream::listensWrongly() const
+bool Stream::needsOtherInputs() const
 {
-    if (client.format().songChannels == 0)
-        return x.mixChannels > 0 && x.songUpTo.load() > askedAt;
-    return (double) x.stemAlone.load() > x.sampleRate; // a side-chain that nothing is connected to is no song
+    if (client.format().mixChannels == 0)
+        return x.mixChannels > 0 && x.mixEnd.load() > requestedAt;
+    return (double) x.samplesSinceMix.load() > x.sampleRate; // nothing is connected to the side-chain
 }
 
-void Stream::begin (bool anew)
+void Stream::begin (bool again)
 {
     const auto start = x.start.load (std::memory_order_acquire);
-    const auto heard = x.heard.load (std::memory_order_acquire);
-    const auto upTo = x.wetUpTo.load();
-    auto first = heard;
-    auto goesOn = false;
-    if (x.offline.load() && ! x.givenUp.load())
+    const auto received = x.received.load (std::memory_order_acquire);
+    const auto wetEnd = x.wetEnd.load();
+    auto first = received;
+    auto continues = false; // an earlier stream's audio, without a gap
+    if (x.offline.load() && ! x.gaveUp.load())
     {
-        const auto due = std::max (start, x.due.load (std::memory_order_acquire));
-        goesOn = ! anew && begun == start && upTo >= due && upTo != Exchange::nowhere;
-        first = goesOn ? upTo : due;
+        const auto due = std::max (start, x.playPosition.load (std::memory_order_acquire));
+        continues = ! again && runStart == start && wetEnd >= due && wetEnd != SharedState::nowhere;
+        first = continues ? wetEnd : due;
     }
-    else if (heard - start <= x.latency.blocks / 2 + untilFirstWord)
+    else if (received - start <= x.latency.blocks / 2 + minimumInput)
         first = start;
-    // The model's frames lie as in a file that begins where the host began, however late the bridge came.
-    const auto inStep = [start] (int64_t position) { return start + std::max<int64_t> (0, position - start) / mostInBlock * mostInBlock; };
-    if (! goesOn) // and the model knows whether the sound that it begins with has come out of silence
-        first = inStep (std::max (start, first - mostInBlock));
-    accepted = sent = first;
-    seamed = goesOn;
-    if (goesOn) // the model hears again what was before the break, as far as there is any
-        sent = inStep (first - std::max<int64_t> (0, x.sound.capacity() - (heard - first) - 3 * mostInBlock));
+    // Whole blocks from the host's start, however late the bridge came: the model's frames are then where they would be in
+    // a file that begins at that start.
+    const auto wholeBlocks = [start] (int64_t position) { return start + std::max<int64_t> (0, position - start) / maxBlock * maxBlock; };
+    if (! continues) // one block earlier, so that the model knows whether the first sample follows silence
+        first = wholeBlocks (std::max (start, first - maxBlock));
+    firstWet = sent = first;
+    crossfades = continues;
+    if (continues) // lead-in: send again what precedes the break, as far as the buffer holds it
+        sent = wholeBlocks (first - std::max<int64_t> (0, x.input.capacity() - (received - first) - 3 * maxBlock));
     else
     {
-        // Playback reads in the other order.
-        x.wetUpTo.store (Exchange::nowhere, std::memory_order_release);
-        x.wetFrom.store (first, std::memory_order_release);
-        x.wetUpTo.store (first, std::memory_order_release);
+        // Playback reads these in reverse order.
+        x.wetEnd.store (SharedState::nowhere, std::memory_order_release);
+        x.wetBegin.store (first, std::memory_order_release);
+        x.wetEnd.store (first, std::memory_order_release);
     }
-    begun = start;
-    alignment.restart();
+    runStart = start;
+    lateMix.restart();
     answered = sent;
     discontinuity = true;
-    x.givenUp.store (false);
+    x.gaveUp.store (false);
 }
 
 void Stream::restart()
@@ -86,9 +87,9 @@ void Stream::restart()
     begin (true);
 }
 
-bool Stream::catchUp()
+bool Stream::followHost()
 {
-    if (x.heard.load (std::memory_order_acquire) - x.start.load (std::memory_order_acquire) < untilFirstWord)
+    if (x.received.load (std::memory_order_acquire) - x.start.load (std::memory_order_acquire) < minimumInput)
         return false;
     restart();
     return true;
@@ -97,96 +98,95 @@ bool Stream::catchUp()
 bool Stream::send()
 {
     const auto offline = x.offline.load();
-    const auto heard = x.heard.load (std::memory_order_acquire);
-    if (heard - sent > x.sound.capacity() - mostInBlock || (! offline && heard - sent > x.latency.total()))
+    const auto received = x.received.load (std::memory_order_acquire);
+    if (received - sent > x.input.capacity() - maxBlock || (! offline && received - sent > x.latency.total()))
     {
-        restart(); // too far behind to be of any use: from here on, as new
+        restart(); // too far behind: the repair would come too late
         return true;
     }
-    tellSettings();
-    if ((offline && client.unanswered() > 0) || sent - answered > mostUnderWay)
+    sendSettings();
+    if ((offline && client.unansweredSettings() > 0) || sent - answered > maxUnanswered)
         return false;
-    const auto count = nextCount (heard);
+    const auto count = nextCount (received);
     if (count < 1)
         return false;
-    listenToTheSong (heard, count);
-    client.block (sent, (int) count, offline, discontinuity, [this] (int channel, int64_t i) { return x.sound.at (channel, sent + i); });
+    checkMix (received, count);
+    client.block (sent, (int) count, offline, discontinuity, [this] (int channel, int64_t i) { return x.input.at (channel, sent + i); });
     discontinuity = false;
     sent += count;
     return true;
 }
 
-void Stream::listenToTheSong (int64_t heard, int64_t count)
+void Stream::checkMix (int64_t received, int64_t count)
 {
-    const auto needed = sent - x.latency.total();
-    if (client.format().songChannels > 0 && needed >= begun && heard - needed < x.sound.capacity() - mostInBlock)
-        alignment.listen (x, sent, count);
+    const auto earliest = sent - x.latency.total();
+    if (client.format().mixChannels > 0 && earliest >= runStart && received - earliest < x.input.capacity() - maxBlock)
+        lateMix.add (x, sent, count);
 }
 
-int64_t Stream::nextCount (int64_t heard) const
+int64_t Stream::nextCount (int64_t received) const
 {
     int64_t change;
-    Settings ahead;
-    if (x.nextSettings (change, ahead) && change > sent && change < sent + mostInBlock)
-        return std::min (heard, change) - sent; // what changes there is told in between
-    // The bridge waits half a block's duration for the model: long blocks are seldom late, and leave room for the host's.
-    const auto count = std::min<int64_t> (heard - sent, mostInBlock);
-    return count - count % std::min<int64_t> (mostInBlock, x.latency.chunk());
+    Settings next;
+    if (x.peekSettings (change, next) && change > sent && change < sent + maxBlock)
+        return std::min (received, change) - sent; // end the block where settings change
+    // The bridge waits up to half a block's duration for the model, so long blocks are seldom late. Waiting for a whole
+    // chunk still leaves room for the host's blocks.
+    const auto count = std::min<int64_t> (received - sent, maxBlock);
+    return count - count % std::min<int64_t> (maxBlock, x.latency.chunk());
 }
 
-Stream::Came Stream::take (const BridgeClient::Block& block)
+Stream::Result Stream::accept (const BridgeClient::Block& block)
 {
     if (block.channels != x.wet.channels())
-        return Came::known;
+        return Result::nothingNew;
     answered = std::max (answered, block.position + block.count);
     const auto first = block.position - client.latency();
     const auto end = first + block.count;
-    const auto upTo = x.wetUpTo.load (std::memory_order_relaxed);
-    if (std::max (first, accepted) > upTo)
-        return Came::gap;
-    // What another stream has made before goes over into this one's within the last of it, which nobody has played yet.
+    const auto wetEnd = x.wetEnd.load (std::memory_order_relaxed);
+    if (std::max (first, firstWet) > wetEnd)
+        return Result::gap;
+    // Crossfade from the earlier stream's audio within its last `reserve` samples, which have not been played yet.
     const auto reserve = (int64_t) x.latency.reserve;
-    if (seamed)
-        for (auto at = std::max (first, accepted - reserve); at < std::min (end, accepted); ++at)
+    if (crossfades)
+        for (auto at = std::max (first, firstWet - reserve); at < std::min (end, firstWet); ++at)
             for (int c = 0; c < block.channels; ++c)
             {
                 auto& old = x.wet.at (c, at);
-                old += (float) (at - accepted + reserve + 1) / (float) (reserve + 1) * (block.sample (c, at - first) - old);
+                old += (float) (at - firstWet + reserve + 1) / (float) (reserve + 1) * (block.sample (c, at - first) - old);
             }
-    if (end <= upTo)
-        return Came::known;
-    for (auto at = upTo; at < end; ++at)
+    if (end <= wetEnd)
+        return Result::nothingNew;
+    for (auto at = wetEnd; at < end; ++at)
         for (int c = 0; c < block.channels; ++c)
             x.wet.at (c, at) = block.sample (c, at - first);
-    x.wetUpTo.store (end, std::memory_order_release);
-    return Came::sound;
+    x.wetEnd.store (end, std::memory_order_release);
+    return Result::moreWet;
 }
 
-void Stream::tellSettings()
+void Stream::sendSettings()
 {
-    // Everything that holds from what is sent next on; the last one counts.
+    // The last change up to the position that is sent next.
     int64_t position;
     Settings next;
-    while (x.nextSettings (position, next) && position <= sent)
+    while (x.peekSettings (position, next) && position <= sent)
     {
-        wanted = next;
-        wantedAny = true;
-        x.takeSettings();
+        wantedSettings = next;
+        x.popSettings();
     }
-    if (! wantedAny || (toldAny && wanted == told))
+    if (! wantedSettings || wantedSettings == sentSettings)
         return;
-    if (! x.offline.load() && toldAny && (now() - lastTold < settingsApart || client.unanswered() > 0))
-        return; // with a later block: each costs the bridge a model
-    // The preset last: it is loaded at the quality that holds by then.
-    if (wanted.quality != (toldAny ? told.quality : 1))
-        client.quality (Presets::qualities[(size_t) wanted.quality]);
-    tellPreset (wanted);
-    told = wanted;
-    toldAny = true;
-    lastTold = now();
+    if (! x.offline.load() && sentSettings && (now() - settingsSentAt < settingsInterval || client.unansweredSettings() > 0))
+        return; // with a later block: each change makes the bridge load a model
+    // The quality before the preset, so that the bridge loads the preset at that quality.
+    if (wantedSettings->quality != sentSettings.value_or (Settings()).quality)
+        client.quality (Presets::qualities[(size_t) wantedSettings->quality]);
+    sendPreset (*wantedSettings);
+    sentSettings = wantedSettings;
+    settingsSentAt = now();
 }
 
-void Stream::tellPreset (const Settings& settings)
+void Stream::sendPreset (const Settings& settings)
 {
     const auto name = nameOf (settings.preset);
     if (name != Presets::blend)

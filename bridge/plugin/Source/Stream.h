@@ -1,80 +1,82 @@
 #pragma once
 
-#include "Alignment.h"
 #include "BridgeClient.h"
-#include "Playback.h"
+#include "LateMixDetector.h"
+#include "SharedState.h"
+
+#include <functional>
+#include <optional>
 
 namespace stemprover
 {
 
-/** The bridge's stream as positions of the exchange: what of the sound is sent next, where what comes back belongs, and which
-    settings hold from where on. On the worker alone. */
+/** The bridge's stream in terms of the shared positions: which samples to send next, where returned samples belong, and from
+    where each setting holds. For the worker only. */
 class Stream
 {
 public:
-    /** nameOf: a preset's slot to its name. */
-    Stream (Exchange&, BridgeClient&, std::function<juce::String (int slot)> nameOf);
+    /** nameOf: the preset's name in a slot. */
+    Stream (SharedState&, BridgeClient&, std::function<juce::String (int slot)> nameOf);
 
-    /** Asks the bridge for a stream of what the host plays now. */
-    void ask();
-    /** The bridge has opened it: decides from where on sound is sent. */
+    /** Asks the bridge for a stream in the host's current format. */
+    void request();
+    /** Call when the bridge has opened the stream. Decides from which position audio is sent. */
     void begin()
     {
-        toldAny = false;
+        sentSettings.reset();
         begin (false);
     }
 
-    /** What was asked for is not what the host plays now. */
+    /** The host's format is no longer the one requested. */
     bool isOutdated() const;
-    /** It was opened without the song, which sounds now, or with a song that is none. */
-    bool listensWrongly() const;
-    /** The host has gone elsewhere; where `catchUp` is false there is too little sound yet to follow it. */
-    bool hostHasBegunAnew() const { return begun != x.start.load (std::memory_order_acquire); }
-    bool catchUp();
+    /** The stream was opened without the mix, which is no longer silent, or with a mix that is only silence. */
+    bool needsOtherInputs() const;
+    /** The host has restarted since `begin`. followHost returns false while there is too little audio to begin again. */
+    bool hostHasRestarted() const { return runStart != x.start.load (std::memory_order_acquire); }
+    bool followHost();
 
-    /** Sends what there is to send, up to a block; false where there is nothing, or the bridge has enough for now. The
-        connection may be lost in it. */
+    /** Sends up to one block. False if there is nothing to send or the bridge is busy. May lose the connection. */
     bool send();
 
-    enum class Came
+    enum class Result
     {
-        known,  // nothing that was not there before
-        sound,  // the wet sound goes further now
-        gap     // there is sound missing before it
+        nothingNew,
+        moreWet, // wetEnd has moved on
+        gap      // audio before the block is missing
     };
-    Came take (const BridgeClient::Block&);
-    /** A block of sound that counts, not of what the model only hears again. */
-    bool counts (const BridgeClient::Block& block) const { return block.position - client.latency() >= accepted; }
+    Result accept (const BridgeClient::Block&);
+    /** False for a block of the lead-in, which is only sent to give the model its context. */
+    bool isAfterLeadIn (const BridgeClient::Block& block) const { return block.position - client.latency() >= firstWet; }
 
-    /** The host sends the song too late to the side-chain. */
-    bool songIsLate() const { return alignment.songIsLate(); }
+    /** The host sends the mix too late to the side-chain. */
+    bool mixIsLate() const { return lateMix.isLate(); }
 
-    static constexpr int64_t untilFirstWord = 4096; // samples of sound before anybody is spoken to: hosts try a plug-in with less
+    /** Samples that must be received before anything is sent: hosts that only try out a plug-in send fewer. */
+    static constexpr int64_t minimumInput = 4096;
 
 private:
-    bool wantsSong() const;
-    void begin (bool anew);
+    bool wantsMix() const;
+    void begin (bool again);
     void restart();
-    void tellSettings();
-    void tellPreset (const Settings&);
-    int64_t nextCount (int64_t heard) const;
-    void listenToTheSong (int64_t heard, int64_t count);
+    void sendSettings();
+    void sendPreset (const Settings&);
+    int64_t nextCount (int64_t received) const;
+    void checkMix (int64_t received, int64_t count);
 
-    Exchange& x;
+    SharedState& x;
     BridgeClient& client;
     const std::function<juce::String (int)> nameOf;
 
-    int64_t capacity = 0;               // of the ring that the stream was asked for with
-    int64_t askedAt = 0;                // Exchange::heard at that time
-    int64_t begun = Exchange::nowhere;  // Exchange::start of the run that is sent
-    int64_t sent = 0, answered = 0;     // positions
-    int64_t accepted = 0;               // wet sound counts from here on
-    bool seamed = false;                // before it there is sound that another stream has made
+    int64_t capacity = 0;                      // of the input buffer when the stream was requested
+    int64_t requestedAt = 0;                   // SharedState::received at that time
+    int64_t runStart = SharedState::nowhere;   // SharedState::start of the run that is being sent
+    int64_t sent = 0, answered = 0;            // end positions
+    int64_t firstWet = 0;                      // returned audio is used from here
+    bool crossfades = false;                   // an earlier stream's audio precedes firstWet
     bool discontinuity = false;
-    Alignment alignment;
-    Settings told, wanted;
-    bool toldAny = false, wantedAny = false;
-    double lastTold = 0.0;
+    LateMixDetector lateMix;
+    std::optional<Settings> sentSettings, wantedSettings;
+    double settingsSentAt = 0.0;
 };
 
 } // namespace stemprover

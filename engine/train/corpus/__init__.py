@@ -1,1 +1,1 @@
-"""Everything that makes training material: sources, songs, singers, separators and the pool."""
+"""Makes the training material: gathers sources, renders songs and singing, separates remixes, and writes the pool."""

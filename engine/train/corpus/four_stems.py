@@ -1,13 +1,13 @@
-"""A second separator, small and trained here: drums, bass, other and vocals by masks on magnitudes.
+"""A second separator, small and trained here: magnitude masks for drums, bass, other and vocals.
 
     python -m stemprover.engine.train.corpus.four_stems --minutes 15
 
-It need not be good, only different from Spleeter: other stems, one network for all of them, another transform (2048 by
-512 in place of 4096 by 1024), masks that sum to one. So what a repair learns from both is less one separator's habit. A
-U-Net over frequency and time in the manner of Jansson et al. (Singing voice separation with deep U-Net convolutional
-networks, 2017) with a softmax over stems; its loss is L1 on magnitudes.
+It need not be good, only different from Spleeter, so that a repair does not learn the habits of a single separator: it
+has other stems, one network for all of them, a smaller transform (2048 with hop 512, not 4096 with hop 1024), and masks
+that sum to one. The network is a U-Net over frequency and time after Jansson et al. (Singing voice separation with deep
+U-Net convolutional networks, ISMIR 2017) with a softmax over the stems, trained with an L1 loss on magnitudes.
 
-Its weights lie in <cache>/four-stems/; they are trained on stems of split "train" alone.
+The weights are kept in <cache>/four-stems/. Only stems of the split "train" are used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,25 +24,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .mixing import loudness
-from .pool import fill_shard
-from .remix import Remix, colour
-from .separators import SeparatorError
-from .sources import SAMPLE_RATE, CorpusError, Source, cache_dir
+from .collect import list_sources
+from .sources import ROLES, SAMPLE_RATE, CorpusError, Source, cache_dir
+from .spleeter import SeparatorError
+from .stem_remix import STEMS, StemLibrary
 
-STEMS = ("drums", "bass", "other", "vocals")
 N_FFT, HOP, BINS = 2048, 512, 1024
-#: What each of two variants does: the masks' exponent, and above which bin nothing is left (as some models have it).
+#: Variants, under the names of Spleeter's: the exponent of the masks, and the bin above which the output is empty.
 VARIANTS = {"zeros": (1.0, round(16_000 * N_FFT / SAMPLE_RATE)), "average": (2.0, BINS)}
 VERSION = 1
-FIRST_SHARD = 1000  # those before are the other separator's
 _WIDTHS = (24, 32, 48, 64)
-_QUIET = 2e-3
 
 
 class MaskNet(nn.Module):
-    """Compressed magnitudes of mid and side (B, 2, 1024, N), N a multiple of 8, to masks (B, 4, 2, 1024, N) that sum to
-    one over the stems."""
+    """Compressed magnitudes of mid and side (B, 2, 1024, N), N a multiple of 8, to masks (B, 4, 2, 1024, N).
+
+    The masks of the four stems sum to one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,13 +71,13 @@ class MaskNet(nn.Module):
 
 
 def compressed(magnitude: Tensor) -> Tensor:
-    """What the network is shown: the root of the magnitude over its mean over the excerpt (B, 2, F, N)."""
+    """The network's input: square roots of magnitudes (B, 2, F, N), divided by their mean over the excerpt."""
     root = magnitude.sqrt()
     return root / (root.mean(dim=(1, 2, 3), keepdim=True) + 1e-6)
 
 
 def spectra(audio: Tensor) -> Tensor:
-    """Waveforms (..., 2, T) to spectra of mid and side (..., 2, 1024, N), the highest bin left out."""
+    """Waveforms (..., 2, T) to spectra of mid and side (..., 2, 1024, N), without the highest bin."""
     sides = torch.stack([audio[..., 0, :] + audio[..., 1, :], audio[..., 0, :] - audio[..., 1, :]], dim=-2) / 2
     window = torch.hann_window(N_FFT, device=audio.device)
     flat = torch.stft(sides.flatten(0, -2), N_FFT, HOP, window=window, return_complex=True)[:, :BINS]
@@ -88,29 +85,34 @@ def spectra(audio: Tensor) -> Tensor:
 
 
 class FourStems:
-    """The trained separator. Raises SeparatorError where it has no weights."""
+    """The trained separator. Raises SeparatorError if the weights are missing or damaged."""
 
     def __init__(self, weights: Path | None = None, device: str | torch.device = "cpu") -> None:
         path = weights if weights is not None else weights_path()
         if not path.exists():
-            raise SeparatorError(f"no weights at {path}: python -m stemprover.engine.train.corpus.four_stems trains them")
+            raise SeparatorError(
+                f"no weights at {path}: train them with python -m stemprover.engine.train.corpus.four_stems"
+            )
         self.device = torch.device(device)
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
             self.net = MaskNet()
             self.net.load_state_dict(saved["net"])
-        except Exception as error:  # torch.load raises whatever the bytes lead it to
-            raise SeparatorError(f"{path} holds no weights of this separator ({type(error).__name__})") from error
+        except Exception as error:  # torch.load can raise anything, depending on the bytes
+            raise SeparatorError(f"{path} has no weights for this separator ({type(error).__name__})") from error
         self.net.eval().to(self.device)
 
     @torch.inference_mode()
     def separate_all(self, mix: np.ndarray, stem: str = "vocals") -> dict[str, dict[str, np.ndarray]]:
-        """Mixture (2, T) to {variant: {"vocals": the stem, "accompaniment": all others}} in the pool's names, each
-        (2, T), whatever the stem is; as Spleeter.separate_all."""
+        """Separate one stem from a mix (2, T): {variant: {"vocals": (2, T), "accompaniment": (2, T)}}.
+
+        "vocals" is the stem, whichever it is, and "accompaniment" the rest, so that the result has the form of
+        Spleeter.separate_all.
+        """
         if stem not in STEMS:
-            raise SeparatorError(f"stem={stem!r} is not known: use one of {', '.join(STEMS)}")
+            raise SeparatorError(f"stem={stem!r} is unknown: use one of {', '.join(STEMS)}")
         if mix.ndim != 2 or mix.shape[0] != 2:
-            raise SeparatorError(f"mix has shape {mix.shape}; stereo of shape (2, T) is separated")
+            raise SeparatorError(f"mix has shape {mix.shape}; it must be stereo of shape (2, T)")
         audio = torch.from_numpy(np.ascontiguousarray(mix, np.float32)).to(self.device)
         spectrum = spectra(audio)
         frames = spectrum.shape[-1]
@@ -122,7 +124,7 @@ class FourStems:
             mask = powered[STEMS.index(stem)] / (powered.sum(dim=0) + 1e-9)
             low = torch.arange(BINS, device=self.device)[:, None] < top
             both = [self._waveform(spectrum * m * low, mix.shape[1]) for m in (mask, 1 - mask)]
-            out[variant] = dict(zip(("vocals", "accompaniment"), both, strict=True))
+            out[variant] = dict(zip(ROLES, both, strict=True))
         return out
 
     def _waveform(self, spectrum: Tensor, length: int) -> np.ndarray:
@@ -132,115 +134,8 @@ class FourStems:
         return torch.stack([mid + side, mid - side]).cpu().numpy()
 
 
-@dataclass(frozen=True)
-class StemShelf:
-    """What there is of each stem: (source, files of it), from sources whose stems are apart and from vocals."""
-
-    stems: dict[str, list[tuple[Source, tuple[Path, ...]]]]
-
-    @classmethod
-    def of(cls, sources: Sequence[Source]) -> StemShelf:
-        """Sort the sources. Raises CorpusError where a stem is nowhere."""
-        found: dict[str, list[tuple[Source, tuple[Path, ...]]]] = {stem: [] for stem in STEMS}
-        for source in sources:
-            if source.role == "vocals":
-                if source.kind in ("song", "singing"):
-                    found["vocals"].append((source, source.parts))
-            elif source.kind in ("song", "rendered"):
-                kinds = [stem if stem in ("drums", "bass") else "other" for stem in source.stems]
-                for kind in dict.fromkeys(kinds):
-                    files = tuple(part for part, of in zip(source.parts, kinds, strict=True) if of == kind)
-                    found[kind].append((source, files))
-        lacking = [stem for stem, there in found.items() if not there]
-        if lacking:
-            raise CorpusError(f"there are no {' and no '.join(lacking)} apart to separate: add songs in stems")
-        return cls(found)
-
-    def draw(self, rng: np.random.Generator, length: int) -> tuple[dict[str, np.ndarray], dict[str, Source]]:
-        """Each stem (2, length), and where it is from: all that one band has of them at one place in half of the draws,
-        else from anywhere; one in eight is silent. Levels within 6 dB of each other."""
-        out: dict[str, np.ndarray] = {}
-        origins: dict[str, Source] = {}
-        drums, _ = self._any(rng, "drums")
-        start = int(rng.integers(max(drums.length_samples - length, 0) + 1))
-        together = rng.random() < 0.5
-        for stem in STEMS:
-            own = [one for one in self.stems[stem] if one[0].group == drums.group] if together else []
-            source, files = own[0] if own else self._any(rng, stem)
-            at = start if own else int(rng.integers(max(source.length_samples - length, 0) + 1))
-            audio = source.read(at, length, files)
-            level = loudness(audio)
-            if level > _QUIET and not own:
-                audio = audio * np.float32(0.1 * 10 ** (rng.uniform(-6, 6) / 20) / level)
-            silent = rng.random() < 0.125
-            out[stem] = np.zeros_like(audio) if silent else colour(rng, audio)
-            if not silent:
-                origins[stem] = source
-        return out, origins
-
-    def _any(self, rng: np.random.Generator, stem: str) -> tuple[Source, tuple[Path, ...]]:
-        there = self.stems[stem]
-        return there[rng.integers(len(there))]
-
-
-@dataclass(frozen=True)
-class StemRemixer:
-    """Draws remixes whose first part ("vocals" in the pool's names) is the stem, and whose second is all others."""
-
-    shelf: StemShelf
-    stem: str
-    length: int
-    peak: float = 0.9
-
-    def draw(self, rng: np.random.Generator) -> Remix:
-        """One remix in which the stem sounds. Raises CorpusError after 20 silent draws."""
-        for _ in range(20):
-            stems, origins = self.shelf.draw(rng, self.length)
-            target = stems.pop(self.stem)
-            rest = np.sum(list(stems.values()), axis=0)
-            if loudness(target) > _QUIET and loudness(rest) > _QUIET:
-                break
-        else:
-            raise CorpusError(f"20 draws in a row had no {self.stem} and something else: are the sources silent?")
-        peak = max(float(np.abs(audio).max()) for audio in (target, rest, target + rest))
-        scale = np.float32(self.peak * 10 ** (rng.uniform(-12.0, 0.0) / 20) / peak)
-        info = {
-            "stem": self.stem, "sources": {stem: source.name for stem, source in origins.items()},
-            "licences": sorted({source.licence for source in origins.values()}),
-        }  # fmt: skip
-        return Remix(target * scale, rest * scale, info)
-
-
-def build_four_stems(
-    out: Path, split: str, sources: Sequence[Source], separator: FourStems, *, items: int, seed: int, length: int,
-    per_shard: int, say: Callable[[str], None] = print,
-) -> list[Path]:  # fmt: skip
-    """Shards of the pool with this separator's stems in turn, one stem a shard, numbered from FIRST_SHARD on; makes
-    those that are not there yet."""
-    shelf = StemShelf.of([source for source in sources if source.split == split])
-    made = []
-    for n in range(-(-items // per_shard)):
-        number, stem = FIRST_SHARD + n, STEMS[n % len(STEMS)]
-        if not (out / split / f"shard_{number:03d}.npy").exists():
-            drawn = range(number * per_shard, number * per_shard + min(per_shard, items - n * per_shard))
-            draw, separate = StemRemixer(shelf, stem, length).draw, partial(separator.separate_all, stem=stem)
-            made.append(
-                fill_shard(out, split, number, drawn, draw, separate, seed=seed, separator="four-stems", say=say)
-            )
-    return made
-
-
-def can_draw(sources: Sequence[Source]) -> bool:
-    """Whether these have every stem apart."""
-    try:
-        StemShelf.of(sources)
-    except CorpusError:
-        return False
-    return True
-
-
 def weights_path() -> Path:
-    """Where the weights are kept."""
+    """The file of the trained weights in the cache."""
     return cache_dir() / "four-stems" / f"weights-{VERSION}.pt"
 
 
@@ -248,8 +143,8 @@ def train_four_stems(
     sources: Sequence[Source], out: Path, minutes: float = 15.0, *, batch: int = 4, frames: int = 160, seed: int = 1,
     steps: int = 10**9, device: str | torch.device = "cpu", say: Callable[[str], None] = print,
 ) -> list[float]:  # fmt: skip
-    """Train on stems of split "train" for so many minutes; write the averaged weights to `out`; returns the losses."""
-    shelf = StemShelf.of([source for source in sources if source.split == "train"])
+    """Train on stems of the split "train", write the averaged weights to `out`, and return the losses."""
+    library = StemLibrary.of([source for source in sources if source.split == "train"])
     torch.manual_seed(seed)
     net = MaskNet().to(device)
     average = {name: value.detach().clone() for name, value in net.state_dict().items()}
@@ -259,7 +154,7 @@ def train_four_stems(
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         rng = np.random.default_rng([seed, step])
-        drawn = [list(shelf.draw(rng, (frames - 1) * HOP)[0].values()) for _ in range(batch)]
+        drawn = [list(library.draw(rng, (frames - 1) * HOP)[0].values()) for _ in range(batch)]
         stems = torch.from_numpy(np.asarray(drawn, np.float32)).to(device)
         loss = mask_loss(net, stems)
         optimiser.zero_grad()
@@ -281,7 +176,7 @@ def train_four_stems(
 
 
 def mask_loss(net: MaskNet, stems: Tensor) -> Tensor:
-    """Mean difference of the masked mixture's magnitudes and each stem's, over the mixture's: stems (B, 4, 2, T)."""
+    """L1 distance of the masked mix's magnitudes from each stem's, relative to the mix: stems (B, 4, 2, T)."""
     with torch.no_grad():
         truth = spectra(stems).abs()
         mix = spectra(stems.sum(dim=1)).abs()
@@ -290,19 +185,21 @@ def mask_loss(net: MaskNet, stems: Tensor) -> Tensor:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    from .build import list_sources  # it imports this module
-
-    parser = argparse.ArgumentParser(prog="python -m stemprover.engine.train.corpus.four_stems", description=__doc__)
-    parser.add_argument("--stems", type=Path, action="append", default=[], help="folder of true stems")
-    parser.add_argument("--out", type=Path, default=weights_path())
-    parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    given = parser.parse_args(arguments)
-
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stemprover.engine.train.corpus.four_stems", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--stems", type=Path, action="append", default=[], help="folder of true stems; may be repeated")
+    parser.add_argument("--out", type=Path, default=weights_path(), help="file for the weights")
+    parser.add_argument("--minutes", type=float, default=15.0, help="how long to train")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to train: cpu or cuda"
+    )
+    options = parser.parse_args(arguments)
     say = partial(print, flush=True)
     try:
-        train_four_stems(list_sources(given.stems, True, say), given.out, given.minutes, device=given.device, say=say)
+        sources = list_sources(options.stems, True, say)
+        train_four_stems(sources, options.out, options.minutes, device=options.device, say=say)
     except CorpusError as error:
         raise SystemExit(f"Error: {error}") from None
     return 0

@@ -1,7 +1,7 @@
-"""True stems of every class of instrument, to ask the detectors whether they call a clean sound faulty.
+"""Clean stems of every class of instrument, to test the detectors for false alarms.
 
-General MIDI instruments are played by fluidsynth; the default sound bank is held out of training. A breathy voice and a
-synthesiser without highs, which no bank has, are made of filtered noise and saw-tooth waves.
+fluidsynth plays General MIDI instruments; the default sound bank is held out of training. A breathy voice and a
+synthesiser without highs, which no bank has, are synthesised from filtered noise and sawtooth waves.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ import numpy as np
 import scipy.signal
 
 from .midi import render_midi, write_midi
-from .sources import BANKS, SAMPLE_RATE, VALID_BANK, CorpusError, cache_dir, fetch_package, read_stereo
+from .packages import VALID_BANK, bank_path
+from .sources import SAMPLE_RATE, CorpusError, cache_dir, read_stereo
 
-VERSION = 1  # of what the phrases are, since what was rendered is kept
+VERSION = 1  # of the phrases: change it when they change, because rendered audio is cached
 CLIP_S = 6
-FEWEST = 4  # clips of a class: shorter music is not rendered
-#: Class to the General MIDI programs that it is played with.
+FEWEST = 4  # clips of a class: render_midi rejects audio shorter than 20 s
+#: Class: the General MIDI programs that play it.
 PROGRAMS = {
     "piano": range(8), "tuned percussion": range(8, 16), "organ": range(16, 23), "acoustic guitar": range(24, 26),
     "clean electric guitar": range(26, 29), "distorted guitar": range(29, 32), "bass": range(32, 40),
     "strings": range(40, 50), "choir": range(52, 55), "brass": range(56, 64), "reeds": range(64, 72),
     "flutes": range(72, 80), "synth lead": range(80, 88), "synth pad": range(88, 96), "plucked": range(104, 109),
 }  # fmt: skip
-#: Class to the notes of the drum channel.
+#: Class: its notes on the drum channel.
 DRUMS = {"drum kit": (36, 38, 42, 46, 45, 48, 49, 51), "hi-hats": (42, 44, 46), "cymbals": (49, 51, 57)}
 SYNTHETIC = ("breathy voice", "synth without highs")
 CLASSES = (*PROGRAMS, *DRUMS, *SYNTHETIC)
 
 
-def midi_events(name: str, count: int, rng: np.random.Generator) -> list[tuple[float, bytes]]:
-    """MIDI messages by second: for each clip a phrase of chords or single notes on one program."""
+def phrase_events(name: str, count: int, rng: np.random.Generator) -> list[tuple[float, bytes]]:
+    """(seconds, MIDI message) for `count` clips of a class: a phrase of chords or single notes each, on one program."""
     events: list[tuple[float, bytes]] = []
     for clip in range(count):
         at, end = clip * CLIP_S + 0.05, clip * CLIP_S + CLIP_S - 0.6
@@ -56,7 +57,7 @@ def midi_events(name: str, count: int, rng: np.random.Generator) -> list[tuple[f
 
 
 def breathy_voice(rng: np.random.Generator) -> np.ndarray:
-    """A vowel sung with more breath than tone: a pulse train and noise through four formants (2, T)."""
+    """A vowel with more breath than tone (2, T): a sawtooth wave and noise through four formants."""
     size = CLIP_S * SAMPLE_RATE
     t = np.arange(size) / SAMPLE_RATE
     pitch = rng.uniform(180, 400) * (1 + 0.01 * np.sin(2 * np.pi * 5.2 * t)) * 2 ** (np.floor(t * 2) % 5 / 12)
@@ -74,7 +75,7 @@ def breathy_voice(rng: np.random.Generator) -> np.ndarray:
 
 
 def synth_without_highs(rng: np.random.Generator) -> np.ndarray:
-    """Detuned saw-tooth waves under a low-pass of 400 to 2500 Hz (2, T)."""
+    """Detuned sawtooth waves (2, T) under a low-pass filter at 400 to 2500 Hz."""
     t = np.arange(CLIP_S * SAMPLE_RATE) / SAMPLE_RATE
     root = 55.0 * 2 ** (rng.integers(0, 24) / 12)
     notes = root * 2 ** (rng.choice([0, 3, 5, 7, 10], CLIP_S * 4) / 12)
@@ -90,14 +91,17 @@ def synth_without_highs(rng: np.random.Generator) -> np.ndarray:
 def clips(
     count: int, seed: int, bank: str = VALID_BANK, dark: float = 0.0
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Class, stem and song (2, T) of `count` clips of each class, at one level; the song holds two clips of other
-    classes besides. `bank`: a package of corpus.BANKS; with another than the held-out one the synthetic classes are
-    left out. `dark`: the share of the played clips that goes through a musician's low-pass. Raises CorpusError without
-    fluidsynth."""
+    """(class, stem (2, T), mix (2, T)) of `count` clips of each class, all at one level.
+
+    The mix is the stem and two clips of other classes.
+    bank: a package of BANKS; only with the held-out one are the synthetic classes included.
+    dark: probability that a rendered clip goes through a low-pass filter.
+    Raises CorpusError if fluidsynth is missing or `count` is below FEWEST.
+    """
     if count < FEWEST:
-        raise CorpusError(f"{count} clips of a class are too few; give {FEWEST} or more")
+        raise CorpusError(f"{count} clips of a class are too few: use {FEWEST} or more")
     held_out = bank == VALID_BANK
-    file = next(fetch_package(bank).rglob(BANKS[bank][0]))
+    file = bank_path(bank)
     folder = cache_dir() / "midi" / f"instruments-{VERSION}-{bank}-{count}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     stems: dict[str, list[np.ndarray]] = {}
@@ -105,13 +109,13 @@ def clips(
         rng = np.random.default_rng([seed, number])
         if name not in SYNTHETIC:
             midi = folder / f"{name.replace(' ', '-')}.mid"
-            write_midi(midi_events(name, count, rng), midi)
-            played = render_midi(midi, file, folder, seconds=count * CLIP_S)
-            if played is None:
+            write_midi(phrase_events(name, count, rng), midi)
+            rendered = render_midi(midi, file, folder, seconds=count * CLIP_S)
+            if rendered is None:
                 raise CorpusError(f"{name} cannot be played: install fluidsynth (apt-get install fluidsynth)")
-            sound, size = read_stereo(played), CLIP_S * SAMPLE_RATE
-            sound = np.pad(sound, ((0, 0), (0, max(0, count * size - sound.shape[1]))))
-            stems[name] = [sound[:, i * size : (i + 1) * size] for i in range(count)]
+            audio, size = read_stereo(rendered), CLIP_S * SAMPLE_RATE
+            audio = np.pad(audio, ((0, 0), (0, max(0, count * size - audio.shape[1]))))
+            stems[name] = [audio[:, i * size : (i + 1) * size] for i in range(count)]
             if dark:
                 stems[name] = [_low_pass(stem, rng) if rng.random() < dark else stem for stem in stems[name]]
         elif held_out:
@@ -120,17 +124,17 @@ def clips(
     rng = np.random.default_rng([seed, len(CLASSES)])
     for name, mine in stems.items():
         for stem in mine:
-            even = 0.1 * stem / (np.sqrt(np.mean(stem**2)) + 1e-9)
-            song = even.copy()
+            levelled = 0.1 * stem / (np.sqrt(np.mean(stem**2)) + 1e-9)
+            mix = levelled.copy()
             for other in rng.choice([n for n in stems if n != name], 2, replace=False):
                 part = stems[other][rng.integers(len(stems[other]))]
                 level = 0.1 * 10 ** (rng.uniform(-6, 6) / 20) / (np.sqrt(np.mean(part**2)) + 1e-9)
-                song[:, : part.shape[1]] += level * part[:, : song.shape[1]]
-            yield name, even.astype(np.float32), song.astype(np.float32)
+                mix[:, : part.shape[1]] += level * part[:, : mix.shape[1]]
+            yield name, levelled.astype(np.float32), mix.astype(np.float32)
 
 
 def _low_pass(stem: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """6 to 24 dB an octave from 400 Hz to 8 kHz on: dark, and nothing is wrong with it."""
+    """Darken a stem without damaging it: 6 to 24 dB per octave above a random cutoff from 400 Hz to 8 kHz."""
     cutoff_hz = 400.0 * 20.0 ** rng.random()
     return scipy.signal.sosfilt(
         scipy.signal.butter(int(rng.integers(1, 5)), cutoff_hz, fs=SAMPLE_RATE, output="sos"), stem

@@ -1,7 +1,7 @@
-"""Folders of true stems as people have them: MUSDB18-HQ's and MoisesDB's layouts, any folder of files named by stem.
+"""Finds songs in folders of true stems: MUSDB18-HQ, MoisesDB, or any folder with files named after stems.
 
-A song is a folder with files such as `vocals.wav`, `Drums.flac` or `01 My Song - lead vocals.ogg`, at any depth up to
-six, or a track of MoisesDB (a folder with `data.json` and a sub-folder of files for each stem).
+A song is a folder with files such as `vocals.wav`, `Drums.flac` or `01 My Song - lead vocals.ogg`, up to six levels
+deep, or a track of MoisesDB (a folder with `data.json` and a subfolder of files for each stem).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .sources import ROLES, SAMPLE_RATE, CorpusError, Source, audio_length
 SUFFIXES = (".wav", ".flac", ".ogg")
 MIX = "mix"
 WHOLE_BAND = "accompaniment"
-#: What a stem is called in the pool, and what people call it: in lower case, without digits and punctuation.
+#: Stem: its usual names, in lower case and without digits and punctuation.
 STEMS = {
     "vocals": "vocals vocal vox voc voice voices singer singing acapella acappella",
     "lead vocals": "lead vocals|lead vocal|lead vox|main vocals|main vocal|leadvox|lead voice|leadvocals",
@@ -47,23 +47,23 @@ STEMS = {
     MIX: "mixture|mix|mixdown|full mix|fullmix|master|original|song|full|full song",
 }  # fmt: skip
 _STEM_OF = {word: stem for stem, words in STEMS.items() for word in words.split("|" if "|" in words else " ")}
-#: Words behind a stem's name that say nothing about which stem it is.
-_ASIDES = frozenset({
+#: Words that may follow the stem's name, and are ignored.
+_SUFFIX_WORDS = frozenset({
     "dry", "wet", "di", "amp", "in", "out", "l", "r", "left", "right", "top", "bottom", "stereo", "mono", "stem",
     "stems", "final", "take", "bus", "raw",
 })  # fmt: skip
-#: Folders inside a song's, whose own name is nobody's.
+#: Subfolders of a song's folder; the song has the name of the folder above.
 _INNER = frozenset({"stems", "audio", "wav", "wavs", "flac", "multitrack", "multitracks", "tracks", "raw"})
 _DEPTH = 6
 _MUSDB = ("mixture", "vocals", "drums", "bass", "other")
-#: Songs whose split is set: of "Everything is remixed" by ichbinsoftware (CC0-1.0), on which the shipped base stands.
+#: Songs with a fixed split: "Everything is remixed" by ichbinsoftware (CC0-1.0), which the shipped base is trained on.
 SPLIT_OF = {"hydrogen": "train", "lithium": "train", "rubidium": "train", "sodium": "train", "francium": "valid"}
 _HELD_OUT_OF_TEN = 1
 
 
 @dataclass(frozen=True)
 class Song:
-    """A song's stems: (what it is called in the pool, file) each. origin: what kind of collection it is from."""
+    """A song and its (stem of STEMS, file) pairs. origin: the collection it comes from."""
 
     name: str
     origin: str
@@ -72,20 +72,22 @@ class Song:
     stems: tuple[tuple[str, Path], ...]
 
     def excerpt(self, start_s: float, seconds: float) -> tuple[dict[str, np.ndarray], int]:
-        """Its stems there, as they are, (C, T) float32 by name; and their rate in Hz. Of a stem of several files the
-        sum; nothing at all where one is shorter than that."""
+        """An excerpt of each stem, (C, T) float32 by name, unprocessed, and the sample rate in Hz.
+
+        A stem's files are summed. If a file is too short, there are no stems.
+        """
         found: dict[str, np.ndarray] = {}
         rate = soundfile.info(self.stems[0][1]).samplerate
         start, frames = round(start_s * rate), round(seconds * rate)
         for name, path in self.stems:
-            sound = soundfile.read(path, frames, start, dtype="float32", always_2d=True)[0].T
-            if sound.shape[1] < frames:
+            audio = soundfile.read(path, frames, start, dtype="float32", always_2d=True)[0].T
+            if audio.shape[1] < frames:
                 return {}, rate
-            found[name] = found[name] + sound if name in found else sound
+            found[name] = found[name] + audio if name in found else audio
         return found, rate
 
     def sources(self) -> list[Source]:
-        """The vocals, and the sum of the other stems; one of them may not be there."""
+        """Up to two sources: the vocals, and the sum of all other stems."""
         found = []
         for role in ROLES:
             mine = [(stem, path) for stem, path in self.stems if is_vocal(stem) == (role == "vocals")]
@@ -100,35 +102,35 @@ class Song:
 
 @dataclass(frozen=True)
 class StemsFolder:
-    """What was found in a folder of stems. left_out: (file, why) for each audio file that is in no song."""
+    """The songs in a folder of stems. left_out: (file, reason) for each audio file that was skipped."""
 
     folder: Path
     songs: tuple[Song, ...]
     left_out: tuple[tuple[Path, str], ...]
 
     def render_left_out(self, most: int = 5) -> str:
-        """One line that names what was left out; empty where nothing was."""
+        """One line that names up to `most` of the skipped files; empty if there are none."""
         if not self.left_out:
             return ""
-        named = [f"{path.relative_to(self.folder)} ({why})" for path, why in self.left_out[:most]]
-        rest = f" and {len(self.left_out) - most} more" if len(self.left_out) > most else ""
-        return f"{self.folder}: left out {', '.join(named)}{rest}"
+        named = [f"{path.relative_to(self.folder)} ({reason})" for path, reason in self.left_out[:most]]
+        more = f" and {len(self.left_out) - most} more" if len(self.left_out) > most else ""
+        return f"{self.folder}: skipped {', '.join(named)}{more}"
 
 
 def is_vocal(stem: str) -> bool:
-    """Whether a stem of STEMS is sung."""
+    """Whether a stem of STEMS is a vocal one."""
     return stem.endswith("vocals")
 
 
 def stem_of(file_name: str) -> str | None:
-    """Which stem of STEMS a file is by its name, without regard to case, digits and punctuation; None if unknown.
+    """Which stem of STEMS a file is, judging by its name. Case, digits and punctuation do not matter. None if unknown.
 
-    The whole name counts, else its last two words, else its last: `My Song - No Vocals.wav` is an accompaniment.
+    The whole name is tried first, then its last two words, then the last: `My Song - No Vocals.wav` is accompaniment.
     """
     text = unicodedata.normalize("NFKD", Path(file_name).stem)
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
     words = [word for word in re.split(r"[\W\d_]+", text.lower()) if word]
-    while len(words) > 1 and words[-1] in _ASIDES and " ".join(words) not in _STEM_OF:
+    while len(words) > 1 and words[-1] in _SUFFIX_WORDS and " ".join(words) not in _STEM_OF:
         words.pop()
     for count in (len(words), 2, 1):
         stem = _STEM_OF.get(" ".join(words[-count:]))
@@ -138,7 +140,7 @@ def stem_of(file_name: str) -> str | None:
 
 
 def split_of(name: str) -> str:
-    """The split of a song by its name alone: about one in ten is held out ("valid"), and adding songs moves none."""
+    """A song's split, from its name alone: "valid" for one in ten, else "train". Adding songs changes no split."""
     key = unicodedata.normalize("NFC", name).casefold()
     if key in SPLIT_OF:
         return SPLIT_OF[key]
@@ -147,17 +149,17 @@ def split_of(name: str) -> str:
 
 
 def find_songs(folder: Path) -> StemsFolder:
-    """The songs in a folder of stems, sorted by name. Raises CorpusError where there is none."""
+    """The songs in a folder of stems, sorted by name. Raises CorpusError if there are none."""
     if not folder.is_dir():
-        raise CorpusError(f"{folder} is not a folder: give one that holds <song>/<stem>.wav (or .flac, .ogg)")
+        raise CorpusError(f"{folder} is not a folder: use one that holds <song>/<stem>.wav (or .flac, .ogg)")
     songs: list[Song] = []
     left_out: list[tuple[Path, str]] = []
     _walk(folder, folder, 0, songs, left_out)
     if not songs:
-        named = f" ({', '.join(path.name for path, _ in left_out[:3])} is no stem that is known)" if left_out else ""
+        named = f" (unknown: {', '.join(path.name for path, _ in left_out[:3])})" if left_out else ""
         raise CorpusError(
-            f"{folder} holds no stems{named}: expected are <song>/vocals.wav, drums.wav, bass.wav or the like "
-            "(.flac, .ogg), the folders train and test of MUSDB18-HQ, or <provider>/<track>/data.json of MoisesDB"
+            f"{folder} holds no stems{named}: expected <song>/vocals.wav, drums.wav, bass.wav and so on (or .flac, "
+            ".ogg), MUSDB18-HQ's folders train and test, or MoisesDB's <provider>/<track>/data.json"
         )
     songs.sort(key=lambda song: song.name)
     for one, other in pairwise(songs):
@@ -168,11 +170,12 @@ def find_songs(folder: Path) -> StemsFolder:
 
 
 def song_sources(folder: Path) -> list[Source]:
-    """Sources of a folder of songs: for each its vocals, and the sum of its other stems."""
+    """The sources of all songs in a folder: for each its vocals, and the sum of its other stems."""
     return [source for song in find_songs(folder).songs for source in song.sources()]
 
 
 def _walk(root: Path, folder: Path, depth: int, songs: list[Song], left_out: list[tuple[Path, str]]) -> None:
+    """Collect songs and skipped files of a folder and its subfolders in the two lists."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -189,7 +192,7 @@ def _walk(root: Path, folder: Path, depth: int, songs: list[Song], left_out: lis
         if song is not None:
             songs.append(song)
     else:
-        left_out += [(path, "no known stem") for stem, path in stems if stem is None]
+        left_out += [(path, "unknown stem") for stem, path in stems if stem is None]
     if depth < _DEPTH:
         for path in entries:
             if path.is_dir() and not path.name.startswith("."):
@@ -199,13 +202,14 @@ def _walk(root: Path, folder: Path, depth: int, songs: list[Song], left_out: lis
 def _plain_song(
     root: Path, folder: Path, named: list[tuple[str | None, Path]], left_out: list[tuple[Path, str]]
 ) -> Song | None:
-    left_out += [(path, "no known stem") for stem, path in named if stem is None]
-    stems = _once([(stem, path) for stem, path in named if stem is not None and stem != MIX], left_out)
-    if not _readable(stems, left_out):
+    """A song whose stems are the files of a folder; None if any of them cannot be used."""
+    left_out += [(path, "unknown stem") for stem, path in named if stem is None]
+    stems = _drop_duplicates([(stem, path) for stem, path in named if stem is not None and stem != MIX], left_out)
+    if not _all_usable(stems, left_out):
         return None
     inner = folder != root and folder.name.lower() in _INNER
-    home = (folder.parent if inner else folder).resolve()
-    name, subset = home.name, home.parent.name.lower()
+    song_folder = (folder.parent if inner else folder).resolve()
+    name, subset = song_folder.name, song_folder.parent.name.lower()
     names = {path.stem.lower() for _, path in named}
     split = "test" if subset == "test" else split_of(name)
     is_musdb = subset in ("train", "test") and names.issuperset(_MUSDB)
@@ -213,28 +217,28 @@ def _plain_song(
     return Song(name, origin, split, _licence(root, folder), tuple(stems))
 
 
-def _once(stems: list[tuple[str, Path]], left_out: list[tuple[Path, str]]) -> list[tuple[str, Path]]:
-    """The stems without those whose sound is in another one already."""
+def _drop_duplicates(stems: list[tuple[str, Path]], left_out: list[tuple[Path, str]]) -> list[tuple[str, Path]]:
+    """The stems without those that are part of another one, or the same file in another format."""
     names = {stem for stem, _ in stems}
-    doubled: dict[str, str] = {}
+    redundant: dict[str, str] = {}
     if "vocals" in names:
-        doubled |= dict.fromkeys(("lead vocals", "backing vocals"), "in the vocals already")
+        redundant |= dict.fromkeys(("lead vocals", "backing vocals"), "already in the vocals")
     if WHOLE_BAND in names:
         if names.issuperset(("drums", "bass", "other")):
-            doubled[WHOLE_BAND] = "its stems are there"
+            redundant[WHOLE_BAND] = "same as drums, bass and other"
         else:
-            rest = (stem for stem in names if stem != WHOLE_BAND and not is_vocal(stem))
-            doubled |= dict.fromkeys(rest, "in the accompaniment already")
+            band = (stem for stem in names if stem != WHOLE_BAND and not is_vocal(stem))
+            redundant |= dict.fromkeys(band, "already in the accompaniment")
     kept: dict[str, tuple[str, Path]] = {}
     for stem, path in stems:
-        other = kept.setdefault(path.stem.lower(), (stem, path)) if stem not in doubled else None
+        other = kept.setdefault(path.stem.lower(), (stem, path)) if stem not in redundant else None
         if other != (stem, path):
-            left_out.append((path, doubled[stem] if other is None else f"{other[1].name} is there"))
+            left_out.append((path, redundant[stem] if other is None else f"same as {other[1].name}"))
     return list(kept.values())
 
 
-def _readable(stems: list[tuple[str, Path]], left_out: list[tuple[Path, str]]) -> bool:
-    """Whether all stems are audio, the longest of a second or more; else all are left out: a song has to be whole."""
+def _all_usable(stems: list[tuple[str, Path]], left_out: list[tuple[Path, str]]) -> bool:
+    """Whether all stems are audio and the longest is at least a second; if not, all are skipped."""
     broken, longest = None, 0
     for _, path in stems:
         try:
@@ -243,13 +247,13 @@ def _readable(stems: list[tuple[str, Path]], left_out: list[tuple[Path, str]]) -
             broken = path
     if broken is None and longest >= SAMPLE_RATE:
         return True
-    why = f"{broken.name} cannot be read" if broken is not None else "empty"
-    left_out += [(path, why) for _, path in stems]
+    reason = f"{broken.name} cannot be read" if broken is not None else "shorter than a second"
+    left_out += [(path, reason) for _, path in stems]
     return False
 
 
 def _moisesdb_track(root: Path, folder: Path, left_out: list[tuple[Path, str]]) -> Song | None:
-    """A track of MoisesDB; None where data.json is something else's. All files of a stem are summed."""
+    """A track of MoisesDB, with all files of a stem to be summed; None if data.json is not MoisesDB's."""
     about = _json(folder / "data.json")
     if not isinstance(about.get("stems"), list):
         return None
@@ -257,10 +261,10 @@ def _moisesdb_track(root: Path, folder: Path, left_out: list[tuple[Path, str]]) 
     for path in sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES):
         stem = stem_of(path.parent.name)
         if stem is None or stem == MIX:
-            left_out.append((path, "no known stem"))
+            left_out.append((path, "unknown stem"))
         else:
             stems.append((stem, path))
-    if not stems or not _readable(stems, left_out):
+    if not stems or not _all_usable(stems, left_out):
         return None
     return Song(folder.name, "MoisesDB", split_of(folder.name), _licence(root, folder), tuple(stems))
 
@@ -274,7 +278,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _licence(root: Path, folder: Path) -> str:
-    """As info.json says, else the first line of a licence's text beside the song or above it, up to the root."""
+    """The licence in info.json, else the first line of a licence file in the song's folder or above, up to the root."""
     note = _json(folder / "info.json")
     stated = note.get("licence") or note.get("license")
     if stated:

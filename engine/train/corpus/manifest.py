@@ -1,11 +1,11 @@
-"""What a corpus is made of: a table for people, and a manifest with the licence, split and checksum of every file."""
+"""What a corpus is made of: a table to read, and a manifest with the licence, split and checksum of every file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ _SAVE_EVERY = 1 << 30  # bytes
 
 
 class Hashes:
-    """SHA-256 of files, computed once: what is known is kept in the cache by path, size and time of change."""
+    """SHA-256 checksums of files, computed once and cached by path, size and modification time."""
 
     def __init__(self, store: Path | None = None) -> None:
         self.store = store if store is not None else cache_dir() / "hashes.json"
@@ -29,7 +29,7 @@ class Hashes:
         self._new_bytes = 0
 
     def of(self, path: Path) -> str:
-        """The file's checksum, in hexadecimal."""
+        """The file's checksum in hexadecimal."""
         about = path.stat()
         key = str(path.resolve())
         known = self._known.get(key)
@@ -43,7 +43,7 @@ class Hashes:
         return str(known[2])
 
     def save(self) -> None:
-        """Keep what was computed."""
+        """Write new checksums to the cache."""
         if self._new_bytes:
             self.store.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.store, self._known)
@@ -51,43 +51,37 @@ class Hashes:
 
 
 def write_json(path: Path, value: object) -> None:
-    """A JSON file that is whole or not there."""
+    """Write a JSON file under a temporary name first, so that it is never incomplete."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
     part.replace(path)
 
 
-def describe(
-    sources: list[Source], roots: Iterable[Path], hashes: Hashes, progress: Callable[[int, int], None] | None = None
-) -> list[dict[str, Any]]:
-    """The manifest's entries, one for each source, by name. Files are named from the first of `roots` that holds them.
-
-    progress: is told how many of the sources are done.
-    """
+def describe(sources: list[Source], roots: Iterable[Path], hashes: Hashes) -> list[dict[str, Any]]:
+    """The manifest's entries, one per source, sorted by name. Paths are relative to the root that holds them."""
     entries = []
-    places = [root.resolve() for root in roots]
-    for number, source in enumerate(sorted(sources, key=lambda source: source.name), start=1):
+    roots = [root.resolve() for root in roots]
+    for source in sorted(sources, key=lambda source: source.name):
         files = []
         for part in source.parts:
             path = part.resolve()
-            root = next((place for place in places if path.is_relative_to(place)), path.parent)
+            root = next((root for root in roots if path.is_relative_to(root)), path.parent)
             files.append(
                 {"file": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": hashes.of(path)}
             )
         entry = {
             "name": source.name, "collection": source.collection, "role": source.role, "kind": source.kind,
-            "licence": source.licence, "split": source.split, "minutes": round(source.sound_s / 60, 2), "files": files,
+            "licence": source.licence, "split": source.split, "minutes": round(source.duration_s / 60, 2),
+            "files": files,
         }  # fmt: skip
         made = made_of(source) if source.kind in ("rendered", "singing") else {}
         entries.append(entry | ({"made_of": made} if made else {}))
-        if progress is not None:
-            progress(number, len(sources))
     hashes.save()
     return entries
 
 
 def differences(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
-    """In what the sources of two manifests differ, in a few words; empty for the same sound in the same splits."""
+    """How the sources of two manifests differ, in one line; empty if they have the same audio in the same splits."""
 
     def key(entries: list[dict[str, Any]]) -> dict[str, Any]:
         return {entry["name"]: (entry["split"], [file["sha256"] for file in entry["files"]]) for entry in entries}
@@ -96,26 +90,26 @@ def differences(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
     found = []
     for what, names in (
         ("new", now.keys() - before.keys()),
-        ("gone", before.keys() - now.keys()),
+        ("missing", before.keys() - now.keys()),
         ("changed", {name for name in now.keys() & before.keys() if now[name] != before[name]}),
     ):
         if names:
-            rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            found.append(f"{what}: {', '.join(sorted(names)[:3])}{rest}")
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            found.append(f"{what}: {', '.join(sorted(names)[:3])}{more}")
     return "; ".join(found)
 
 
 def render_table(sources: list[Source]) -> str:
-    """A table of collections by kind and split, with their licences and minutes, and the hours of each split."""
+    """A table of collections by kind and split with licences and minutes, followed by the hours of each split."""
     rows: dict[tuple[str, str, str], tuple[set[str], float]] = {}
     for source in sources:
         key = (source.collection, f"{source.kind} {source.role}", source.split)
         licences, minutes = rows.get(key, (set(), 0.0))
         licences = licences | set(source.licence.split(", "))
-        rows[key] = (licences, minutes + source.sound_s / 60)
+        rows[key] = (licences, minutes + source.duration_s / 60)
     cells = [("from", "kind", "split", "licence", "minutes")]
     cells += [
-        (*key, _short(", ".join(sorted(licences)), 48), f"{minutes:.1f}")
+        (*key, _ellipsis(", ".join(sorted(licences)), 48), f"{minutes:.1f}")
         for key, (licences, minutes) in sorted(rows.items(), key=lambda row: (SPLITS.index(row[0][2]), row[0]))
     ]
     widths = [max(len(row[column]) for row in cells) for column in range(5)]
@@ -124,20 +118,20 @@ def render_table(sources: list[Source]) -> str:
 
 
 def render_hours(sources: list[Source]) -> str:
-    """Hours of true sound by split and role, a line for each split."""
+    """Hours of true stems by role, one line for each split."""
     lines = []
     for split in SPLITS:
         hours = dict.fromkeys(ROLES, 0.0)
         for source in sources:
             if source.split == split:
-                hours[source.role] += source.sound_s / 3600
+                hours[source.role] += source.duration_s / 3600
         if sum(hours.values()):
             parts = ", ".join(f"{value:.2f} h {role}" for role, value in hours.items())
             lines.append(f"{split}: {sum(hours.values()):.2f} h ({parts})")
     return "\n".join(lines)
 
 
-def _short(text: str, most: int) -> str:
+def _ellipsis(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

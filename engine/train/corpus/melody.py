@@ -1,4 +1,4 @@
-"""Melodies: found among the channels of a MIDI song, and sung by recorded voices with the WORLD vocoder."""
+"""Finds the melody of a MIDI song, and sings it with recorded voices by way of the WORLD vocoder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from .sources import SAMPLE_RATE
-from .words import Word, on_tape, sing, singable
+from .words import Word, apply_vocal_chain, sing, singable_syllables
 
 DRUM_CHANNEL = 9
 _SHORTEST_S, _LONGEST_S = 0.16, 2.5
@@ -16,13 +16,13 @@ _FEWEST_NOTES = 16
 _MOST_CHORDS = 0.5
 _LOWEST, _HIGHEST = 48.0, 91.0
 _A4 = 69
-#: How far a voice goes below and above the pitch that it speaks at, in semitones.
+#: A voice's range in semitones from its speaking pitch.
 _RANGE = (-5.0, 13.0)
 
 
 @dataclass(frozen=True)
 class Note:
-    """A note of a MIDI song; program: which instrument plays it, 0 to 127; velocity 1 to 127."""
+    """A note of a MIDI song. program: the instrument, 0 to 127. velocity: 1 to 127."""
 
     channel: int
     program: int
@@ -33,7 +33,7 @@ class Note:
 
 
 def notes_of(events: list[tuple[float, bytes]]) -> list[Note]:
-    """The notes among a MIDI song's messages, by their beginning. A note that never ends lasts to the last message."""
+    """The notes in (seconds, MIDI message) pairs, sorted by start. Notes without an end last until the last message."""
     program = [0] * 16
     sounding: dict[tuple[int, int], list[Note]] = {}
     found: list[Note] = []
@@ -52,10 +52,11 @@ def notes_of(events: list[tuple[float, bytes]]) -> list[Note]:
 
 
 def find_melody(notes: list[Note], seconds: float) -> list[Note]:
-    """The notes of the channel that could best be a voice's, in a song of `seconds`; empty where none could.
+    """The notes of the channel that a voice could sing best, in a song of `seconds`; empty if there is none.
 
-    Its highest notes, 16 of them or more, in the middle of the keyboard, for a quarter of the time at least; of several
-    the one that sounds longest, those without chords before others, and brass, reeds, flutes and leads before these.
+    A candidate has at least 16 notes, a median pitch in the middle of the keyboard, few chords, and its top notes cover
+    at least a quarter of the time. The best one covers most; chords count against a channel, and brass, reeds, flutes
+    and synth leads are preferred.
     """
     best: tuple[float, list[Note]] = (0.0, [])
     for channel in sorted({note.channel for note in notes} - {DRUM_CHANNEL}):
@@ -75,7 +76,8 @@ def find_melody(notes: list[Note], seconds: float) -> list[Note]:
 
 
 def one_at_a_time(notes: list[Note]) -> list[Note]:
-    """A line that one voice can sing: the highest of notes that begin together, ended by the next, none too short."""
+    """A line for one voice: of notes that start together the highest, cut off where the next one starts. Notes that
+    are too short are dropped."""
     line: list[Note] = []
     for note in sorted(notes, key=lambda note: (note.start_s, -note.pitch)):
         if line and note.start_s - line[-1].start_s < _SHORTEST_S:
@@ -92,13 +94,13 @@ def sing_melody(
 ) -> np.ndarray:
     """Recorded words, mono (T,) at 44.1 kHz each, sung to a line of notes: stereo (2, length) float32.
 
-    The line moves by octaves to where the voice speaks, and so does a note that lies outside of its range.
-    Raises CorpusError where too few of the words can be sung.
+    The line, and single notes outside the voice's range, are transposed by octaves to suit its speaking pitch.
+    Raises CorpusError if too few of the words can be sung.
     """
-    sung, own = singable(clips, rng, formant)
+    words, speaking_pitch = singable_syllables(clips, rng, formant)
     pitches = np.array([note.pitch - _A4 for note in line], dtype=float)
-    pitches += 12 * np.round((own + 4 - np.median(pitches)) / 12)
-    for step, outside in ((12, pitches < own + _RANGE[0]), (-12, pitches > own + _RANGE[1])):
+    pitches += 12 * np.round((speaking_pitch + 4 - np.median(pitches)) / 12)
+    for step, outside in ((12, pitches < speaking_pitch + _RANGE[0]), (-12, pitches > speaking_pitch + _RANGE[1])):
         pitches[outside] += step
     vibrato = (float(rng.uniform(0.05, 0.5)), float(rng.uniform(4.8, 6.4)))
     voice = np.zeros(length, np.float32)
@@ -108,16 +110,16 @@ def sing_melody(
         at, size = int(note.start_s * SAMPLE_RATE), int((note.end_s - note.start_s) * SAMPLE_RATE)
         if at >= length:
             break
-        queue = queue or list(sung[rng.integers(len(sung))])
-        bound = note.start_s - ended_s < 0.1 and rng.random() < 0.7
-        glide_from = before if bound else pitch - float(rng.uniform(0, 2))
-        sound = sing(
+        queue = queue or list(words[rng.integers(len(words))])
+        legato = note.start_s - ended_s < 0.1 and rng.random() < 0.7
+        glide_from = before if legato else pitch - float(rng.uniform(0, 2))
+        audio = sing(
             queue.pop(0), pitch + float(rng.normal(0, 0.06)), size, glide_from,
             formant=formant, vibrato=vibrato, consonants=True,
         )  # fmt: skip
         rms = 0.1 * 10 ** ((12 * (note.velocity / 127 - 1) + float(rng.uniform(-1.5, 1.5))) / 20)
-        sound *= np.float32(rms / (float(np.sqrt(np.mean(sound**2))) + 1e-9))
-        end = min(at + len(sound), length)
-        voice[at:end] += sound[: end - at]
+        audio *= np.float32(rms / (float(np.sqrt(np.mean(audio**2))) + 1e-9))
+        end = min(at + len(audio), length)
+        voice[at:end] += audio[: end - at]
         before, ended_s = float(pitch), note.end_s
-    return on_tape(voice, rng)
+    return apply_vocal_chain(voice, rng)

@@ -1,4 +1,4 @@
-"""MIDI files: read, written, taken out of Doom-style WAD files, and played by fluidsynth with a sound bank."""
+"""MIDI files: read, write, extract from Doom's WAD files, and play with fluidsynth and a sound bank."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-SAMPLE_RATE = 44_100
+from .sources import SAMPLE_RATE
+
 RENDER_S = 75.0
 _META, _TEMPO, _END = 0xFF, 0x51, 0x2F
 
 
 def wad_midis(wads: list[Path], folder: Path) -> list[Path]:
-    """The Standard MIDI files in some WAD files (directories of named lumps), each once, written to `folder`."""
+    """Extract the Standard MIDI files of some WAD files (archives of named lumps) to `folder`, each once."""
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[bytes, Path] = {}
     for wad in wads:
@@ -39,7 +40,7 @@ def wad_midis(wads: list[Path], folder: Path) -> list[Path]:
 
 
 def read_midi(path: Path) -> list[tuple[float, bytes]]:
-    """The channel messages of a Standard MIDI file, of all tracks, by second. Raises ValueError where it is none."""
+    """(seconds, channel message) of all tracks of a Standard MIDI file, in order. Raises ValueError for other files."""
     data = path.read_bytes()
     if data[:4] != b"MThd" or len(data) < 14:
         raise ValueError(f"{path} is not a MIDI file")
@@ -51,7 +52,7 @@ def read_midi(path: Path) -> list[tuple[float, bytes]]:
         try:
             events += _track_events(data[at + 8 : at + 8 + size]) if kind == b"MTrk" else ()
         except IndexError as error:
-            raise ValueError(f"{path} breaks off in the middle of a track") from error
+            raise ValueError(f"{path} is truncated in the middle of a track") from error
         at += 8 + size
     in_frames = bool(division & 0x8000)
     per_beat = (256 - (division >> 8)) * (division & 0xFF) if in_frames else division
@@ -68,7 +69,7 @@ def read_midi(path: Path) -> list[tuple[float, bytes]]:
 
 
 def _track_events(track: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tick and message of a track's channel messages and changes of tempo."""
+    """(tick, message) for the channel messages and tempo changes of a track."""
     at = tick = status = 0
     while at < len(track):
         delta, at = _number(track, at)
@@ -93,7 +94,7 @@ def _track_events(track: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """A number of variable length, and where it ends."""
+    """A variable-length quantity, and the position after it."""
     value = 0
     while True:
         value = value << 7 | data[at] & 0x7F
@@ -103,7 +104,7 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 
 
 def write_midi(events: list[tuple[float, bytes]], path: Path) -> None:
-    """A Standard MIDI file of one track, a thousand ticks a second."""
+    """Write (seconds, message) pairs as a Standard MIDI file with one track and 1000 ticks per second."""
     track, now = bytearray(), 0
     for seconds, message in sorted(events, key=lambda event: event[0]):
         delta = max(0, round(seconds * 1000) - now)
@@ -124,7 +125,7 @@ def can_play() -> bool:
 
 
 def play_midi(song: Path, bank: Path, seconds: float) -> np.ndarray:
-    """The first `seconds` of a MIDI file as fluidsynth plays it with a SoundFont: (T, 2) int16, or fewer."""
+    """At most the first `seconds` of a MIDI file, played by fluidsynth with a SoundFont: (T, 2) int16."""
     options = ["-niq", "-r", str(SAMPLE_RATE), "-g", "0.6", "-O", "s16", "-T", "raw", "-F", "-"]
     command = ["fluidsynth", *options, str(bank), str(song)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as player:
@@ -137,7 +138,7 @@ def play_midi(song: Path, bank: Path, seconds: float) -> np.ndarray:
 def render_midi(song: Path, bank: Path, folder: Path, seconds: float = RENDER_S) -> Path | None:
     """The first `seconds` of a MIDI file, played by fluidsynth with a SoundFont, as `folder/<song>.flac`.
 
-    None where fluidsynth is not installed, or where what it plays is shorter than 20 s or silent. Done once, then read.
+    Rendered once, then reused. None if fluidsynth is not installed, or if the audio is silent or shorter than 20 s.
     """
     target = folder / f"{song.stem}.flac"
     useless = target.with_suffix(".useless")

@@ -1,15 +1,14 @@
-"""A pool of before/after material on disk: true stems, and what the real Spleeter makes of their mixtures.
+"""The pool of training material on disk: true stems, and the stems that Spleeter separates from their mixes.
 
     python -m stemprover.engine.train.corpus.pool OUT --items 600 --seed 1 --split train
 
-writes OUT/<split>/shard_000.npy, ... Each is int16 of shape (items, 6, 2, T), full scale 32767, tracks in the order of
-TRACKS, T = ITEM_SAMPLES at 44.1 kHz; `np.load(path, mmap_mode="r")` opens one without reading it. The mixture is
-x_v + x_a, exactly: the separator has heard the sum of the stored (rounded) stems. shard_000.json tells what each item
-was made of.
+writes OUT/<split>/shard_000.npy and so on. A shard is int16 of shape (items, 6, 2, T) with full scale 32767, tracks in
+the order of TRACKS, and T = ITEM_SAMPLES at 44.1 kHz; `np.load(path, mmap_mode="r")` opens it without reading it. The
+mix is exactly x_v + x_a, because the separator is given the sum of the stored (rounded) stems. shard_000.json describes
+each item.
 
-Splits "train", "valid-other" and "test" hold random remixes (remix.py), each item separated by itself. Split "valid"
-holds whole songs in their own pairing, unvaried, separated in one go and cut into consecutive items; --items is not
-used there.
+The splits "train", "valid-other" and "test" hold random remixes (remix.py), each separated by itself. The split "valid"
+holds whole songs, unaltered, each separated in one go and cut into consecutive items; --items does not apply to it.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +28,28 @@ import torch
 
 from ...errors import TrainingError
 from .layouts import song_sources
+from .packages import package_sources
 from .remix import Remix, RemixConfig, Remixer, whole_song
-from .separators import ONE_PATCH_SAMPLES, SAMPLE_RATE, Spleeter
 from .singing import singing_sources
-from .sources import ROLES, SPLITS, CorpusError, Source, default_stems_folder, package_sources
+from .sources import ROLES, SAMPLE_RATE, SPLITS, CorpusError, Source, default_stems_folder
+from .spleeter import EXTENSIONS, ONE_PATCH_SAMPLES, Spleeter
 
+#: x: true, y: separated; v: vocals, a: accompaniment; zeros, average: what Spleeter does above 11 kHz.
 TRACKS = ("x_v", "x_a", "y_v_zeros", "y_a_zeros", "y_v_average", "y_a_average")
 FULL_SCALE = 32767.0
 ITEM_SAMPLES = ONE_PATCH_SAMPLES
 ITEMS_PER_SHARD = 25
-#: Mixture (2, T) to {"zeros" | "average": {"vocals" | "accompaniment": (2, T)}}, as Spleeter.separate_all.
+#: Mix (2, T) to {"zeros" | "average": {"vocals" | "accompaniment": (2, T)}}, as Spleeter.separate_all does.
 Separate = Callable[[np.ndarray], dict[str, dict[str, np.ndarray]]]
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The finished shards of one split's folder, in order."""
+    """The finished shards in the folder of a split, in order."""
     return sorted(folder.glob("shard_[0-9]*.npy"))
 
 
 def shards_of(pool: Path, split: str) -> list[Path]:
-    """`shard_paths` of a split. Raises TrainingError where there are none."""
+    """The shards of a pool's split, in order. Raises TrainingError if there are none."""
     paths = shard_paths(pool / split)
     if not paths:
         raise TrainingError(f"no shards in {pool / split}: build the pool first (stemprover corpus build {pool})")
@@ -60,7 +62,7 @@ def open_shard(path: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
 
 
 def sdr_db(truth: np.ndarray, estimate: np.ndarray) -> float | None:
-    """Signal-to-distortion ratio, 10 log10(|x|^2 / |x - y|^2), over all channels; None where the truth is silent."""
+    """Signal-to-distortion ratio, 10 log10(|x|^2 / |x - y|^2), over all channels. None if the truth is silent."""
     power = float(np.sum(truth.astype(np.float64) ** 2))
     if power == 0.0:
         return None
@@ -68,8 +70,16 @@ def sdr_db(truth: np.ndarray, estimate: np.ndarray) -> float | None:
 
 
 def quantise(audio: np.ndarray) -> np.ndarray:
-    """Float of full scale 1 to int16 of full scale 32767."""
+    """Float with full scale 1 to int16 with full scale 32767."""
     return np.clip(np.rint(audio * FULL_SCALE), -FULL_SCALE, FULL_SCALE).astype(np.int16)
+
+
+def separation_sdrs(tracks: np.ndarray) -> dict[str, float | None]:
+    """The SDR in dB of each separated track, by its key in the shard's description: tracks (6, 2, T) int16."""
+    return {
+        f"sdr_{TRACKS[separated]}": sdr_db(tracks[true] / FULL_SCALE, tracks[separated] / FULL_SCALE)
+        for separated, true in ((2, 0), (3, 1), (4, 0), (5, 1))
+    }
 
 
 def make_tracks(remix: Remix, separate: Separate) -> tuple[np.ndarray, dict[str, Any]]:
@@ -78,26 +88,24 @@ def make_tracks(remix: Remix, separate: Separate) -> tuple[np.ndarray, dict[str,
     for _ in range(2):
         stems = [quantise(x_v), quantise(x_a)]
         mix = (stems[0].astype(np.float32) + stems[1]) / np.float32(FULL_SCALE)
-        separated = separate(mix)
-        made = [
-            separated[extension][stem] for extension in ("zeros", "average") for stem in ("vocals", "accompaniment")
-        ]
-        peak = max(float(np.abs(y).max()) for y in made)
+        by_extension = separate(mix)
+        separated = [by_extension[extension][role] for extension in EXTENSIONS for role in ROLES]
+        peak = max(float(np.abs(y).max()) for y in separated)
         if peak <= 0.999:
             break
-        x_v, x_a = x_v * (0.95 / peak), x_a * (0.95 / peak)  # a mask can raise a peak: make room and do it again
-    tracks = np.stack([*stems, *(quantise(y) for y in made)])
-    info = dict(remix.info)
-    for track, truth in ((2, 0), (3, 1), (4, 0), (5, 1)):
-        info[f"sdr_{TRACKS[track]}"] = sdr_db(tracks[truth] / FULL_SCALE, tracks[track] / FULL_SCALE)
-    return tracks, info
+        x_v, x_a = x_v * (0.95 / peak), x_a * (0.95 / peak)  # masking raised a peak: turn down and separate again
+    tracks = np.stack([*stems, *(quantise(y) for y in separated)])
+    return tracks, remix.info | separation_sdrs(tracks)
 
 
 def write_shard(folder: Path, number: int, tracks: list[np.ndarray], infos: list[dict[str, Any]], **about: Any) -> Path:
-    """Write shard_<number>.json, then shard_<number>.npy; under temporary names, so a shard that is there is whole."""
+    """Write shard_<number>.json, then shard_<number>.npy, under temporary names first, so that no shard is incomplete.
+
+    about: further entries of the JSON file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"shard_{number:03d}.npy"
-    text = {
+    description = {
         "version": 1,
         "sample_rate": SAMPLE_RATE,
         "full_scale": FULL_SCALE,
@@ -106,7 +114,7 @@ def write_shard(folder: Path, number: int, tracks: list[np.ndarray], infos: list
         "items": infos,
     }
     part = folder / f"shard_{number:03d}.{os.getpid()}.part"
-    part.write_text(json.dumps(text, indent=1))
+    part.write_text(json.dumps(description, indent=1))
     part.replace(path.with_suffix(".json"))
     with part.open("wb") as file:
         np.save(file, np.stack(tracks))
@@ -119,26 +127,26 @@ def build_remixes(
     shards: range | None = None, length: int = ITEM_SAMPLES, per_shard: int = ITEMS_PER_SHARD,
     config: RemixConfig | None = None, say: Callable[[str], None] = print,
 ) -> list[Path]:  # fmt: skip
-    """Make the shards of random remixes that are not there yet; returns the paths of those that it made.
+    """Make the missing shards of random remixes. Returns their paths.
 
-    An item depends on (seed, split, its number) and on the sources only, so shards can be made in any order, by several
-    processes with different `shards`, and after an interruption.
+    An item depends only on (seed, split, its number) and the sources, so shards can be made in any order, after an
+    interruption, and by several processes with different `shards`.
     """
     remixer = Remixer([source for source in sources if source.split == split], length, config)
     made = []
     count = -(-items // per_shard)
     for number in range(count) if shards is None else shards:
         if number < count and not (out / split / f"shard_{number:03d}.npy").exists():
-            drawn = range(number * per_shard, min((number + 1) * per_shard, items))
-            made.append(fill_shard(out, split, number, drawn, remixer.draw, separate, seed=seed, say=say))
+            numbers = range(number * per_shard, min((number + 1) * per_shard, items))
+            made.append(make_shard(out, split, number, numbers, remixer.draw, separate, seed=seed, say=say))
     return made
 
 
-def fill_shard(
+def make_shard(
     out: Path, split: str, number: int, items: range, draw: Callable[[np.random.Generator], Remix], separate: Separate,
     *, seed: int, separator: str = "spleeter-2stems", say: Callable[[str], None] = print,
 ) -> Path:  # fmt: skip
-    """Make one shard of remixes, separated; an item depends on (seed, split, its number) and on what draws it."""
+    """Draw, separate and write the items of one shard. An item depends only on (seed, split, its number) and `draw`."""
     began = time.perf_counter()
     tracks, infos = [], []
     for item in items:
@@ -156,29 +164,29 @@ def build_songs(
     out: Path, split: str, sources: list[Source], separate: Separate, *,
     length: int = ITEM_SAMPLES, per_shard: int = ITEMS_PER_SHARD, say: Callable[[str], None] = print,
 ) -> list[Path]:  # fmt: skip
-    """Whole songs of a split, each separated in one go, cut into consecutive items; a shorter rest is left out."""
+    """Make the missing shards of whole songs, each separated in one go and cut into items. Returns their paths.
+
+    What is left at a song's end is dropped.
+    """
     mine = [source for source in sources if source.split == split and source.kind == "song"]
     groups = sorted(set.intersection(*({s.group for s in mine if s.role == role} for role in ROLES)))
-    made, number = [], 0
+    made, last = [], 0
     for group in groups:
         vocals, band = (next(s for s in mine if s.group == group and s.role == role) for role in ROLES)
-        pieces = max(vocals.length_samples, band.length_samples) // length
-        first, number = number, number + -(-pieces // per_shard)
-        if all((out / split / f"shard_{n:03d}.npy").exists() for n in range(first, number)):
+        count = max(vocals.length_samples, band.length_samples) // length
+        first, last = last, last + -(-count // per_shard)
+        if all((out / split / f"shard_{n:03d}.npy").exists() for n in range(first, last)):
             continue
         tracks, info = make_tracks(whole_song(vocals, band), separate)
-        for n in range(first, number):
-            chosen = range((n - first) * per_shard, min((n - first + 1) * per_shard, pieces))
-            cut = [tracks[..., piece * length : (piece + 1) * length] for piece in chosen]
-            infos = []
-            for piece, item in zip(chosen, cut, strict=True):
-                sdrs = {
-                    f"sdr_{TRACKS[t]}": sdr_db(item[x] / FULL_SCALE, item[t] / FULL_SCALE)
-                    for t, x in ((2, 0), (3, 1), (4, 0), (5, 1))
-                }
-                infos.append({"item": piece, **info, "start": piece * length, **sdrs})
-            made.append(write_shard(out / split, n, cut, infos, split=split, separator="spleeter-2stems"))
-            say(f"{made[-1].name}: {len(cut)} items of {group}")
+        for n in range(first, last):
+            numbers = range((n - first) * per_shard, min((n - first + 1) * per_shard, count))
+            items = [tracks[..., number * length : (number + 1) * length] for number in numbers]
+            infos = [
+                {"item": number, **info, "start": number * length, **separation_sdrs(item)}
+                for number, item in zip(numbers, items, strict=True)
+            ]
+            made.append(write_shard(out / split, n, items, infos, split=split, separator="spleeter-2stems"))
+            say(f"{made[-1].name}: {len(items)} items of {group}")
     return made
 
 
@@ -188,25 +196,26 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m stemprover.engine.train.corpus.pool", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("out", type=Path, help="folder of the pool")
-    parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--items", type=int, default=600, help="items in the whole split (11.8 s each)")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--split", choices=SPLITS, default="train", help="the split to build")
+    parser.add_argument("--items", type=int, default=600, help="items in the whole split, 11.8 s each")
+    parser.add_argument("--seed", type=int, default=1, help="of the random remixes")
     parser.add_argument(
-        "--shards", metavar="FIRST:LAST", help="make only shards FIRST to LAST-1, to share work between processes"
+        "--shards", metavar="FIRST:LAST", help="make only shards FIRST to LAST-1, to split the work between processes"
     )
     parser.add_argument(
         "--stems", type=Path, default=default_stems_folder(), help="folder of <song>/<stem>.{ogg,wav,flac}"
     )
-    parser.add_argument("--no-packages", action="store_true", help="use the stems folder only, no Debian packages")
+    parser.add_argument("--no-packages", action="store_true", help="use only the stems folder, no Debian packages")
     parser.add_argument("--no-midi", action="store_true", help="do not render MIDI music")
-    parser.add_argument("--no-singing", action="store_true", help="take no made singers (singing.py) into train")
-    parser.add_argument("--threads", type=int, default=1, help="threads of the separator")
+    parser.add_argument("--no-singing", action="store_true", help="leave the resynthesised singers out of train")
+    parser.add_argument("--threads", type=int, default=1, help="the separator's threads")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    say = partial(print, flush=True)
     try:
         first, last = (int(part) for part in options.shards.split(":")) if options.shards else (0, sys.maxsize)
     except ValueError:
-        parser.error(f"--shards {options.shards}: give two numbers, as 0:12")
+        parser.error(f"--shards {options.shards}: use two numbers, such as 0:12")
     count = -(-options.items // ITEMS_PER_SHARD)
     try:
         sources = song_sources(options.stems) if options.stems is not None else []
@@ -214,15 +223,9 @@ def main(arguments: list[str] | None = None) -> int:
             sources += package_sources(midi=not options.no_midi)
         if options.split == "train" and not options.no_singing:
             sung = singing_sources(sources)
-            print(
-                f"{len(sung)} tracks of made singers (python -m stemprover.engine.train.corpus.singing makes them)", flush=True
-            )
+            say(f"{len(sung)} tracks of singing (made by python -m stemprover.engine.train.corpus.singing)")
             sources += sung
         separator = Spleeter()
-
-        def say(line: str) -> None:
-            print(line, flush=True)
-
         if options.split == "valid":
             build_songs(options.out, "valid", sources, separator.separate_all, say=say)
         else:
@@ -232,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
                 shards=range(first, min(last, count)), config=config, say=say,
             )  # fmt: skip
     except CorpusError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -1,4 +1,4 @@
-"""Random remixes: a vocal and a band drawn from sources, varied, and set in level, so that no two items are alike."""
+"""Random remixes: vocals and a band drawn from the sources, augmented, and set at random levels."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ import numpy as np
 import pedalboard
 import soxr
 
+from .mixing import active_rms
 from .sources import SAMPLE_RATE, CorpusError, Source, activity, read_stereo
 
 _FADE = 441
 _ACTIVITY_S = 0.5
 _SILENT_RMS = 2e-3
-#: Where there are made singers: the share of each kind of vocals that gets a song's band in place of a full recording.
-_SONG_BANDS = {"singing": 0.5, "song": 0.7, "voice": 0.2}
-#: Kinds of bands whose stems are apart.
-_IN_PARTS = ("song", "rendered")
+#: If there is singing: how often each kind of vocals gets a song's band, rather than a full or rendered recording.
+_P_SONG_BAND = {"singing": 0.5, "song": 0.7, "voice": 0.2}
+#: Kinds of bands with separate stems.
+_WITH_STEMS = ("song", "rendered")
 
 
 @dataclass(frozen=True)
 class RemixConfig:
-    """Ranges of the variation. Speeds are factors, ratios (vocals to band, active RMS) and gains in dB.
+    """Probabilities and ranges of the remixes. Speeds are factors; ratios (vocals to band, active RMS) and gains in dB.
 
-    p_songs: share of items whose vocals and band are both from songs. p_original: of those, and of melodies that were
-    sung to a rendered band, the share that keeps the own pairing (same song, same position, same speed). p_active:
-    share of song vocals taken where there is singing.
-    singers: where there are made singers (sources of kind "singing"), the shares of items whose vocals are theirs, are
-    from songs, and are spoken words; p_songs then counts for nothing.
-    vary: False takes the sources as they are (speed, equaliser, width, polarity and channels untouched).
+    p_songs: probability that vocals and band both come from songs. p_original: of those, and of melodies sung to a
+    rendered song, the probability of staying with the original band (same song, position and speed). p_active:
+    probability of reading song vocals at a place with singing.
+    singers: if there are sources of the kind "singing", the weights of singing, song vocals and spoken words; replaces
+    p_songs.
+    vary: False leaves the sources alone (speed, equaliser, width, polarity, channels).
+    Raises CorpusError for values out of range.
     """
 
     p_songs: float = 0.45
@@ -46,16 +48,16 @@ class RemixConfig:
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.speed[0] <= self.speed[1] <= 2.0:
-            raise CorpusError(f"speed={self.speed} is not a range within 0.5 to 2")
+            raise CorpusError(f"speed={self.speed} is not a range: use two ascending numbers from 0.5 to 2")
         if min(self.singers) < 0 or sum(self.singers) <= 0:
-            raise CorpusError(f"singers={self.singers} are not shares: use numbers from 0 on, not all of them 0")
+            raise CorpusError(f"singers={self.singers} are not weights: use numbers of 0 or more, not all of them 0")
         if not 0.0 < self.peak <= 0.95:
             raise CorpusError(f"peak={self.peak} leaves no headroom: use a value in (0, 0.95]")
 
 
 @dataclass(frozen=True)
 class Remix:
-    """Vocals and band, (2, T) float32 at 44.1 kHz; the mixture is their sum. info: what went in, ready for JSON."""
+    """Vocals and band, (2, T) float32 at 44.1 kHz; the mix is their sum. info: how it was made, ready for JSON."""
 
     vocals: np.ndarray
     band: np.ndarray
@@ -63,7 +65,7 @@ class Remix:
 
 
 def _pick(rng: np.random.Generator, sources: list[Source]) -> Source:
-    """A source; origins ("wesnoth", "klettres", a song ...) are weighted by the root of how many sources they have."""
+    """A random source. Origins ("wesnoth", "klettres", a song ...) weigh as the root of their number of sources."""
     origins: dict[str, list[Source]] = {}
     for source in sources:
         origins.setdefault(source.name.split("/")[0], []).append(source)
@@ -74,21 +76,21 @@ def _pick(rng: np.random.Generator, sources: list[Source]) -> Source:
 
 
 def _start(rng: np.random.Generator, source: Source, length: int, p_active: float) -> int:
-    """Where to read: with probability p_active a place where about half of the windows sound, else anywhere."""
+    """A start sample: with probability p_active where about half of the windows are audible, else anywhere."""
     last = max(source.length_samples - length, 0)
     if rng.random() < p_active:
         level = activity(source, _ACTIVITY_S)
-        on = (level > 0.1 * np.quantile(level, 0.95)).astype(float)
-        span = max(1, min(int(length / SAMPLE_RATE / _ACTIVITY_S), len(on)))
-        share = np.convolve(on, np.ones(span) / span, mode="valid")
+        audible = (level > 0.1 * np.quantile(level, 0.95)).astype(float)
+        span = max(1, min(int(length / SAMPLE_RATE / _ACTIVITY_S), len(audible)))
+        share = np.convolve(audible, np.ones(span) / span, mode="valid")
         good = np.flatnonzero(share >= min(0.45, 0.9 * share.max()))
         at = (rng.choice(good) + rng.random()) * _ACTIVITY_S * SAMPLE_RATE
         return int(min(at, last))
     return int(rng.integers(last + 1))
 
 
-def _respeed(audio: np.ndarray, speed: float, length: int) -> np.ndarray:
-    """(2, n) played `speed` times as fast, cut or padded to (2, length)."""
+def _change_speed(audio: np.ndarray, speed: float, length: int) -> np.ndarray:
+    """(2, n) played at `speed` times its speed (and pitch), cut or padded to (2, length)."""
     if speed != 1.0:
         audio = soxr.resample(np.ascontiguousarray(audio.T), SAMPLE_RATE * speed, SAMPLE_RATE, quality="HQ").T
     out = np.zeros((2, length), np.float32)
@@ -96,8 +98,8 @@ def _respeed(audio: np.ndarray, speed: float, length: int) -> np.ndarray:
     return out
 
 
-def colour(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
-    """Gentle random equaliser, width, polarity and channel swap on (2, T)."""
+def augment(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
+    """A gentle random equaliser, width, polarity and channel swap for (2, T)."""
     board: list[pedalboard.Plugin] = []
     if rng.random() < 0.6:
         board.append(pedalboard.LowShelfFilter(float(rng.uniform(80, 400)), float(rng.uniform(-5, 5))))
@@ -115,10 +117,9 @@ def colour(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
 
 
 def phrase(rng: np.random.Generator, source: Source, length: int) -> np.ndarray:
-    """A voice's clips strung together into (2, length): trimmed, levelled, on a small melody, in a light room.
+    """A phrase (2, length) strung together from a voice's clips: trimmed, levelled, with some reverb.
 
-    Half of the phrases are "sung": clips are drawn out up to three times, and each is set to a step of a random walk in
-    semitones.
+    Half of the phrases are "sung": clips are stretched up to three times, and their pitches follow a random walk.
     """
     mono = np.zeros(length, np.float32)
     at = int(rng.uniform(0, 0.4) * SAMPLE_RATE)
@@ -162,17 +163,18 @@ def phrase(rng: np.random.Generator, source: Source, length: int) -> np.ndarray:
 def _band(
     rng: np.random.Generator, source: Source, start: int, length: int, others: list[Source]
 ) -> tuple[np.ndarray, list[str]]:
-    """A band at a place, and its stems' names: all stems, or one left out, or one from another song (`others`)."""
-    stems, kind = list(dict.fromkeys(source.stems)), rng.random()
-    if source.kind in _IN_PARTS and len(stems) > 1 and kind < 0.5:
-        gone = stems.pop(rng.integers(len(stems)))
+    """A band (2, length) and the names of its stems: in a quarter of the draws one stem is left out, in another quarter
+    it is replaced by one from another song (`others`)."""
+    stems, chance = list(dict.fromkeys(source.stems)), rng.random()
+    if source.kind in _WITH_STEMS and len(stems) > 1 and chance < 0.5:
+        removed = stems.pop(rng.integers(len(stems)))
         audio = source.read(start, length, _parts_of(source, *stems))
-        swaps = [song for song in others if song is not source and gone in song.stems]
-        if kind < 0.25 and swaps:
-            song = swaps[rng.integers(len(swaps))]
+        donors = [song for song in others if song is not source and removed in song.stems]
+        if chance < 0.25 and donors:
+            song = donors[rng.integers(len(donors))]
             at = int(rng.integers(max(song.length_samples - length, 0) + 1))
-            audio += song.read(at, length, _parts_of(song, gone))
-            stems.append(f"{song.group}:{gone}")
+            audio += song.read(at, length, _parts_of(song, removed))
+            stems.append(f"{song.group}:{removed}")
         return audio, stems
     return source.read(start, length), stems
 
@@ -181,20 +183,10 @@ def _parts_of(source: Source, *stems: str) -> tuple[Path, ...]:
     return tuple(part for part, stem in zip(source.parts, source.stems, strict=True) if stem in stems)
 
 
-def _active_rms(audio: np.ndarray) -> float:
-    """RMS of the louder half of the half-second windows of (2, T)."""
-    window = int(_ACTIVITY_S * SAMPLE_RATE)
-    count = audio.shape[1] // window
-    if count == 0:
-        return float(np.sqrt(np.mean(audio**2)))
-    power = np.sort(np.mean(audio[:, : count * window].reshape(2, count, window) ** 2, axis=(0, 2)))
-    return float(np.sqrt(power[count // 2 :].mean()))
-
-
 class Remixer:
-    """Draws remixes of `length` samples from sources, which are all of one split.
+    """Draws remixes of `length` samples from the sources of one split.
 
-    The same generator state gives the same remix: nothing is remembered from one draw to the next.
+    The same generator state gives the same remix; nothing is kept from one draw to the next.
     """
 
     def __init__(self, sources: list[Source], length: int, config: RemixConfig | None = None) -> None:
@@ -208,61 +200,60 @@ class Remixer:
             )
         self.song_vocals = [source for source in self.vocals if source.kind == "song"]
         self.song_bands = [source for source in self.bands if source.kind == "song"]
-        self.bands_in_parts = [source for source in self.bands if source.kind in _IN_PARTS]
+        self.bands_with_stems = [source for source in self.bands if source.kind in _WITH_STEMS]
         self._rendered = {source.group: source for source in self.bands if source.kind == "rendered"}
 
     def draw(self, rng: np.random.Generator) -> Remix:
-        """One remix. Silent draws are drawn again, up to 8 times."""
+        """One remix. Raises CorpusError after 8 silent draws."""
         for _ in range(8):
-            remix = self._try(rng)
+            remix = self._draw_once(rng)
             if remix is not None:
-                break
-        else:
-            raise CorpusError("8 draws in a row were silent: are the sources silent?")
-        return remix
+                return remix
+        raise CorpusError("8 draws in a row were silent: check the sources for silence")
 
     def _choose(self, rng: np.random.Generator) -> tuple[Source, Source, bool]:
-        """(vocals, band, whether both are the same song in sync)."""
+        """(vocals, band, whether they belong together and stay in sync)."""
         if any(source.kind == "singing" for source in self.vocals):
             return self._choose_singer(rng)
         songs = bool(self.song_vocals) and bool(self.song_bands)
-        others = len(self.vocals) > len(self.song_vocals) or len(self.bands) > len(self.song_bands)
-        if songs and (not others or rng.random() < self.config.p_songs):
+        more_than_songs = len(self.vocals) > len(self.song_vocals) or len(self.bands) > len(self.song_bands)
+        if songs and (not more_than_songs or rng.random() < self.config.p_songs):
             vocals = self.song_vocals[rng.integers(len(self.song_vocals))]
-            own = [band for band in self.song_bands if band.group == vocals.group]
-            crossed = [band for band in self.song_bands if band.group != vocals.group]
-            if own and (not crossed or rng.random() < self.config.p_original):
-                return vocals, own[0], True
-            return vocals, crossed[rng.integers(len(crossed))], False
+            original = [band for band in self.song_bands if band.group == vocals.group]
+            others = [band for band in self.song_bands if band.group != vocals.group]
+            if original and (not others or rng.random() < self.config.p_original):
+                return vocals, original[0], True
+            return vocals, others[rng.integers(len(others))], False
         voices = [source for source in self.vocals if source.kind != "song"]
         music = [source for source in self.bands if source.kind != "song"]
         from_song = rng.random()
-        take_vocals = self.song_vocals if self.song_vocals and music and (from_song < 0.35 or not voices) else voices
-        take_bands = self.song_bands if self.song_bands and voices and (from_song > 0.8 or not music) else music
-        return _pick(rng, take_vocals), _pick(rng, take_bands), False
+        vocals_from = self.song_vocals if self.song_vocals and music and (from_song < 0.35 or not voices) else voices
+        bands_from = self.song_bands if self.song_bands and voices and (from_song > 0.8 or not music) else music
+        return _pick(rng, vocals_from), _pick(rng, bands_from), False
 
     def _choose_singer(self, rng: np.random.Generator) -> tuple[Source, Source, bool]:
-        """As _choose, by the shares of RemixConfig.singers; a kind that is not there leaves its share to the others."""
+        """Like _choose, with RemixConfig.singers as weights of the kinds of vocals that there are."""
         kinds = ("singing", "song", "voice")
-        there = [[source for source in self.vocals if source.kind == kind] for kind in kinds]
-        shares = np.array([share * bool(of) for share, of in zip(self.config.singers, there, strict=True)])
-        if shares.sum() == 0:
-            shares = np.array([float(bool(of)) for of in there])
-        number = int(rng.choice(len(kinds), p=shares / shares.sum()))
-        vocals = _pick(rng, there[number])
-        sung_to = self._rendered.get(vocals.group) if kinds[number] == "singing" else None
+        vocals_of = {kind: [source for source in self.vocals if source.kind == kind] for kind in kinds}
+        weights = np.array([w * bool(vocals_of[kind]) for kind, w in zip(kinds, self.config.singers, strict=True)])
+        if weights.sum() == 0:
+            weights = np.array([float(bool(vocals_of[kind])) for kind in kinds])
+        kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+        vocals = _pick(rng, vocals_of[kind])
+        sung_to = self._rendered.get(vocals.group) if kind == "singing" else None
         if sung_to is not None and rng.random() < self.config.p_original:
             return vocals, sung_to, True
         music = [band for band in self.bands if band.kind != "song"]
-        if not self.song_bands or (music and rng.random() > _SONG_BANDS[kinds[number]]):
+        if not self.song_bands or (music and rng.random() > _P_SONG_BAND[kind]):
             return vocals, _pick(rng, music), False
-        own = [band for band in self.song_bands if kinds[number] == "song" and band.group == vocals.group]
-        crossed = [band for band in self.song_bands if band not in own]
-        if own and (not crossed or rng.random() < self.config.p_original):
-            return vocals, own[0], True
-        return vocals, _pick(rng, crossed), False
+        original = [band for band in self.song_bands if kind == "song" and band.group == vocals.group]
+        others = [band for band in self.song_bands if band not in original]
+        if original and (not others or rng.random() < self.config.p_original):
+            return vocals, original[0], True
+        return vocals, _pick(rng, others), False
 
-    def _try(self, rng: np.random.Generator) -> Remix | None:
+    def _draw_once(self, rng: np.random.Generator) -> Remix | None:
+        """One remix, or None if its band is silent."""
         config = self.config
         vocals, band, original = self._choose(rng)
         low, high = (float(np.log(speed)) for speed in config.speed)
@@ -276,9 +267,9 @@ class Remixer:
             start_v = _start(rng, vocals, need_v, config.p_active)
             x_v = vocals.read(start_v, need_v)
         start_a = start_v if original else _start(rng, band, need_a, 0.0)
-        x_a, parts = _band(rng, band, start_a, need_a, [] if original else self.bands_in_parts)
-        x_v, x_a = _respeed(x_v, speed_v, self.length), _respeed(x_a, speed_a, self.length)
-        level_v, level_a = _active_rms(x_v), _active_rms(x_a)
+        x_a, parts = _band(rng, band, start_a, need_a, [] if original else self.bands_with_stems)
+        x_v, x_a = _change_speed(x_v, speed_v, self.length), _change_speed(x_a, speed_a, self.length)
+        level_v, level_a = active_rms(x_v), active_rms(x_a)
         if level_a < _SILENT_RMS:
             return None
         ratio_db = None
@@ -290,7 +281,7 @@ class Remixer:
             x_v *= gain
             ratio_db = round(float(20 * np.log10(gain * level_v / level_a)), 2)
         if config.vary:
-            x_v, x_a = colour(rng, x_v), colour(rng, x_a)
+            x_v, x_a = augment(rng, x_v), augment(rng, x_a)
         fade = np.linspace(0, 1, _FADE, dtype=np.float32)
         for audio in (x_v, x_a):
             audio[:, :_FADE] *= fade
@@ -308,7 +299,7 @@ class Remixer:
 
 
 def whole_song(vocals: Source, band: Source, peak: float = 0.9) -> Remix:
-    """A song as it is, from start to end; scaled down only where its mixture would pass `peak`."""
+    """A song from start to end, scaled down only if vocals, band or mix would exceed `peak`."""
     length = max(vocals.length_samples, band.length_samples)
     x_v, x_a = vocals.read(0, length), band.read(0, length)
     loudest = max(float(np.abs(audio).max()) for audio in (x_v, x_a, x_v + x_a))

@@ -1,10 +1,10 @@
-"""Songs played from MIDI in stems, "takes": drums on a recorded kit, the rest with a sound bank, a voice on the melody.
+"""Songs rendered from MIDI as stems: drums by a sampled kit, the rest by a sound bank, the melody sung by a voice.
 
-    <cache>/takes/<take>/{drums,bass,guitar,piano,other,vocals}.flac, take.json
+    <cache>/takes/v1/<name>/{drums,bass,guitar,piano,other,vocals}.flac, take.json
 
-Each take has its own programs (within their families), key, tempo, excerpt, balance, equaliser, saturation and room,
-all of which hang on its name alone. What is held out is held out whole: songs, a sound bank, two kits, two voices; a
-take is made either of such alone, or of none.
+Each rendered song has its own programs (within their families), key, tempo, excerpt, balance, equaliser, saturation and
+reverb, all decided by its name. Some songs, a sound bank, two kits and two voices are held out. A held-out song is
+performed only by held-out kits, voices and the held-out bank, a training song only by the others.
 """
 
 from __future__ import annotations
@@ -27,31 +27,23 @@ from .kits import Hit, Kit, play, read_kit
 from .layouts import Song
 from .melody import DRUM_CHANNEL, Note, find_melody, notes_of, sing_melody
 from .midi import can_play, play_midi, read_midi, write_midi
-from .mixing import even, loudness, on_stage
+from .mixing import active_rms, apply_channel_strip, normalise_peak
+from .packages import BANKS, HELD_OUT_EVERY, VALID_BANK, bank_path, fetch_package, freedoom_midis, is_fetched
 from .singing import ROBOTS
-from .sources import (
-    BANKS,
-    SAMPLE_RATE,
-    VALID_BANK,
-    CorpusError,
-    Source,
-    bank_path,
-    cache_dir,
-    fetch_package,
-    freedoom_midis,
-    is_fetched,
-    read_stereo,
-)
+from .sources import SAMPLE_RATE, CorpusError, Source, cache_dir, read_stereo
 from .words import CLIPS_PER_TRACK
 
-VERSION = 1  # of what a take is, since takes are kept
+VERSION = 1  # of the rendering: change it when that changes, because rendered songs are cached
+#: In the cache. The names, like the sources' ("takes-freedoom/..."), stay as they are: new ones would orphan what is
+#: cached and change what a seed draws.
+_FOLDER, _DESCRIPTION = "takes", "take.json"
 SCORE_PACKAGES = ("freedoom", "openttd-openmsx")
 KIT_PACKAGE = "hydrogen-drumkits"
 TRAIN_BANKS = ("fluid-soundfont-gm", "musescore-general-soundfont-lossless")
 PACKAGES = (*SCORE_PACKAGES, KIT_PACKAGE, VALID_BANK, *TRAIN_BANKS)
-#: Kits that no weight may see: one recorded, one electronic, of makers who have no other kit here.
+#: Held-out kits: one recorded, one electronic, whose makers have no other kit in the package.
 VALID_KITS = frozenset({"ColomboAcousticDrumkit", "Audiophob"})
-#: Licences by the kits' folders, from the package's copyright file, since not every drumkit.xml states one.
+#: Licences by the kits' folders, from the package's copyright file, because not every drumkit.xml states one.
 _KIT_LICENCES = {
     **dict.fromkeys(("ElectricEmpireKit", "HardElectro1", "VariBreaks", "ColomboAcousticDrumkit"), "GPL-2+"),
     **dict.fromkeys(("Millo-Drums_v.1", "Millo_MultiLayered2", "Millo_MultiLayered3", "ForzeeStereo"), "GPL-2"),
@@ -59,34 +51,35 @@ _KIT_LICENCES = {
     "BJA_Pacific": "CC-BY-SA-3.0-US", "circAfrique v4": "CC-BY-SA-3.0", "rumpf_kit_z01_h2": "CC-BY-3.0",
     "Audiophob": "CC0-1.0",
 }  # fmt: skip
-TAKES_PER_SONG = {"freedoom": 1, "openttd": 3}
-TAKE_S = (75.0, 105.0)
+#: How many times a MIDI song is rendered, by its origin.
+VERSIONS_PER_SCORE = {"freedoom": 1, "openttd": 3}
+LENGTH_S = (75.0, 105.0)
 _SHORTEST_S = 30.0
-_HELD_SONG_OF = 6
 _SEMITONES = (-5, 6)
 _TEMPO = (0.85, 1.2)
-#: Families of eight programs to the stem that they are; all others are "other".
+#: Family of eight programs: its stem. All other families are "other".
 _STEM_OF_FAMILY = {0: "piano", 3: "guitar", 4: "bass"}
 _STEMS = ("drums", "bass", "guitar", "piano", "other")
-#: Families whose programs are alike enough to stand for each other.
-_FAMILIES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
-_QUIET = 1e-3
-_MOST_AT_ONCE = 4
+#: Families whose programs are similar enough to replace each other.
+_VARIED_FAMILIES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
+_BAND_LICENCES, _VOCAL_LICENCES = ("score_licence", "bank_licence", "kit_licence"), ("score_licence", "voice_licence")
+_SILENT_RMS = 1e-3
+_MAX_WORKERS = 4
 
 
 @dataclass(frozen=True)
 class Score:
-    """A MIDI song. origin: "freedoom" or "openttd". held: whether no weight may see it."""
+    """A MIDI song. origin: "freedoom" or "openttd"."""
 
     path: Path
     origin: str
     licence: str
-    held: bool
+    held_out: bool
 
 
 @dataclass(frozen=True)
-class Cast:
-    """Who may play in a split: sound banks (name, file, licence), kits, voices."""
+class Performers:
+    """Who may perform in a split: sound banks (name, file, licence), drum kits and voices."""
 
     banks: tuple[tuple[str, Path, str], ...]
     kits: tuple[Kit, ...]
@@ -94,24 +87,23 @@ class Cast:
 
 
 @dataclass
-class Take:
-    """A take as it is made: stems by name, (2, T) float32, and what it was made of, ready for JSON."""
+class RenderedSong:
+    """Stems by name, (2, T) float32, and what the song was made of, ready for JSON."""
 
     stems: dict[str, np.ndarray] = field(default_factory=dict)
     made_of: dict[str, Any] = field(default_factory=dict)
 
 
-def scores() -> list[Score]:
-    """The MIDI songs of the packages, fetched where they are not yet; every sixth of each package is held out."""
-    found = [Score(path, "freedoom", "BSD-3-Clause", held) for path, held in freedoom_midis()]
-    others = sorted(fetch_package("openttd-openmsx").rglob("*.mid"))
-    for number, path in enumerate(others):
-        found.append(Score(path, "openttd", "GPL-2", number % _HELD_SONG_OF == _HELD_SONG_OF - 1))
+def find_scores() -> list[Score]:
+    """The MIDI songs of the packages, downloaded if needed."""
+    found = [Score(path, "freedoom", "BSD-3-Clause", held_out) for path, held_out in freedoom_midis()]
+    for number, path in enumerate(sorted(fetch_package("openttd-openmsx").rglob("*.mid"))):
+        found.append(Score(path, "openttd", "GPL-2", number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1))
     return found
 
 
-def kits(folder: Path) -> list[Kit]:
-    """The kits in a folder that can play a song, by name; those that cannot be read are left out."""
+def find_kits(folder: Path) -> list[Kit]:
+    """The kits in a folder that can play a song, sorted by name. Unreadable ones are skipped."""
     found = []
     for xml in sorted(folder.rglob("drumkit.xml")):
         try:
@@ -124,117 +116,117 @@ def kits(folder: Path) -> list[Kit]:
     return sorted(found, key=lambda kit: kit.name)
 
 
-def casts(voices: list[Source]) -> dict[bool, Cast]:
-    """Who plays what is held out (True), and what is trained on (False); fetches banks and kits."""
-    drums = kits(fetch_package(KIT_PACKAGE))
+def find_performers(voices: list[Source]) -> dict[bool, Performers]:
+    """Who performs held-out songs (True) and training songs (False). Downloads banks and kits if needed."""
+    kits = find_kits(fetch_package(KIT_PACKAGE))
     singers = [voice for voice in voices if voice.kind == "voice" and voice.name.split("/")[-1] not in ROBOTS]
     found = {}
-    for held, packages in ((True, (VALID_BANK,)), (False, TRAIN_BANKS)):
+    for held_out, packages in ((True, (VALID_BANK,)), (False, TRAIN_BANKS)):
         banks = tuple((package, bank_path(package), BANKS[package][1]) for package in packages)
-        mine = tuple(kit for kit in drums if (kit.name in VALID_KITS) == held)
-        split = "valid-other" if held else "train"
-        found[held] = Cast(banks, mine, tuple(voice for voice in singers if voice.split == split))
+        mine = tuple(kit for kit in kits if (kit.name in VALID_KITS) == held_out)
+        split = "valid-other" if held_out else "train"
+        found[held_out] = Performers(banks, mine, tuple(voice for voice in singers if voice.split == split))
         if not mine:
-            raise CorpusError(f"{KIT_PACKAGE} has no drum kit for split {split} that can play a song")
+            raise CorpusError(f"{KIT_PACKAGE} has no drum kit for the split {split} that can play a song")
     return found
 
 
-def take_names(score: Score) -> list[str]:
-    """The names of a song's takes; their folders' too."""
-    return [f"{score.origin}-{score.path.stem}-{n}" for n in range(1, TAKES_PER_SONG.get(score.origin, 1) + 1)]
+def version_names(score: Score) -> list[str]:
+    """The names of a MIDI song's renderings, which are their folders' names and seeds."""
+    return [f"{score.origin}-{score.path.stem}-{n}" for n in range(1, VERSIONS_PER_SCORE.get(score.origin, 1) + 1)]
 
 
-def takes_folder() -> Path:
-    """Where takes are kept."""
-    return cache_dir() / "takes" / f"v{VERSION}"
+def cache_folder() -> Path:
+    """Where rendered songs are kept."""
+    return cache_dir() / _FOLDER / f"v{VERSION}"
 
 
-def make_takes(voices: list[Source], say: Callable[[str], None] = print, *, held_out_only: bool = False) -> None:
-    """Make the takes that are not there yet, or of the songs that are held out alone. Without fluidsynth there are
-    none, and a line says so."""
+def render_songs(voices: list[Source], say: Callable[[str], None] = print, *, held_out_only: bool = False) -> None:
+    """Render the songs missing in the cache, or only held-out ones. Without fluidsynth, report that and render none."""
     if not can_play():
-        say("fluidsynth is not installed, so no songs are played from MIDI (apt-get install fluidsynth)")
+        say("fluidsynth is not installed, so no songs are rendered from MIDI (apt-get install fluidsynth)")
         return
-    played = [score for score in scores() if score.held or not held_out_only]
-    wanted = [(score, name) for score in played for name in take_names(score)]
-    missing = [(score, name) for score, name in wanted if not (takes_folder() / name / "take.json").exists()]
+    scores = [score for score in find_scores() if score.held_out or not held_out_only]
+    wanted = [(score, name) for score in scores for name in version_names(score)]
+    missing = [(score, name) for score, name in wanted if not (cache_folder() / name / _DESCRIPTION).exists()]
     if not missing:
         return
-    cast = casts(voices)
+    performers = find_performers(voices)
 
-    def make(score: Score, name: str) -> str:
+    def render(score: Score, name: str) -> str:
         rng = np.random.default_rng(zlib.crc32(name.encode()))
-        about: dict[str, Any] = {"split": "valid-other" if score.held else "train", "origin": score.origin}
+        about: dict[str, Any] = {"split": "valid-other" if score.held_out else "train", "origin": score.origin}
         try:
-            take = make_take(score, cast[score.held], rng)
+            song = render_song(score, performers[score.held_out], rng)
         except (CorpusError, ValueError) as error:
-            take = Take()
+            song = RenderedSong()
             about["useless"] = str(error)
-        _write(takes_folder() / name, take, about)
-        return about.get("useless") or ", ".join(take.stems)
+        _write(cache_folder() / name, song, about)
+        return about.get("useless") or ", ".join(song.stems)
 
-    # Most of a take's time goes by in fluidsynth, a process of its own that takes one core and half a gigabyte.
-    workers = ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, _MOST_AT_ONCE)))
+    # Most of the time goes to fluidsynth, a process of its own that needs one core and half a gigabyte.
+    workers = ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, _MAX_WORKERS)))
     try:
         for number, ((_, name), what) in enumerate(
-            zip(missing, workers.map(make, *zip(*missing, strict=True)), strict=True), 1
+            zip(missing, workers.map(render, *zip(*missing, strict=True)), strict=True), 1
         ):
-            say(f"take {number} of {len(missing)}, {name}: {what}")
+            say(f"rendered song {number} of {len(missing)}, {name}: {what}")
     finally:
         workers.shutdown(cancel_futures=True)
 
 
-def make_take(score: Score, cast: Cast, rng: np.random.Generator) -> Take:
-    """A song played anew. Raises CorpusError or ValueError where it is too short, silent, or no MIDI file."""
-    wanted_s, tempo = float(rng.uniform(*TAKE_S)), float(rng.uniform(*_TEMPO))
+def render_song(score: Score, performers: Performers, rng: np.random.Generator) -> RenderedSong:
+    """Render a MIDI song. Raises CorpusError if it is too short or silent, ValueError if it is not a MIDI file."""
+    wanted_s, tempo = float(rng.uniform(*LENGTH_S)), float(rng.uniform(*_TEMPO))
     semitones = int(rng.integers(*_SEMITONES))
     events = [(at / tempo, message) for at, message in read_midi(score.path)]
-    whole = notes_of(events)
-    last_s = max((note.end_s for note in whole), default=0.0)
+    last_s = max((note.end_s for note in notes_of(events)), default=0.0)
     if last_s < _SHORTEST_S:
         raise CorpusError(f"{last_s:.0f} s are too short")
     start_s = float(rng.uniform(0, max(last_s - wanted_s, 0.0)))
     seconds = min(wanted_s, last_s - start_s + 1.0)
     events = _excerpt(_vary(events, semitones, rng), start_s, seconds)
     notes = [note for note in notes_of(events) if note.start_s < seconds]
-    bank, kit = cast.banks[rng.integers(len(cast.banks))], cast.kits[rng.integers(len(cast.kits))]
+    bank = performers.banks[rng.integers(len(performers.banks))]
+    kit = performers.kits[rng.integers(len(performers.kits))]
     line = find_melody(notes, seconds)
-    # A voice takes the place of the instrument that has the melody alone, or sings along with it.
+    # If the melody's channel plays little else, the voice may replace it; otherwise the voice doubles it.
     alone = bool(line) and len(line) > 0.7 * sum(note.channel == line[0].channel for note in notes)
     instead = alone and bool(rng.random() < 0.7)
-    take = Take(made_of={
+    song = RenderedSong(made_of={
         "score": f"{score.origin}/{score.path.stem}", "score_licence": score.licence, "bank": bank[0],
         "bank_licence": bank[2], "semitones": semitones, "tempo": round(tempo, 3), "start_s": round(start_s, 2),
     })  # fmt: skip
     length = int(seconds * SAMPLE_RATE)
-    voice, sung_by = _voice(cast, line, length, rng)
-    silent = {line[0].channel} if voice is not None and instead else set()
-    for stem, channels in _channels(notes, silent).items():
-        sound = _play(events, channels, bank[1], seconds)
-        if float(np.sqrt(np.mean(sound**2))) > _QUIET:
-            take.stems[stem] = on_stage(sound, stem, rng)
+    vocals, sung_by = _sing(performers, line, length, rng)
+    muted = {line[0].channel} if vocals is not None and instead else set()
+    for stem, channels in _channels_by_stem(notes, muted).items():
+        audio = _play(events, channels, bank[1], seconds)
+        if float(np.sqrt(np.mean(audio**2))) > _SILENT_RMS:
+            song.stems[stem] = apply_channel_strip(audio, stem, rng)
     hits = [Hit(n.start_s, n.pitch, n.velocity / 127) for n in notes if n.channel == DRUM_CHANNEL]
     drums = play(kit, hits, length, rng)
-    if float(np.sqrt(np.mean(drums**2))) > _QUIET:
-        level = loudness(sum(take.stems.values(), np.zeros((2, length), np.float32))) or 0.1
-        drums *= np.float32(level * 10 ** (rng.uniform(-5, 1) / 20) / loudness(drums))
-        take.stems["drums"] = on_stage(drums, "drums", rng)
-        take.made_of |= {"kit": kit.name, "kit_licence": kit.licence}
-    if not take.stems:
-        raise CorpusError("nothing sounds")
-    if voice is not None:
-        band = loudness(np.sum(list(take.stems.values()), axis=0))
-        take.stems["vocals"] = voice * np.float32(band * 10 ** (rng.uniform(-4, 2) / 20) / (loudness(voice) + 1e-9))
-        take.made_of |= sung_by
-    even(take.stems)
-    return take
+    if float(np.sqrt(np.mean(drums**2))) > _SILENT_RMS:
+        level = active_rms(sum(song.stems.values(), np.zeros((2, length), np.float32))) or 0.1
+        drums *= np.float32(level * 10 ** (rng.uniform(-5, 1) / 20) / active_rms(drums))
+        song.stems["drums"] = apply_channel_strip(drums, "drums", rng)
+        song.made_of |= {"kit": kit.name, "kit_licence": kit.licence}
+    if not song.stems:
+        raise CorpusError("all stems are silent")
+    if vocals is not None:
+        level = active_rms(np.sum(list(song.stems.values()), axis=0))
+        vocals *= np.float32(level * 10 ** (rng.uniform(-4, 2) / 20) / (active_rms(vocals) + 1e-9))
+        song.stems["vocals"] = vocals
+        song.made_of |= sung_by
+    normalise_peak(song.stems)
+    return song
 
 
 def _vary(events: list[tuple[float, bytes]], semitones: int, rng: np.random.Generator) -> list[tuple[float, bytes]]:
-    """The messages in another key, and with other programs of the same families, as far as these are alike."""
-    moved = {family: int(rng.integers(8)) if rng.random() < 0.6 else 0 for family in _FAMILIES}
+    """The messages in another key, and with other programs of the same families where these are similar."""
+    shift = {family: int(rng.integers(8)) if rng.random() < 0.6 else 0 for family in _VARIED_FAMILIES}
     found: list[tuple[float, bytes]] = []
-    # A channel without a program of its own plays the first piano, whose neighbours may stand for it too.
+    # A channel without a program change plays the first piano, which may be replaced too.
     events = [*((0.0, bytes([0xC0 | channel, 0])) for channel in range(16) if channel != DRUM_CHANNEL), *events]
     for at, message in events:
         kind, channel = message[0] & 0xF0, message[0] & 0x0F
@@ -245,13 +237,13 @@ def _vary(events: list[tuple[float, bytes]], semitones: int, rng: np.random.Gene
             message = bytes([message[0], pitch]) + message[2:]
         elif channel != DRUM_CHANNEL and kind == 0xC0:
             family, number = divmod(message[1] & 0x7F, 8)
-            message = bytes([message[0], 8 * family + (number + moved.get(family, 0)) % 8])
+            message = bytes([message[0], 8 * family + (number + shift.get(family, 0)) % 8])
         found.append((at, message))
     return found
 
 
 def _excerpt(events: list[tuple[float, bytes]], start_s: float, seconds: float) -> list[tuple[float, bytes]]:
-    """What sounds from start_s on; programs and controllers from before are set at the beginning."""
+    """The notes that start in an excerpt; earlier programs and controllers are set at its beginning."""
     found = []
     for at, message in events:
         is_note = message[0] & 0xE0 == 0x80
@@ -260,10 +252,10 @@ def _excerpt(events: list[tuple[float, bytes]], start_s: float, seconds: float) 
     return found
 
 
-def _channels(notes: list[Note], silent: set[int]) -> dict[str, set[int]]:
-    """Stem to the channels that play it, drums left out: each channel by the family of most of its notes."""
+def _channels_by_stem(notes: list[Note], muted: set[int]) -> dict[str, set[int]]:
+    """The channels of each stem but the drums, judging by the family of most of a channel's notes."""
     found: dict[str, set[int]] = {}
-    for channel in sorted({note.channel for note in notes} - silent - {DRUM_CHANNEL}):
+    for channel in sorted({note.channel for note in notes} - muted - {DRUM_CHANNEL}):
         families = [note.program // 8 for note in notes if note.channel == channel]
         family = max(sorted(set(families)), key=families.count)
         found.setdefault(_STEM_OF_FAMILY.get(family, "other"), set()).add(channel)
@@ -271,7 +263,7 @@ def _channels(notes: list[Note], silent: set[int]) -> dict[str, set[int]]:
 
 
 def _play(events: list[tuple[float, bytes]], channels: set[int], bank: Path, seconds: float) -> np.ndarray:
-    """Some channels of a song as a sound bank plays them, (2, T) float32 of `seconds`, ended by a short fade."""
+    """Some channels of a song, played by a sound bank and faded out: (2, T) float32 of `seconds`."""
     with tempfile.TemporaryDirectory() as folder:
         midi = Path(folder) / "part.mid"
         write_midi([(at, message) for at, message in events if message[0] & 0x0F in channels], midi)
@@ -284,13 +276,13 @@ def _play(events: list[tuple[float, bytes]], channels: set[int], bank: Path, sec
     return out
 
 
-def _voice(
-    cast: Cast, line: list[Note], length: int, rng: np.random.Generator
+def _sing(
+    performers: Performers, line: list[Note], length: int, rng: np.random.Generator
 ) -> tuple[np.ndarray | None, dict[str, Any]]:
-    """The melody (2, length) sung by one of the voices, and which; None where there is no melody or no singer."""
-    if not line or not cast.voices:
+    """The melody sung by one of the voices (2, length), and by whom. None if there is no melody or no able singer."""
+    if not line or not performers.voices:
         return None, {}
-    voice = cast.voices[rng.integers(len(cast.voices))]
+    voice = performers.voices[rng.integers(len(performers.voices))]
     chosen = rng.permutation(len(voice.parts))[: 2 * CLIPS_PER_TRACK]
     clips = [read_stereo(voice.parts[number]).mean(axis=0) for number in chosen]
     try:
@@ -300,65 +292,63 @@ def _voice(
     return sung, {"voice": voice.name, "voice_licence": voice.licence}
 
 
-def _write(folder: Path, take: Take, about: dict[str, Any]) -> None:
-    """A take's folder, under another name until it is whole."""
+def _write(folder: Path, song: RenderedSong, about: dict[str, Any]) -> None:
+    """Write a rendered song's folder, under a temporary name until it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
         part.mkdir(exist_ok=True)
-        for stem, sound in take.stems.items():
-            sf.write(str(part / f"{stem}.flac"), sound.T, SAMPLE_RATE, subtype="PCM_16")
-        text = {**about, "stems": list(take.stems), "made_of": take.made_of}
-        (part / "take.json").write_text(json.dumps(text, indent=1))
+        for stem, audio in song.stems.items():
+            sf.write(str(part / f"{stem}.flac"), audio.T, SAMPLE_RATE, subtype="PCM_16")
+        description = {**about, "stems": list(song.stems), "made_of": song.made_of}
+        (part / _DESCRIPTION).write_text(json.dumps(description, indent=1))
         part.replace(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def take_sources() -> list[Source]:
-    """The takes in the cache as sources: bands of kind "rendered", and the voices that sing with them."""
-    return [source for folder in _take_folders() for source in _sources(folder)]
-
-
-def take_songs() -> list[Song]:
-    """The takes in the cache as songs, with each of their stems."""
+def list_rendered_sources() -> list[Source]:
+    """The rendered songs in the cache as sources: bands of the kind "rendered", and their vocals as "singing"."""
     found = []
-    for folder in _take_folders():
-        about = _about(folder)
-        if about["stems"]:
-            licence = ", ".join(dict.fromkeys(v for key, v in about["made_of"].items() if key.endswith("_licence")))
-            stems = tuple((stem, folder / f"{stem}.flac") for stem in about["stems"])
-            found.append(Song(folder.name, f"takes-{about['origin']}", about["split"], licence, stems))
+    for folder, about in _cached():
+        for role, prefix, kind, stems, licences in (
+            ("accompaniment", "", "rendered", [stem for stem in about["stems"] if stem != "vocals"], _BAND_LICENCES),
+            ("vocals", "sung-", "singing", [stem for stem in about["stems"] if stem == "vocals"], _VOCAL_LICENCES),
+        ):
+            if stems:
+                licence = ", ".join(dict.fromkeys(about["made_of"][key] for key in licences if key in about["made_of"]))
+                files = tuple(folder / f"{stem}.flac" for stem in stems)
+                found.append(Source(
+                    f"{prefix}{_FOLDER}-{about['origin']}/{folder.name}", role, kind, folder.name, licence,
+                    about["split"], files, tuple(stems), origin=f"{prefix}rendered-{about['origin']}",
+                ))  # fmt: skip
+    return found
+
+
+def list_rendered_songs() -> list[Song]:
+    """The rendered songs in the cache, each with all its stems."""
+    found = []
+    for folder, about in _cached():
+        licence = ", ".join(dict.fromkeys(v for key, v in about["made_of"].items() if key.endswith("_licence")))
+        stems = tuple((stem, folder / f"{stem}.flac") for stem in about["stems"])
+        found.append(Song(folder.name, f"rendered-{about['origin']}", about["split"], licence, stems))
     return found
 
 
 def made_of(source: Source) -> dict[str, Any]:
-    """What a take was made of, with licences; empty for all other sources."""
-    note = source.parts[0].with_name("take.json")
-    return dict(json.loads(note.read_text())["made_of"]) if note.exists() else {}
+    """What a rendered song was made of, with licences; empty for all other sources."""
+    description = source.parts[0].with_name(_DESCRIPTION)
+    return dict(json.loads(description.read_text())["made_of"]) if description.exists() else {}
 
 
-def _take_folders() -> list[Path]:
-    if not takes_folder().is_dir() or not all(is_fetched(package) for package in SCORE_PACKAGES):
+def _cached() -> list[tuple[Path, dict[str, Any]]]:
+    """The folders and descriptions of the rendered songs in the cache, without the failed ones."""
+    if not cache_folder().is_dir() or not all(is_fetched(package) for package in SCORE_PACKAGES):
         return []
-    return [takes_folder() / name for score in scores() for name in take_names(score)]
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    note = folder / "take.json"
-    return dict(json.loads(note.read_text())) if note.exists() else {"stems": []}
-
-
-def _sources(folder: Path) -> list[Source]:
-    about = _about(folder)
-    band = [stem for stem in about["stems"] if stem != "vocals"]
-    found = []
-    for role, origin, kind, stems, licences in (
-        ("accompaniment", "takes", "rendered", band, ("score_licence", "bank_licence", "kit_licence")),
-        ("vocals", "sung-takes", "singing", ["vocals"], ("score_licence", "voice_licence")),
-    ):
-        if set(stems) & set(about["stems"]):
-            licence = ", ".join(dict.fromkeys(about["made_of"][key] for key in licences if key in about["made_of"]))
-            name, files = f"{origin}-{about['origin']}/{folder.name}", (folder / f"{stem}.flac" for stem in stems)
-            found.append(Source(name, role, kind, folder.name, licence, about["split"], tuple(files), tuple(stems)))
-    return found
+    folders = [cache_folder() / name for score in find_scores() for name in version_names(score)]
+    found = [
+        (folder, json.loads((folder / _DESCRIPTION).read_text()))
+        for folder in folders
+        if (folder / _DESCRIPTION).exists()
+    ]
+    return [(folder, about) for folder, about in found if about["stems"]]

@@ -1,8 +1,8 @@
-"""Other singers out of a sung stem: other formants, pitch, vibrato, breath and place.
+"""Resynthesises a vocal stem with another singer's formants, pitch, vibrato, breath and stereo image.
 
 The WORLD vocoder (M. Morise, F. Yokomori, K. Ozawa, "WORLD: a vocoder-based high-quality speech synthesis system for
-real-time applications", IEICE Trans. Inf. Syst., 2016) finds pitch, spectral envelope and aperiodicity of each 5 ms,
-which are changed apart from each other. Needs pyworld (the extra `train`).
+real-time applications", IEICE Trans. Inf. Syst., 2016) estimates pitch, spectral envelope and aperiodicity every 5 ms,
+and each can be changed independently. Needs pyworld (the extra `train`).
 """
 
 from __future__ import annotations
@@ -20,34 +20,33 @@ from .sources import SAMPLE_RATE, CorpusError
 
 FRAME_S = 0.005
 _BLOCK_S, _MARGIN_S = (10.0, 20.0), 0.1
-HISS_HZ, HISS_SHARE = 3000.0, 0.3
+CONSONANT_HZ, CONSONANT_SHARE = 3000.0, 0.3
 _WARP_TO_HZ = 6000.0
 
 
 @lru_cache(maxsize=1)
 def world_vocoder() -> Any:
-    """The module pyworld. Raises CorpusError where it is not installed."""
+    """The module pyworld. Raises CorpusError if it is not installed."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pyworld 0.3.5 asks pkg_resources for its own version
+            warnings.simplefilter("ignore")  # pyworld 0.3.5 imports pkg_resources, which is deprecated
             import pyworld
     except ImportError as error:
-        raise CorpusError(
-            f"{error}: pyworld makes the singing, so install the extra: pip install '.[train]'"
-        ) from error
+        raise CorpusError(f"{error}: singing needs pyworld, so install the extra: pip install '.[train]'") from error
     return pyworld
 
 
 @dataclass(frozen=True)
 class Singer:
-    """How a resynthesised voice differs from the one that sang.
+    """How a resynthesised voice differs from the original.
 
-    formant: factor on the frequencies of the formants, 0.80 to 1.25. semitones: change of pitch, which leaves the
-    formants alone. breath: aperiodicity to the power of 2^-breath; 0 leaves it, 1 is audibly breathy, below 0 is
-    pressed. intonation: factor on what the pitch does within 0.2 s (scoops, vibrato). vibrato_semitones, vibrato_hz: a
-    vibrato that is added to held notes. drift_semitones: standard deviation of a slow wandering of the pitch.
-    double: level of a second and a third take, left and right, in dB below the first; None is one take alone.
+    formant: factor on the formant frequencies, 0.80 to 1.25. semitones: transposition; does not move the formants.
+    breath: the aperiodicity is raised to the power 2^-breath; 0 keeps it, 1 is audibly breathy, below 0 is pressed.
+    intonation: factor on pitch movements within 0.2 s (scoops, vibrato). vibrato_semitones, vibrato_hz: vibrato added
+    to held notes. drift_semitones: standard deviation of a slow pitch drift.
+    double_db: level of two doubles, left and right, relative to the lead; None means no doubles.
     room: wet level of a small reverb.
+    Raises CorpusError if formant is out of range.
     """
 
     formant: float = 1.0
@@ -62,11 +61,11 @@ class Singer:
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.formant <= 2.0:
-            raise CorpusError(f"formant={self.formant} is not a voice any more: use a factor within 0.5 to 2")
+            raise CorpusError(f"formant={self.formant} is out of range: use a factor from 0.5 to 2")
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Singer:
-        """A random singer, at least a tone or an eighth of the formants away from the one that sang."""
+        """A random singer, at least a tone or 12% in formants away from the original."""
         while True:
             formant, semitones = float(np.exp(rng.uniform(np.log(0.80), np.log(1.25)))), float(rng.uniform(-7, 7))
             if abs(semitones) > 2 or abs(np.log(formant)) > 0.12:
@@ -87,8 +86,8 @@ class Singer:
 def warp_formants(envelope: np.ndarray, factor: float) -> np.ndarray:
     """Spectral envelope (N, F), 0 Hz to Nyquist, with its formants at `factor` times their frequencies.
 
-    Piecewise linear, so that 0 and the Nyquist frequency stay (L. Lee, R. Rose, "Speaker normalization using efficient
-    frequency warping procedures", ICASSP 1996): what is cut off nowhere is cut off nowhere afterwards.
+    The warping is piecewise linear and keeps 0 Hz and Nyquist (L. Lee, R. Rose, "Speaker normalization using efficient
+    frequency warping procedures", ICASSP 1996), so that it does not cut off the highs.
     """
     if factor == 1.0:
         return envelope
@@ -102,7 +101,7 @@ def warp_formants(envelope: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _cuts(mono: np.ndarray) -> list[int]:
-    """Places (samples, first and last included) that cut (T,) into blocks of 10 to 20 s, where it is quietest."""
+    """Sample positions, with start and end, that cut (T,) into blocks of 10 to 20 s where it is quietest."""
     window = int(0.02 * SAMPLE_RATE)
     level = np.sqrt(np.mean(mono[: len(mono) // window * window].reshape(-1, window) ** 2, axis=1))
     cuts = [0]
@@ -114,13 +113,13 @@ def _cuts(mono: np.ndarray) -> list[int]:
 
 
 def _run_lengths(voiced: np.ndarray) -> np.ndarray:
-    """For each frame (N,), for how many frames it has been voiced by then."""
+    """For each frame (N,), how many frames it has been voiced."""
     count = np.arange(1, len(voiced) + 1)
     return count - np.maximum.accumulate(np.where(voiced, 0, count))
 
 
-def _pitch_of(f0: np.ndarray, singer: Singer, rng: np.random.Generator) -> np.ndarray:
-    """Pitch (N,) in Hz, 0 where unvoiced, as another singer would have it."""
+def _change_pitch(f0: np.ndarray, singer: Singer, rng: np.random.Generator) -> np.ndarray:
+    """The singer's pitch (N,) in Hz from the original's; 0 where unvoiced."""
     voiced = f0 > 0
     tone = np.where(voiced, 12 * np.log2(np.maximum(f0, 1.0) / 440), 0.0)
     window = np.ones(min(41, len(f0)))
@@ -134,31 +133,27 @@ def _pitch_of(f0: np.ndarray, singer: Singer, rng: np.random.Generator) -> np.nd
     return np.where(voiced, 440 * 2 ** (tone / 12), 0.0)
 
 
-def hissing(f0: np.ndarray, envelope: np.ndarray, length: int) -> np.ndarray:
-    """Where (length,) a voice hisses or clicks, 0 to 1: unvoiced frames with much of their power above 3 kHz."""
-    first = int(HISS_HZ / (SAMPLE_RATE / 2) * (envelope.shape[1] - 1))
+def consonant_weight(f0: np.ndarray, envelope: np.ndarray, length: int) -> np.ndarray:
+    """How much of each sample (length,) is a sharp consonant, 0 to 1: unvoiced, with much of its power above 3 kHz."""
+    first = int(CONSONANT_HZ / (SAMPLE_RATE / 2) * (envelope.shape[1] - 1))
     share = envelope[:, first:].sum(axis=1) / (envelope.sum(axis=1) + 1e-20)
-    weight = np.convolve((f0 <= 0) & (share > HISS_SHARE), np.ones(3) / 3, mode="same")
+    weight = np.convolve((f0 <= 0) & (share > CONSONANT_SHARE), np.ones(3) / 3, mode="same")
     return np.interp(np.arange(length) / SAMPLE_RATE, np.arange(len(f0)) * FRAME_S, weight)
 
 
-def _fit(sound: np.ndarray, length: int) -> np.ndarray:
-    """(n,) cut or padded to (length,)."""
-    return np.pad(sound[:length], (0, max(length - len(sound), 0)))
-
-
-def other_singers(
+def resynthesise(
     audio: np.ndarray, rngs: list[np.random.Generator], singers: list[Singer] | None = None
 ) -> list[np.ndarray]:
-    """A sung stem, (T,) or (2, T) at 44.1 kHz, by several other singers, each (2, T) float32.
+    """A vocal stem, (T,) or (2, T) at 44.1 kHz, as each of several singers would sing it: (2, T) float32 each.
 
-    The stem is analysed once, as mono: its stereo is made anew. Hisses and clicks of consonants are the stem's own,
-    since a vocoder blurs them. One voice at a time is understood; where several sing, WORLD follows the clearest.
+    singers: one for each generator; None draws them. The stem is analysed once, as mono, and gets a new stereo image.
+    Sharp consonants are copied from the stem, because a vocoder blurs them. WORLD follows one voice at a time; if
+    several sing, the clearest.
     """
     world = world_vocoder()
     singers = [Singer.draw(rng) for rng in rngs] if singers is None else singers
     mono = np.ascontiguousarray(np.atleast_2d(audio).mean(axis=0), dtype=np.float64)
-    takes = [np.zeros((1 if singer.double_db is None else 3, len(mono)), np.float32) for singer in singers]
+    tracks = [np.zeros((1 if singer.double_db is None else 3, len(mono)), np.float32) for singer in singers]
     cuts = _cuts(mono)
     margin = int(_MARGIN_S * SAMPLE_RATE)
     for start, end in pairwise(cuts):
@@ -170,36 +165,32 @@ def other_singers(
         f0 = world.stonemask(block, f0, times, SAMPLE_RATE)
         envelope = world.cheaptrick(block, f0, times, SAMPLE_RATE)
         noise = world.d4c(block, f0, times, SAMPLE_RATE)
-        hiss = hissing(f0, envelope, len(block))
+        consonants = consonant_weight(f0, envelope, len(block))
         fade = np.ones(len(block))
         for edge, at in ((start, slice(None, 2 * margin)), (end, slice(-2 * margin, None))):
             if 0 < edge < len(mono):
                 fade[at] = np.linspace(0, 1, 2 * margin)[:: 1 if edge == start else -1]
-        for singer, rng, tracks in zip(singers, rngs, takes, strict=True):
+        for singer, rng, lead_and_doubles in zip(singers, rngs, tracks, strict=True):
             warped = warp_formants(envelope, singer.formant)
             breath = np.nan_to_num(noise, nan=1.0) ** 2**-singer.breath
-            for take in tracks:
-                pitch = _pitch_of(f0, singer, rng)
-                sound = world.synthesize(pitch, warped, breath, SAMPLE_RATE, frame_period=1000 * FRAME_S)
-                sound = _fit(sound, len(block)) * (1 - hiss) + block * hiss
-                take[first:last] += (sound * fade).astype(np.float32)
+            for track in lead_and_doubles:
+                pitch = _change_pitch(f0, singer, rng)
+                voice = world.synthesize(pitch, warped, breath, SAMPLE_RATE, frame_period=1000 * FRAME_S)
+                voice = np.pad(voice[: len(block)], (0, max(len(block) - len(voice), 0)))
+                voice = voice * (1 - consonants) + block * consonants
+                track[first:last] += (voice * fade).astype(np.float32)
     rms = float(np.sqrt(np.mean(mono**2)))
-    return [_on_stage(tracks, singer, rng, rms) for tracks, singer, rng in zip(takes, singers, rngs, strict=True)]
+    return [_mix_down(*of_singer, rms) for of_singer in zip(tracks, singers, rngs, strict=True)]
 
 
-def another_singer(audio: np.ndarray, rng: np.random.Generator, singer: Singer | None = None) -> np.ndarray:
-    """A sung stem, (T,) or (2, T) at 44.1 kHz, as another singer (drawn unless given) would sing it: (2, T) float32."""
-    return other_singers(audio, [rng], None if singer is None else [singer])[0]
-
-
-def _on_stage(takes: np.ndarray, singer: Singer, rng: np.random.Generator, rms: float) -> np.ndarray:
-    """Takes (1 or 3, T) to stereo (2, T): one in the middle, the others late, to the left and right, in a room."""
-    out = np.stack([takes[0], takes[0]])
-    for side, take in enumerate(takes[1:]):
-        late = int(rng.uniform(0.008, 0.025) * SAMPLE_RATE)
+def _mix_down(tracks: np.ndarray, singer: Singer, rng: np.random.Generator, rms: float) -> np.ndarray:
+    """Lead and doubles (1 or 3, T) to stereo (2, T) at `rms`. The doubles are delayed and panned; then comes reverb."""
+    out = np.stack([tracks[0], tracks[0]])
+    for side, double in enumerate(tracks[1:]):
+        delay = int(rng.uniform(0.008, 0.025) * SAMPLE_RATE)
         level = 10 ** ((singer.double_db or 0.0) / 20)
         for channel, pan in ((side, 0.95), (1 - side, 0.3)):
-            out[channel, late:] += level * pan * take[: take.shape[0] - late]
+            out[channel, delay:] += level * pan * double[: double.shape[0] - delay]
     if singer.room > 0:
         room = pedalboard.Reverb(
             room_size=float(rng.uniform(0.1, 0.5)), damping=float(rng.uniform(0.3, 0.7)), wet_level=singer.room,

@@ -1,18 +1,17 @@
-"""A pool of an instrument's true stems, or some, each beside the rest of its song, for an adapter of that instrument
-alone.
+"""A pool of true stems of one or more instruments, for an adapter of these instruments alone.
 
-    python -m stemprover.engine.train.corpus.true_stems data/drums --stem drums --stems DIR --takes
+    python -m stemprover.engine.train.corpus.true_stems data/drums --stem drums --stems DIR --rendered-songs
 
-takes the stems of that name from a folder of songs (layouts.py) and, with `--takes`, from the songs that are played
-from MIDI (takes.py, made first where they are not there yet). The pool has the form of pool.py: x_v is the stem, x_a
-the rest of the song. There is no separator in it, so that y_v and y_a are the true stems too; crops have the faults
-that are simulated (`simulated = 1.0`, `upon_separated = 0.0`, `average = 0.0`, `roles = "v"` in `[crop]`). Cases of it,
-and true stems for a caution:
+uses the stems of that name in a folder of songs (layouts.py) and, with `--rendered-songs`, those of songs rendered from
+MIDI (rendered_songs.py), which are made first if they are not in the cache. The pool has the form of pool.py: x_v is
+the stem, x_a the rest of the mix. There is no separator, so y_v and y_a are the true stems too. Train on it with
+simulated faults only (`simulated = 1.0`, `upon_separated = 0.0`, `average = 0.0`, `roles = "v"` in `[crop]`). To cut
+cases from it, and true stems to fit a trust curve:
 
     python -m stemprover.engine.train.cases data/drums cases/drums --split valid valid-other --separated 8 \\
         --simulated 8 --roles v
 
-With `--held-out` there are only the songs that no weight may see, for cases of several instruments.
+With `--held-out` the pool contains only songs that are never trained on, for cases of several instruments.
 """
 
 from __future__ import annotations
@@ -27,47 +26,52 @@ import numpy as np
 
 from ...errors import StemProverError
 from .layouts import MIX, STEMS, Song, find_songs
+from .packages import package_sources
 from .pool import ITEM_SAMPLES, ITEMS_PER_SHARD, TRACKS, quantise, shard_paths, write_shard
-from .rendered_songs import make_takes, take_songs
-from .sources import SAMPLE_RATE, CorpusError, audio_length, default_stems_folder, package_sources, read_stereo
+from .rendered_songs import list_rendered_songs, render_songs
+from .sources import SAMPLE_RATE, CorpusError, audio_length, default_stems_folder, read_stereo
 
-QUIETEST = 0.01  # root mean square of an item that counts
+MIN_RMS = 0.01  # items whose stem is quieter are skipped
 ITEM_S = ITEM_SAMPLES / SAMPLE_RATE
-_GAIN = 0.5  # so that a sum of stem and rest has room
+_GAIN = 0.5  # headroom for the sum of stem and rest
 
 
 def excerpts(song: Song, stem: str) -> Iterator[np.ndarray]:
-    """The stem and the rest of its song (2, 2, ITEM_SAMPLES), one excerpt after the other, where the stem sounds; a
-    stem of several files is their sum. None of a song that has no other stem."""
+    """Consecutive excerpts (2, 2, ITEM_SAMPLES) of a stem and the rest of its mix, except where the stem is quiet.
+
+    A stem's files are summed. A song without other stems has no excerpts.
+    """
     length = max(audio_length(path) for _, path in song.stems)
     pair = np.zeros((2, 2, length), np.float32)
     for name, path in song.stems:
-        sound = read_stereo(path)
-        pair[0 if name == stem else 1, :, : sound.shape[-1]] += sound
+        audio = read_stereo(path)
+        pair[0 if name == stem else 1, :, : audio.shape[-1]] += audio
     if not any(name != stem for name, _ in song.stems):
         return
     pair *= np.float32(_GAIN / max(float(np.abs(pair).max()), 1.0))
     for start in range(0, length - ITEM_SAMPLES + 1, ITEM_SAMPLES):
         item = pair[..., start : start + ITEM_SAMPLES]
-        if np.sqrt(np.mean(item[0] ** 2)) > QUIETEST:
+        if np.sqrt(np.mean(item[0] ** 2)) > MIN_RMS:
             yield item
 
 
 def build_pool(folder: Path, songs: Iterable[Song], stems: Sequence[str]) -> int:
-    """Shards of these stems by the songs' splits. Returns the number of items. Raises CorpusError where the folder has
-    shards already or no such stem sounds."""
+    """Write shards of these stems to the songs' splits. Returns the number of items.
+
+    Raises CorpusError if the folder already has shards, or if no item has such a stem.
+    """
     waiting: dict[str, list[tuple[np.ndarray, dict[str, str]]]] = {}
-    count: dict[str, int] = {}
+    written: dict[str, int] = {}
     items = 0
 
     def write(split: str) -> None:
         tracks, infos = zip(*waiting.pop(split), strict=True)
-        write_shard(folder / split, count.get(split, 0), list(tracks), list(infos))
-        count[split] = count.get(split, 0) + 1
+        write_shard(folder / split, written.get(split, 0), list(tracks), list(infos))
+        written[split] = written.get(split, 0) + 1
 
     for song in songs:
-        if shard_paths(folder / song.split) and song.split not in count:
-            raise CorpusError(f"{folder / song.split} has shards already: give another folder, or delete it")
+        if shard_paths(folder / song.split) and song.split not in written:
+            raise CorpusError(f"{folder / song.split} already has shards: use another folder, or delete it")
         for stem in dict.fromkeys(name for name, _ in song.stems if name in stems):
             for item in excerpts(song, stem):
                 track = np.concatenate([quantise(item)] * (len(TRACKS) // 2))
@@ -78,41 +82,43 @@ def build_pool(folder: Path, songs: Iterable[Song], stems: Sequence[str]) -> int
     for split in list(waiting):
         write(split)
     if not items:
-        raise CorpusError(f"no song has {' or '.join(stems)} that sounds for {ITEM_S:.1f} s beside another stem")
+        raise CorpusError(f"no song has {ITEM_S:.1f} s of {' or '.join(stems)} next to another stem")
     return items
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("out", type=Path, help="folder of the pool")
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stemprover.engine.train.corpus.true_stems", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("out", type=Path, help="a new folder for the pool")
     names = sorted(set(STEMS) - {MIX})
     parser.add_argument(
         "--stem", required=True, nargs="+", choices=names, metavar="NAME", help=f"one or more of {', '.join(names)}"
     )
     parser.add_argument("--stems", type=Path, default=default_stems_folder(), help="folder of <song>/<stem>.wav")
-    parser.add_argument("--takes", action="store_true", help="songs that are played from MIDI as well")
-    parser.add_argument("--held-out", action="store_true", help="no songs for training")
-    given = parser.parse_args()
-    part = given.out.with_name(f"{given.out.name}.{os.getpid()}.part")
+    parser.add_argument("--rendered-songs", action="store_true", help="add songs rendered from MIDI")
+    parser.add_argument("--held-out", action="store_true", help="leave out all songs of the training split")
+    options = parser.parse_args()
+    part = options.out.with_name(f"{options.out.name}.{os.getpid()}.part")
     try:
-        if given.out.exists():
-            raise CorpusError(f"{given.out} is there already: give another folder, or delete it")
-        if given.stems is None and not given.takes:
-            raise CorpusError("nothing to build from: give a folder with --stems, or --takes")
-        songs = [*find_songs(given.stems).songs] if given.stems is not None else []
-        if given.takes:
+        if options.out.exists():
+            raise CorpusError(f"{options.out} already exists: use another folder, or delete it")
+        if options.stems is None and not options.rendered_songs:
+            raise CorpusError("nothing to build from: pass a folder with --stems, or use --rendered-songs")
+        songs = [*find_songs(options.stems).songs] if options.stems is not None else []
+        if options.rendered_songs:
             voices = [source for source in package_sources() if source.kind == "voice"]
-            make_takes(voices, held_out_only=given.held_out)
-            songs += take_songs()
-        songs = [song for song in songs if not (given.held_out and song.split == "train")]
-        items = build_pool(part, songs, given.stem)
-        part.rename(given.out)
+            render_songs(voices, held_out_only=options.held_out)
+            songs += list_rendered_songs()
+        songs = [song for song in songs if not (options.held_out and song.split == "train")]
+        items = build_pool(part, songs, options.stem)
+        part.rename(options.out)
     except StemProverError as error:
         raise SystemExit(f"Error: {error}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    print(f"{given.out}: {items} items of {ITEM_S:.1f} s")
+    print(f"{options.out}: {items} items of {ITEM_S:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The detectors: streamed equals whole, bounded memory, and what they say of faults whose kind is known."""
+"""The detectors: streamed equals whole, memory is bounded, and known faults are recognised."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import sound
-from places import DEMO
-from stemprover.engine.detect.bank import TYPES, Detectors
+from paths import DEMO
+from stemprover.engine.detect.detectors import TYPES, Detectors
 from stemprover.engine.detect.measures import MEMORY, NAMES, Measures
 from stemprover.engine.detect.score import file_scores
 from stemprover.engine.dsp.stft import Stft
@@ -32,11 +32,11 @@ def detected(stem: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def demo() -> tuple[np.ndarray, np.ndarray]:
-    """A true stem of eight seconds, and what else is in its song."""
-    truth, song = (
+    """Eight seconds of a true stem, and the rest of its mix."""
+    truth, mix = (
         soundfile.read(DEMO / f"{name}.flac", dtype="float32", frames=8 * 44100)[0].T for name in ("truth", "song")
     )
-    return truth, song - truth
+    return truth, mix - truth
 
 
 @given(cuts=st.lists(st.integers(1, 120), max_size=6), has_mix=st.booleans())
@@ -48,13 +48,13 @@ def test_any_split_gives_the_same_severities(cuts: list[int], has_mix: bool) -> 
     for count in [*cuts, 10000]:
         part = slice(start, start + count)
         if stem[..., part].shape[-1]:
-            made, state = DETECTORS(stem[..., part], None if mix is None else mix[..., part], state)
-            parts.append(made)
+            severities, state = DETECTORS(stem[..., part], None if mix is None else mix[..., part], state)
+            parts.append(severities)
         start += count
     assert np.abs(np.concatenate(parts, axis=-1) - whole).max() <= 1e-5
 
 
-def test_nothing_is_left_of_what_was_before_the_memory() -> None:
+def test_input_older_than_the_memory_has_no_effect() -> None:
     stem, mix = spectrum(sound(4.0)), spectrum(sound(4.0, seed=5))
     whole, _ = DETECTORS(stem, mix, DETECTORS.start())
     later, _ = DETECTORS(stem[..., 77:], mix[..., 77:], DETECTORS.start())
@@ -62,7 +62,7 @@ def test_nothing_is_left_of_what_was_before_the_memory() -> None:
     assert np.abs(later[..., :20] - whole[..., 77:97]).max() > 1e-3
 
 
-def test_silence_has_no_faults() -> None:
+def test_silence_has_no_artefacts() -> None:
     silence = np.zeros((2, 44100), np.float32)
     assert not detected(silence).any()
     assert not detected(silence, sound(1.0)).any()
@@ -70,14 +70,14 @@ def test_silence_has_no_faults() -> None:
 
 
 @pytest.mark.parametrize("change", [lambda x: 0.03 * x, lambda x: -x, lambda x: x[::-1]])
-def test_gain_polarity_and_order_of_channels_do_not_matter(change: Callable[[np.ndarray], np.ndarray]) -> None:
+def test_gain_polarity_and_channel_order_do_not_matter(change: Callable[[np.ndarray], np.ndarray]) -> None:
     stem, mix = sound(3.0), sound(3.0) + sound(3.0, seed=4)
     assert np.abs(detected(change(stem), change(mix)) - detected(stem, mix)).max() < 0.02
 
 
-def test_the_measures_of_known_signals() -> None:
-    """Noise: mixed second differences of its log-power have a deviation of 2 x 5.6 dB; one partial: the phase steps
-    by pi from bin to bin of a Hann window's main lobe."""
+def test_measures_of_noise_and_of_a_tone() -> None:
+    """For noise, mixed second differences of the log-power have a deviation of 2 x 5.6 dB. For a single partial, the
+    phase steps by pi from bin to bin in the main lobe of a Hann window."""
     measures, rng = Measures(), np.random.default_rng(0)
     noise = rng.standard_normal((1, 3 * 44100)).astype(np.float32)
     found = dict(zip(NAMES, measures(spectrum(np.repeat(noise, 2, axis=0)), None, measures.start())[0], strict=True))
@@ -91,31 +91,33 @@ def test_the_measures_of_known_signals() -> None:
     assert np.all(found["fluctuation"][band, 140:] < 0.4)
 
 
-def test_a_leak_is_measured_as_what_it_is() -> None:
+def test_the_leak_measure_equals_the_gain_of_the_residual() -> None:
     rng = np.random.default_rng(1)
     stem, rest = (0.1 * rng.standard_normal((2, 4 * 44100)).astype(np.float32) for _ in range(2))
     measures = Measures()
-    found, _, _ = measures(spectrum(stem + 0.25 * rest), spectrum(stem + rest), measures.start())
-    # With r the rest that the stem lacks (0.75 of it): <0.25 rest, 0.75 rest> / <0.75 rest, 0.75 rest> = 1/3.
-    assert np.median(found[NAMES.index("leak")][8:, 140:]) == pytest.approx(1 / 3, abs=0.03)
+    measured, _, _ = measures(spectrum(stem + 0.25 * rest), spectrum(stem + rest), measures.start())
+    # The residual (mix minus stem) is 0.75 rest: <0.25 rest, 0.75 rest> / <0.75 rest, 0.75 rest> = 1/3.
+    assert np.median(measured[NAMES.index("leak")][8:, 140:]) == pytest.approx(1 / 3, abs=0.03)
 
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_each_simulated_fault_raises_its_own_score_most(kind: str, demo: tuple[np.ndarray, np.ndarray]) -> None:
-    from stemprover.engine.train.corpus.artefacts import SIMULATORS
+    from stemprover.engine.train.corpus.simulated_faults import SIMULATORS
 
     stem, rest = demo
     broken = SIMULATORS[kind](stem, rest, 0.8, np.random.default_rng(3))
-    clean, found = (file_scores(detected(x, stem + rest)) for x in (stem, broken))
-    assert TYPES[int(np.argmax((found - clean) / Detectors().typical(True)))] == kind
-    over = Detectors().thresholds(True)
-    assert (clean < over).all()
-    assert found[TYPES.index(kind)] > over[TYPES.index(kind)]
+    clean, faulty = (file_scores(detected(x, stem + rest)) for x in (stem, broken))
+    assert TYPES[int(np.argmax((faulty - clean) / Detectors().typical(True)))] == kind
+    thresholds = Detectors().thresholds(True)
+    assert (clean < thresholds).all()
+    assert faulty[TYPES.index(kind)] > thresholds[TYPES.index(kind)]
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_a_simulator_repeats_itself_and_spares_its_input(kind: str, demo: tuple[np.ndarray, np.ndarray]) -> None:
-    from stemprover.engine.train.corpus.artefacts import SIMULATORS
+def test_simulators_are_deterministic_and_leave_their_input_unchanged(
+    kind: str, demo: tuple[np.ndarray, np.ndarray]
+) -> None:
+    from stemprover.engine.train.corpus.simulated_faults import SIMULATORS
 
     stem, rest = (part[:, :44100].copy() for part in demo)
     kept = stem.copy(), rest.copy()
@@ -134,32 +136,32 @@ def test_detecting_loads_no_torch(tmp_path: Path) -> None:
     import subprocess
 
     code = (
-        "import sys, numpy as np; from stemprover.engine.detect.bank import Detectors; d = Detectors();"
+        "import sys, numpy as np; from stemprover.engine.detect.detectors import Detectors; d = Detectors();"
         "d(np.ones((2, 1024, 3), np.complex64), None, d.start()); assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
 
 
-def test_an_edge_tells_a_cut_from_a_sound_that_fades() -> None:
-    """White noise under a wall at 5.5 kHz falls from where it still is; noise that has faded by 60 dB before it stops
-    falls from there."""
+def test_the_edge_measure_tells_a_low_pass_from_a_naturally_dark_sound() -> None:
+    """White noise with a brick-wall filter at 5.5 kHz falls from its full level; noise that has already faded by 60 dB
+    falls from -60 dB."""
     rng = np.random.default_rng(2)
     noise = np.fft.rfft(0.1 * rng.standard_normal((2, 4 * 44100)))
     kilohertz = np.fft.rfftfreq(4 * 44100, 1 / 44.1)
     fading = 10 ** (-np.minimum(12.0 * kilohertz, 60.0) / 20)
     measures = Measures()
-    found = []
+    edges = []
     for gain in (np.ones_like(kilohertz), fading):
         sound = np.fft.irfft(noise * gain * (kilohertz < 5.5)).astype(np.float32)
         measured, _, _ = measures(spectrum(sound), None, measures.start())
-        found.append(10 * np.median(measured[NAMES.index("edge")][-1, 140:]))
-    assert found[0] > -6.0
-    assert found[1] == pytest.approx(-60.0, abs=6.0)
+        edges.append(10 * np.median(measured[NAMES.index("edge")][-1, 140:]))
+    assert edges[0] > -6.0
+    assert edges[1] == pytest.approx(-60.0, abs=6.0)
     steady, _, _ = measures(spectrum(np.fft.irfft(noise).astype(np.float32)), None, measures.start())
     assert steady[NAMES.index("edge")][-1, 140:] == pytest.approx(0.0, abs=0.6), "no fall, no edge"
 
 
-def test_beside_a_sure_fault_less_is_enough_for_another() -> None:
+def test_after_one_certain_fault_lower_thresholds_apply_to_the_others() -> None:
     detectors = Detectors()
     strict = detectors.thresholds(True)
     nearly = strict * 0.99
@@ -172,4 +174,6 @@ def test_beside_a_sure_fault_less_is_enough_for_another() -> None:
     assert (relaxed >= 0.24 * detectors.typical(True)).all()
     bleeding = np.zeros(5)
     bleeding[TYPES.index("bleed")] = 1.0
-    assert np.array_equal(detectors.limits(bleeding, False), detectors.thresholds(False)), "not known without the song"
+    assert np.array_equal(detectors.limits(bleeding, False), detectors.thresholds(False)), (
+        "bleed is not known without the mix"
+    )

@@ -1,4 +1,4 @@
-"""Stems that sum to their song."""
+"""Mix consistency: stems that sum to their mix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RATE = 44100
 
 
 def whole(stems: np.ndarray, mix: np.ndarray, severities: list[float], cuts: list[int] | None = None) -> np.ndarray:
-    """The stems with their additions, sent through in pieces."""
+    """The stems with their additions, streamed in blocks."""
     stream, parts, start = MixConsistency(severities, mix.shape[0]), [], 0
     for cut in [*(cuts or []), mix.shape[1]]:
         parts.append(stream.process(stems[..., start:cut], mix[:, start:cut]))
@@ -25,7 +25,7 @@ def whole(stems: np.ndarray, mix: np.ndarray, severities: list[float], cuts: lis
 
 
 def separated(noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(true stems, faulty stems, song): each stem has errors of its own, `noise` times as loud as the stem."""
+    """(true stems, faulty stems, mix): each stem has errors of its own, `noise` times as loud as the stem."""
     truth = np.stack([sound(1.0, RATE, seed=seed), 0.5 * sound(1.0, RATE, seed=seed + 7)])
     errors = np.stack([sound(1.0, RATE, seed=seed + 20), 0.5 * sound(1.0, RATE, seed=seed + 30)])
     return truth, (truth + noise * errors).astype(np.float32), truth.sum(axis=0)
@@ -36,58 +36,58 @@ def separated(noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.n
     st.integers(2, 4), st.integers(1, 3), st.integers(1, 9000), st.lists(st.integers(0, 9000), max_size=4),
     st.integers(0, 99),
 )  # fmt: skip
-def test_they_sum_to_the_song_however_they_are_cut(
+def test_stems_sum_to_the_mix_for_any_split_into_blocks(
     stems: int, channels: int, length: int, cuts: list[int], seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    sounds = rng.standard_normal((stems, channels, length)).astype(np.float32)
+    parts = rng.standard_normal((stems, channels, length)).astype(np.float32)
     mix = rng.standard_normal((channels, length)).astype(np.float32)
     severities = [float(s) for s in rng.random(stems)]
-    out = whole(sounds, mix, severities, sorted(min(cut, length) for cut in cuts))
-    assert out.shape == sounds.shape
+    out = whole(parts, mix, severities, sorted(min(cut, length) for cut in cuts))
+    assert out.shape == parts.shape
     assert out.sum(axis=0) == pytest.approx(mix, abs=2e-5)
-    assert out == pytest.approx(whole(sounds, mix, severities), abs=1e-6)
+    assert out == pytest.approx(whole(parts, mix, severities), abs=1e-6)
 
 
-def test_a_full_set_that_is_right_stays_as_it_is() -> None:
-    truth, _, song = separated(0.0)
-    assert np.abs(whole(truth, song, [0.0, 1.0]) - truth).max() < 1e-6
+def test_a_complete_correct_set_is_left_unchanged() -> None:
+    truth, _, mix = separated(0.0)
+    assert np.abs(whole(truth, mix, [0.0, 1.0]) - truth).max() < 1e-6
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_stems_come_closer_to_the_truth(seed: int) -> None:
-    truth, found, song = separated(0.15, seed)
-    out = whole(found, song, [0.3, 0.3])
+def test_stems_get_closer_to_the_truth(seed: int) -> None:
+    truth, found, mix = separated(0.15, seed)
+    out = whole(found, mix, [0.3, 0.3])
     for before, after, true in zip(found, out, truth, strict=True):
         assert si_sdr(after, true) > si_sdr(before, true)
 
 
-def test_what_is_missing_goes_to_the_faulty_stem() -> None:
-    truth, _, song = separated(0.0)
+def test_the_difference_goes_to_the_faulty_stem() -> None:
+    truth, _, mix = separated(0.0)
     found = np.stack([truth[0], truth[0]])  # equally loud everywhere
-    added = whole(found, song, [0.0, 1.0]) - found
+    added = whole(found, mix, [0.0, 1.0]) - found
     energy = (added**2).sum(axis=(1, 2))
     assert energy[1] > 10 * energy[0]
 
 
-def test_silence_gets_nothing() -> None:
+def test_a_silent_stem_stays_silent() -> None:
     truth, _, _ = separated(0.0)
     quiet = np.stack([truth[0], np.zeros_like(truth[0])])
     out = whole(quiet, truth[0] + 0.3 * truth[0], [0.2, 0.2])
     assert np.abs(out[1]).max() < 1e-3 * np.abs(out[0]).max()
 
 
-def test_how_much_of_the_song_is_missing() -> None:
-    truth, _, song = separated(0.0)
+def test_coverage_measures_what_no_stem_has() -> None:
+    truth, _, mix = separated(0.0)
     both, one = Coverage(RATE), Coverage(RATE)
-    both.add(truth, song)
-    one.add(truth[:1], song)
+    both.add(truth, mix)
+    one.add(truth[:1], mix)
     assert both.missing_db < -100
-    ratio = 10 * np.log10((truth[1] ** 2).sum() / (song**2).sum())
+    ratio = 10 * np.log10((truth[1] ** 2).sum() / (mix**2).sum())
     assert one.missing_db == pytest.approx(ratio, abs=1.0)
 
 
 @pytest.mark.parametrize("severities", [[], [0.5], [0.5, 1.5], [0.1, float("nan")]])
-def test_what_cannot_be_shared_out(severities: list[float]) -> None:
+def test_invalid_severities_are_an_error(severities: list[float]) -> None:
     with pytest.raises(OptionError):
         MixConsistency(severities, 2)

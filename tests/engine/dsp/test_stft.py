@@ -1,4 +1,4 @@
-"""STFT and latent: lossless on everything that a file may hold, and the same for any split."""
+"""STFT and latent: lossless for any signal, and independent of how it is split into blocks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SIGNALS = {
     "dc": np.full((2, T), 0.7),
     "nyquist": np.where(np.arange(T) % 2, 1.0, -1.0)[None].repeat(2, 0),
     "over 1.0": 5.0 * RNG.standard_normal((2, T)),
-    "very soft": 1e-4 * RNG.standard_normal((2, T)),
-    "one side only": np.stack([RNG.standard_normal(T), np.zeros(T)]),
+    "very quiet": 1e-4 * RNG.standard_normal((2, T)),
+    "one channel only": np.stack([RNG.standard_normal(T), np.zeros(T)]),
     "one sample": np.array([[0.5], [-0.25]]),
 }
 
@@ -33,14 +33,14 @@ def snr_db(reference: np.ndarray, found: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", SIGNALS)
 @pytest.mark.parametrize("hop", [256, 512, 1024])
-def test_stft_returns_what_it_was_given(name: str, hop: int) -> None:
+def test_the_stft_is_invertible(name: str, hop: int) -> None:
     audio = SIGNALS[name].astype(np.float32)
     stft = Stft(StftConfig(2048, hop))
     assert snr_db(audio, whole_istft(stft, whole_stft(stft, audio), audio.shape[1])) >= 120.0
 
 
 @pytest.mark.parametrize("name", SIGNALS)
-def test_latent_and_stft_return_what_they_were_given(name: str) -> None:
+def test_latent_and_stft_together_are_invertible(name: str) -> None:
     audio = SIGNALS[name].astype(np.float32)
     stft, latent = Stft(), Latent(scale=np.linspace(0.2, 9.0, 84))
     spectrum = latent.decode(latent.encode(whole_stft(stft, audio)[None]))[0]
@@ -58,7 +58,7 @@ def test_a_full_scale_sine_peaks_at_its_bin_with_the_gain_of_the_window() -> Non
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.sampled_from([(2048, 512), (512, 128), (64, 32)]))
-def test_any_split_into_hops_gives_the_whole_answer(hops: list[int], sizes: tuple[int, int]) -> None:
+def test_any_split_into_hops_gives_the_same_result(hops: list[int], sizes: tuple[int, int]) -> None:
     stft = Stft(StftConfig(*sizes))
     audio = np.random.default_rng(sum(hops)).standard_normal((2, sum(hops) * sizes[1])).astype(np.float32)
     whole, _ = stft.analysis(audio, stft.start_analysis(2))
@@ -102,15 +102,15 @@ def test_the_bands_cover_every_bin_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_fft", "hop", "says"),
+    ("n_fft", "hop", "message"),
     [(400, 512, "hop=512 is larger than half the window"), (2048, 500, "does not divide"), (3, 1, "n_fft=3")],
 )
-def test_a_wrong_size_is_told_with_its_consequence(n_fft: int, hop: int, says: str) -> None:
-    with pytest.raises(OptionError, match=says):
+def test_an_invalid_size_is_an_error_that_names_the_consequence(n_fft: int, hop: int, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         StftConfig(n_fft, hop)
 
 
-def test_a_wrong_latent_is_told() -> None:
+def test_an_invalid_latent_is_an_error() -> None:
     with pytest.raises(OptionError, match=r"exponent=0\.01"):
         Latent(exponent=0.01)
     with pytest.raises(OptionError, match="scale of shape"):

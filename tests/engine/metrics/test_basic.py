@@ -14,7 +14,7 @@ NOISE = RNG.standard_normal((2, 20000))
 
 
 @given(st.floats(-10, 40), st.floats(0.01, 100))
-def test_noise_at_a_known_level_gives_that_ratio_at_any_scale(level_db: float, scale: float) -> None:
+def test_si_sdr_equals_the_noise_level_at_any_scale(level_db: float, scale: float) -> None:
     error = NOISE - np.sum(NOISE * TRUTH) / np.sum(TRUTH**2) * TRUTH
     error *= np.linalg.norm(TRUTH) / np.linalg.norm(error) * 10 ** (-level_db / 20)
     assert si_sdr(scale * (TRUTH + error), TRUTH) == pytest.approx(level_db, abs=1e-6)
@@ -27,22 +27,22 @@ def test_sdr_counts_a_wrong_gain_and_si_sdr_does_not() -> None:
     assert np.isnan(si_sdr(TRUTH, 0 * TRUTH))
 
 
-def test_half_the_amplitude_is_six_db_of_log_spectral_distance() -> None:
+def test_half_the_amplitude_is_a_log_spectral_distance_of_six_db() -> None:
     assert log_spectral_distance(0.5 * TRUTH, TRUTH) == pytest.approx(6.02, abs=0.15)
     assert log_spectral_distance(TRUTH, TRUTH) == 0.0
     assert np.isnan(log_spectral_distance(TRUTH, 0 * TRUTH))
 
 
-def test_what_lies_under_the_floor_does_not_count() -> None:
+def test_log_spectral_distance_ignores_differences_below_the_floor() -> None:
     assert log_spectral_distance(TRUTH + 1e-6 * NOISE, TRUTH) < 1e-3
 
 
-def test_windows_leave_out_silence() -> None:
+def test_silent_windows_are_skipped() -> None:
     truth = TRUTH.copy()
     truth[:, 5000:10000] = 0.0
     assert windowed(si_sdr, truth + 0.1 * NOISE, truth, 5000) == pytest.approx([20.0] * 3, abs=0.5)
 
 
-def test_different_shapes_are_refused() -> None:
+def test_different_shapes_raise_an_error() -> None:
     with pytest.raises(ValueError, match="must be equal"):
         si_sdr(TRUTH, TRUTH[:, :-1])

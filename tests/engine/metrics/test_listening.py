@@ -1,4 +1,4 @@
-"""The measures of other packages: right way round, right rate, nothing for silence."""
+"""Measures from other packages: direction, sample rate, and nan for silence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from places import DEMO
+from paths import DEMO
 from stemprover.engine.errors import OptionError
 from stemprover.engine.metrics import listening as lm
-from stemprover.engine.metrics.scorecard import KINDS, WITH_TRUTH, check_extras, measure
+from stemprover.engine.metrics.scorecard import MEASURE_INFO, WITH_TRUTH, check_extras, measure
 
 RATE = 44100
 
@@ -26,20 +26,20 @@ def voice() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(("score", "best"), [(lm.pesq_score, 4.64), (lm.stoi_score, 1.0)])
-def test_speech_scores_fall_with_the_noise(score, best: float, voice: dict[str, np.ndarray]) -> None:  # type: ignore[no-untyped-def]
+def test_speech_scores_fall_as_noise_rises(score, best: float, voice: dict[str, np.ndarray]) -> None:  # type: ignore[no-untyped-def]
     truth = voice["truth"]
     noise = np.random.default_rng(0).standard_normal(truth.shape) * np.sqrt(np.mean(truth**2))
-    found = [score(truth + share * noise, truth, RATE) for share in (0.0, 0.1, 1.0)]
-    assert found[0] == pytest.approx(best, abs=0.01)
-    assert found[0] > found[1] > found[2]
+    scores = [score(truth + gain * noise, truth, RATE) for gain in (0.0, 0.1, 1.0)]
+    assert scores[0] == pytest.approx(best, abs=0.01)
+    assert scores[0] > scores[1] > scores[2]
     assert np.isnan(score(truth, np.zeros_like(truth), RATE))
     assert np.isnan(score(truth[:, :400], truth[:, :400], RATE))
 
 
-def test_bss_eval_knows_what_leaks(voice: dict[str, np.ndarray]) -> None:
+def test_bss_eval_tells_leakage_from_noise(voice: dict[str, np.ndarray]) -> None:
     rng = np.random.default_rng(0)
-    truth, rest, noise = rng.standard_normal((3, 2, RATE))
-    leaky = lm.bss_eval(truth + 0.1 * rest, truth, truth + rest)
+    truth, residual, noise = rng.standard_normal((3, 2, RATE))
+    leaky = lm.bss_eval(truth + 0.1 * residual, truth, truth + residual)
     assert leaky["SIR"] == pytest.approx(20.0, abs=1.0)
     assert leaky["SAR"] > leaky["SIR"] + 10
     noisy = lm.bss_eval(truth + 0.1 * noise, truth)
@@ -48,8 +48,8 @@ def test_bss_eval_knows_what_leaks(voice: dict[str, np.ndarray]) -> None:
     assert lm.bss_eval(truth, np.zeros_like(truth)) == {}
 
 
-def test_the_perceptual_score() -> None:
-    """In a process of its own and without compiling, which would take a minute: two seconds of sound."""
+def test_the_perceptual_score_falls_as_noise_rises() -> None:
+    """Runs in a separate process without compilation, which would take a minute, on two seconds of audio."""
     script = (
         "import numpy as np\n"
         "from stemprover.engine.metrics.listening import perceptual_score\n"
@@ -66,17 +66,17 @@ def test_the_perceptual_score() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
-def test_the_scorecard_has_every_measure_once(voice: dict[str, np.ndarray]) -> None:
-    found = measure(voice["separated"], voice["truth"], voice["truth"], voice["song"], RATE, ("speech", "bsseval"))
-    assert found.keys() <= KINDS.keys()
-    assert {one.name for one in WITH_TRUTH} | {"PESQ", "STOI", "BSSEval SDR", "BSSEval SIR"} <= found.keys()
-    for name, (before, after) in found.items():
-        better = KINDS[name][1]
-        if better and "Kurtosis" not in name:
+def test_the_scorecard_contains_every_measure(voice: dict[str, np.ndarray]) -> None:
+    values = measure(voice["separated"], voice["truth"], voice["truth"], voice["song"], RATE, ("speech", "bsseval"))
+    assert values.keys() <= MEASURE_INFO.keys()
+    assert {one.name for one in WITH_TRUTH} | {"PESQ", "STOI", "BSSEval SDR", "BSSEval SIR"} <= values.keys()
+    for name, (before, after) in values.items():
+        better = MEASURE_INFO[name][1]
+        if better and "kurtosis" not in name:
             assert (after > before) == (better == "higher"), name
     assert "PESQ" not in measure(voice["truth"], voice["truth"], voice["truth"], None, RATE)
 
 
-def test_an_unknown_extra() -> None:
-    with pytest.raises(OptionError, match="'mos' is unknown; choose from perceptual, speech, bsseval"):
+def test_an_unknown_extra_raises_an_error() -> None:
+    with pytest.raises(OptionError, match="unknown measure 'mos'; choose from perceptual, speech, bsseval"):
         check_extras(["speech", "mos"])

@@ -1,4 +1,4 @@
-"""A pretrained U-Net in the denoiser's place: what of it is kept, what it sees, and which folders cannot be used."""
+"""A pretrained U-Net as the denoiser: what is kept of it, what it sees, and which folders are rejected."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from stemprover.engine.model.network import RepairNet
 from stemprover.engine.model.unet import make_base_causal
 from torch import nn
 
-#: Other members of the family: Stable Diffusion 2 (heads by level, linear projections), XL (several transformer blocks
-#: and what its prompt feeds), a distilled one without a middle, one of two levels, one of six.
+#: Other members of the family: Stable Diffusion 2 (heads by level, linear projections), XL (several transformer blocks,
+#: layers that its prompt feeds), a distilled one without a middle block, one with two levels, one with six.
 FAMILY = {
     "1": {},
     "2": {"attention_head_dim": (1, 2, 2, 4), "use_linear_projection": True},
@@ -44,7 +44,7 @@ FAMILY = {
 
 
 def base_net(folder: Path, lively: bool = True) -> RepairNet:
-    """A network with the folder's U-Net; `lively`: with random weights where it starts with zeros."""
+    """A network with the folder's U-Net. `lively` puts random weights where it starts with zeros."""
     config = with_base(SMALL, folder)
     torch.manual_seed(3)
     net = RepairNet(config).eval()
@@ -67,7 +67,7 @@ def inputs(frames: int) -> tuple[torch.Tensor, ...]:
 
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 5), (3, 7)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_causal_convolution_answers_steady_sound_as_the_original(kernel: tuple[int, int], bias: bool) -> None:
+def test_a_causal_convolution_equals_the_original_on_a_steady_signal(kernel: tuple[int, int], bias: bool) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(3, 5, kernel, padding=(kernel[0] // 2, kernel[1] // 2), bias=bias)
     causal = CausalConv2d.of(conv)
@@ -77,16 +77,16 @@ def test_a_causal_convolution_answers_steady_sound_as_the_original(kernel: tuple
         assert torch.allclose(causal(steady)[..., edge:-edge], conv(steady)[..., edge:-edge], atol=1e-5)
         past = torch.zeros(1, 3, 8, 21)
         past[..., :10] = torch.randn(1, 3, 8, 10)
-        present = 10 + kernel[1] // 2  # from here on the original hears nothing any more
+        present = 10 + kernel[1] // 2  # from here on the original sees only zeros
         bare = causal(past) - (causal.conv.bias[:, None, None] if bias else 0.0)
-        assert not bare[..., present:].abs().max() > 1e-6, "the past keeps its places"
+        assert not bare[..., present:].abs().max() > 1e-6, "taps on the past keep their places"
 
 
 @pytest.mark.parametrize("kind", ["1", "2", "two levels"])
-def test_the_causal_u_net_answers_steady_sound_as_the_pretrained_one(kind: str) -> None:
-    """Convolutions, norms, attention and resampling all keep their weights: on a picture that does not change along its
-    time axis both agree once the past is filled. (The original's picture is closed to a ring, so that it has no edges
-    over time.)"""
+def test_the_causal_u_net_equals_the_pretrained_one_on_a_steady_signal(kind: str) -> None:
+    """Convolutions, norms, attention and resampling keep their weights. Both therefore agree on an image that is
+    constant along its time axis, once the past is filled. (The original pads circularly, so its image has no edges in
+    time.)"""
     channels = {"in_channels": SMALL.latent, "out_channels": 10}
     original, causal = tiny_unet(**FAMILY[kind] | channels), tiny_unet(**FAMILY[kind] | channels)
     out = causal.conv_out
@@ -99,15 +99,15 @@ def test_the_causal_u_net_answers_steady_sound_as_the_pretrained_one(kind: str) 
     past = sum(layer.columns for _, layer in memories(causal))
     x, tokens = torch.randn(1, SMALL.latent, 84, 1), torch.randn(1, 12, 21, 1)
     with torch.no_grad():
-        picture, flat = x.expand(-1, -1, -1, 16), tokens[..., 0].transpose(1, 2)
-        expected = original(picture, 700.0, encoder_hidden_states=flat).sample[..., -1]
+        image, flat = x.expand(-1, -1, -1, 16), tokens[..., 0].transpose(1, 2)
+        expected = original(image, 700.0, encoder_hidden_states=flat).sample[..., -1]
         long = past + 2
         found = causal(x.expand(-1, -1, -1, long), 700.0, encoder_hidden_states=tokens.expand(-1, -1, -1, long))
     assert float((found.sample[..., -1] - expected).abs().max() / expected.abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize("kind", list(FAMILY))
-def test_any_of_the_family_is_causal_and_streams(kind: str, tmp_path: Path) -> None:
+def test_every_u_net_of_the_family_is_causal_and_streams(kind: str, tmp_path: Path) -> None:
     net = base_net(save_unet(tmp_path, **FAMILY[kind]))
     control, x_t, t, references = inputs(12)
     with torch.no_grad():
@@ -132,7 +132,7 @@ def test_any_of_the_family_is_causal_and_streams(kind: str, tmp_path: Path) -> N
     assert torch.allclose(torch.cat(parts, dim=-1), whole, atol=1e-5)
 
 
-def test_what_was_pretrained_is_in_the_network_and_the_rest_starts_silent(tmp_path: Path) -> None:
+def test_pretrained_weights_are_kept_and_new_layers_start_silent(tmp_path: Path) -> None:
     net = base_net(save_unet(tmp_path), lively=False)
     control, x_t, t, references = inputs(5)
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_gradient_reaches_every_parameter_of_a_base(tmp_path: Path) -> None:
     assert not [name for name, p in net.named_parameters() if p.grad is None]
 
 
-def test_an_adapter_finds_the_layers_of_a_base(tmp_path: Path) -> None:
+def test_an_adapter_covers_the_layers_of_a_base(tmp_path: Path) -> None:
     names = [
         name for name, p in add_adapter(base_net(save_unet(tmp_path)), rank=2).named_parameters() if p.requires_grad
     ]
@@ -182,19 +182,19 @@ def wrong_config(**changes: object) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (shutil.rmtree, "there is no such folder; give what"),
+        (shutil.rmtree, "no such folder; pass a folder that"),
         (lambda folder: (shutil.rmtree(folder), folder.write_text("x")), "is a file; load it"),
-        (lambda folder: (folder / "config.json").unlink(), "neither config.json nor unet/config.json; give"),
+        (lambda folder: (folder / "config.json").unlink(), "neither config.json nor unet/config.json; pass"),
         (lambda folder: (folder / "config.json").rename(folder / "model_index.json"), "without unet/; choose"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read as a configuration"),
         (lambda folder: (folder / "config.json").write_text("[]"), "cannot be read as a configuration"),
-        (wrong_config(_class_name="FluxTransformer2DModel"), "of a FluxTransformer2DModel; give"),
+        (wrong_config(_class_name="FluxTransformer2DModel"), "describes a FluxTransformer2DModel; pass"),
         (wrong_config(down_block_types=["AttnDownBlock2D"] * 4), "'AttnDownBlock2D', whose attention.*; choose"),
         (wrong_config(up_block_types=["SimpleCrossAttnUpBlock2D"] * 4), "up_block_types has 'SimpleCross.*; choose"),
         (wrong_config(mid_block_type="UNetMidBlock2DSimpleCrossAttn"), "mid_block_type has .*; choose"),
         (wrong_config(down_block_types=["DownBlock2D"] * 4), "no CrossAttnDownBlock2D .*; choose"),
-        (wrong_config(block_out_channels=[8] * 7), "has 7 levels, and 84 bands are enough for 2 to 6; choose"),
-        (wrong_config(block_out_channels=[8, 16, 16, 25]), "block_out_channels has 25: widths must be even"),
+        (wrong_config(block_out_channels=[8] * 7), "has 7 levels, but 84 bands allow 2 to 6; choose"),
+        (wrong_config(block_out_channels=[8, 16, 16, 25]), "block_out_channels has 25, but widths must be even"),
         (wrong_config(cross_attention_dim=[12, 12, 12, 24]), r"cross_attention_dim=\[12, 12, 12, 24\] differs"),
         (wrong_config(dual_cross_attention=True), "dual_cross_attention=True is not supported; choose"),
         (wrong_config(block_out_channels=12), "block_out_channels=12"),
@@ -202,9 +202,7 @@ def wrong_config(**changes: object) -> Callable[[Path], None]:
         (lambda folder: (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"x" * 99), "weights cannot be"),
     ],
 )  # fmt: skip
-def test_a_folder_that_cannot_be_used_is_told_in_one_line(
-    change: Callable[[Path], object], says: str, tmp_path: Path
-) -> None:
+def test_an_unusable_folder_gives_a_one_line_error(change: Callable[[Path], object], says: str, tmp_path: Path) -> None:
     folder = save_unet(tmp_path / "unet")
     change(folder)
     with pytest.raises(OptionError, match=says) as caught:
@@ -213,7 +211,7 @@ def test_a_folder_that_cannot_be_used_is_told_in_one_line(
     assert str(folder) in str(caught.value)
 
 
-def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
+def test_missing_weights_are_named(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     path = save_unet(tmp_path) / "diffusion_pytorch_model.safetensors"
@@ -224,14 +222,14 @@ def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
         load_base(tmp_path, with_base(SMALL, tmp_path))
 
 
-def test_a_pipeline_and_weights_in_half_precision_are_read(tmp_path: Path) -> None:
+def test_a_pipeline_folder_and_half_precision_weights_are_read(tmp_path: Path) -> None:
     tiny_unet().half().save_pretrained(tmp_path / "unet", variant="fp16")
     unet = load_base(tmp_path, with_base(SMALL, tmp_path))
     assert all(p.dtype == torch.float32 for p in unet.parameters())
 
 
-def test_a_base_too_large_for_one_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_too_large_for_one_file_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stemprover.engine.model.base.LARGEST", 2**19)
     folder = save_unet(tmp_path)
-    with pytest.raises(OptionError, match=r"has 0 million weights, 0.0 GiB, .* choose a smaller"):
+    with pytest.raises(OptionError, match=r"has 0 million weights \(0.0 GiB\), .* choose a smaller"):
         load_base(folder, with_base(SMALL, folder))

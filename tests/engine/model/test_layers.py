@@ -1,4 +1,4 @@
-"""What the layers' maths promises: phase equivariance, causality, caches that make any split the whole."""
+"""What the layers guarantee: phase equivariance, causality, and caches that make any split equal the whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOOKAHEAD = SMALL.lookahead
 
 
 def rotate(x: torch.Tensor, angle: float) -> torch.Tensor:
-    """Turn the phase of re/im halves (B, 2 C, K, N)."""
+    """Rotate the phase of re/im halves (B, 2 C, K, N)."""
     z = torch.complex(*x.chunk(2, dim=1)) * torch.exp(torch.tensor(1j * angle))
     return torch.cat([z.real, z.imag], dim=1)
 
@@ -31,7 +31,7 @@ def test_the_zero_convolution_commutes_with_a_rotation_of_the_phase(angle: float
     assert float((a - b).abs().max() / b.abs().max()) < 1e-6
 
 
-def test_an_odd_width_has_no_real_and_imaginary_half() -> None:
+def test_an_odd_width_is_rejected() -> None:
     with pytest.raises(ValueError, match="inputs=3"):
         PhaseAwareZeroConv(3, 4)
 
@@ -50,7 +50,7 @@ def test_a_layer_run_in_blocks_equals_the_whole(layer: torch.nn.Module) -> None:
     assert torch.equal(torch.cat(parts, dim=-1), whole) or torch.allclose(torch.cat(parts, dim=-1), whole, atol=1e-6)
 
 
-def test_a_delay_hands_frames_on_unchanged() -> None:
+def test_a_delay_passes_frames_on_unchanged() -> None:
     x = torch.randn(1, 2, 3, 9)
     out = Delay(4)(x)
     assert torch.equal(out[..., 4:], x[..., :5])
@@ -90,7 +90,7 @@ def test_the_look_ahead_is_used_to_its_last_frame() -> None:
     assert not difference[..., :12].any()
 
 
-def test_control_looks_equally_far_to_both_sides_and_no_farther_back() -> None:
+def test_control_looks_as_far_back_as_ahead_and_no_farther() -> None:
     net = lively_net()
     control = inputs(60)[0]
     changed = control.clone()
@@ -120,8 +120,8 @@ def test_an_untrained_network_returns_the_stem_bit_for_bit() -> None:
         assert torch.equal(untrained_net()(control, x_t, t, references), references[:, 0])
 
 
-def test_the_gates_keep_the_phase_of_what_they_gate() -> None:
-    """With the free residual off, every slot of the change is a real combination of the references."""
+def test_mask_gains_keep_the_phase() -> None:
+    """With the free residual off, every slot of the correction is a real combination of the references."""
     net = lively_net()
     with torch.no_grad():
         net.denoiser.unet.conv_out.conv.weight[: SMALL.latent] = 0.0
@@ -135,8 +135,8 @@ def test_the_gates_keep_the_phase_of_what_they_gate() -> None:
 
 
 def test_gradient_reaches_every_parameter() -> None:
-    """Zero-initialised layers hold it back at first: the first step moves the output layer, the second the zero
-    convolutions behind it, then it reaches everything."""
+    """Zero-initialised layers block it at first: the first step moves the output layer, the second one the zero
+    convolutions behind it, and then it reaches everything."""
     torch.manual_seed(2)
     net = RepairNet(SMALL)
     optimiser = torch.optim.Adam(net.parameters(), 1e-2)
@@ -152,7 +152,7 @@ def test_gradient_reaches_every_parameter() -> None:
 
 
 def test_no_layer_gathers_statistics_over_time() -> None:
-    """A loud event in the far past leaves no trace: what a group norm over a block could not promise."""
+    """A loud event in the far past leaves no trace, which a group norm over a block could not guarantee."""
     net = lively_net()
     control, x_t, t, references = inputs(140)
     changed = [tensor.clone() for tensor in (control, x_t)]

@@ -1,4 +1,4 @@
-"""The corpus from a user's stems: what is built, that it goes on where it stopped, and that it replaces nothing."""
+"""Building a corpus from a user's stems: its contents, how an interrupted build continues, and what it refuses."""
 
 import hashlib
 import json
@@ -9,14 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from stemprover.engine.train.corpus import build, manifest
-from stemprover.engine.train.corpus.build import (
-    CorpusOptions,
-    build_corpus,
-    list_sources,
-    make_sources,
-    singers_per_song,
-)
+from stemprover.engine.train.corpus import build, collect, manifest
+from stemprover.engine.train.corpus.build import CorpusOptions, build_corpus
+from stemprover.engine.train.corpus.collect import list_sources, make_sources, singers_per_song
 from stemprover.engine.train.corpus.four_stems import train_four_stems
 from stemprover.engine.train.corpus.layouts import split_of
 from stemprover.engine.train.corpus.pool import open_shard, shard_paths
@@ -27,7 +22,7 @@ STEMS = ("mixture", "vocals", "drums", "bass", "other")
 
 
 def halves(mix: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """A separator that gives half of the mixture to each stem."""
+    """A separator that returns half of the mix as each stem."""
     return {extension: dict.fromkeys(("vocals", "accompaniment"), mix / 2) for extension in ("zeros", "average")}
 
 
@@ -37,10 +32,10 @@ def quiet(line: str) -> None:
 
 @pytest.fixture
 def stems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """MUSDB18-HQ in small: two songs to train on, one that its name holds out, two test songs; an empty cache."""
+    """A tiny MUSDB18-HQ: two training songs, one held out by its name, and two test songs. The cache is empty."""
     monkeypatch.setenv("STEMPROVER_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("STEMPROVER_STEMS", raising=False)
-    monkeypatch.setattr(build, "make_singing", lambda source, say, per_song: [])
+    monkeypatch.setattr(collect, "make_singing", lambda source, say, per_song: [])
     names = [f"Artist - Song {n}" for n in range(100)]
     train, valid = ([name for name in names if split_of(name) == split] for split in ("train", "valid"))
     rng = np.random.default_rng(0)
@@ -67,15 +62,15 @@ def shards(folder: Path) -> dict[str, bytes]:
 
 
 def test_songs_become_a_pool_with_a_manifest(options: CorpusOptions, stems: Path) -> None:
-    said: list[str] = []
-    about = build_corpus(options, said.append, halves)
+    lines: list[str] = []
+    about = build_corpus(options, lines.append, halves)
     assert about == json.loads((options.folder / "manifest.json").read_text())
     assert {split: len(shard_paths(options.folder / split)) for split in ("train", "valid", "test")} == {
         "train": 2, "valid": 2, "test": 2,
     }  # fmt: skip
     assert about["pool"] == pytest.approx({"train": 2 / 3600, "valid": 2 / 3600, "test": 1.5 / 3600}, abs=1e-3)
-    assert any(line.startswith("train shard_000.npy: 2 items") and "1 more" in line for line in said)
-    assert "valid-other: no material, left out" in said
+    assert any(line.startswith("train shard_000.npy: 2 items") and "1 more" in line for line in lines)
+    assert "valid-other: no sources, skipped" in lines
     entry = next(entry for entry in about["sources"] if entry["role"] == "accompaniment" and entry["split"] == "test")
     assert (entry["collection"], entry["kind"], entry["licence"]) == ("MUSDB18-HQ", "song", "not stated")
     assert entry["minutes"] == round(2 / 60, 2)
@@ -100,21 +95,23 @@ def test_no_held_out_song_is_in_the_training_items(options: CorpusOptions) -> No
         assert len(used) == songs
 
 
-def test_a_held_out_song_without_vocals_is_no_song(options: CorpusOptions, stems: Path) -> None:
+def test_a_held_out_song_without_vocals_is_skipped(options: CorpusOptions, stems: Path) -> None:
     song = next(path for path in (stems / "train").iterdir() if split_of(path.name) == "valid")
     (song / "vocals.wav").unlink()
     assert build_corpus(options, quiet, halves)["pool"].keys() == {"train", "test"}
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 6])
-def test_an_interrupted_build_goes_on_and_gives_the_same(options: CorpusOptions, tmp_path: Path, after: int) -> None:
+def test_an_interrupted_build_continues_and_gives_the_same_shards(
+    options: CorpusOptions, tmp_path: Path, after: int
+) -> None:
     whole = replace(options, folder=tmp_path / "whole")
     build_corpus(whole, quiet, halves)
-    heard = []
+    separated = []
 
     def stopping(mix: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-        heard.append(mix)
-        if len(heard) > after:
+        separated.append(mix)
+        if len(separated) > after:
             raise KeyboardInterrupt
         return halves(mix)
 
@@ -124,9 +121,9 @@ def test_an_interrupted_build_goes_on_and_gives_the_same(options: CorpusOptions,
     build_corpus(options, quiet, halves)
     assert shards(options.folder) == shards(whole.folder)
     assert {path: path.stat().st_mtime_ns for path in times} == times, "a finished shard was made again"
-    heard.clear()
+    separated.clear()
     build_corpus(options, quiet, stopping)
-    assert not heard, "a finished corpus was built again"
+    assert not separated, "a finished corpus was built again"
 
 
 def test_the_second_separator_adds_its_own_items(options: CorpusOptions, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +156,7 @@ def test_the_second_separator_adds_its_own_items(options: CorpusOptions, monkeyp
     assert len(trained) == 1
 
 
-def test_more_hours_add_to_what_is_there(options: CorpusOptions) -> None:
+def test_more_hours_add_shards_and_keep_the_old_ones(options: CorpusOptions) -> None:
     build_corpus(options, quiet, halves)
     before = shards(options.folder)
     about = build_corpus(replace(options, hours=2 * options.hours), quiet, halves)
@@ -169,15 +166,15 @@ def test_more_hours_add_to_what_is_there(options: CorpusOptions) -> None:
     assert about["pool"]["train"] == round(4 / 3600, 3)
 
 
-def test_other_sources_and_other_folders_are_refused(options: CorpusOptions, stems: Path, tmp_path: Path) -> None:
+def test_changed_sources_and_foreign_folders_are_refused(options: CorpusOptions, stems: Path, tmp_path: Path) -> None:
     build_corpus(options, quiet, halves)
     before = shards(options.folder)
     song = next(path for path in sorted((stems / "train").iterdir()) if split_of(path.name) == "train")
-    sound = (song / "bass.wav").read_bytes()
-    (song / "bass.wav").write_bytes(sound[:-400] + bytes(400))
+    original = (song / "bass.wav").read_bytes()
+    (song / "bass.wav").write_bytes(original[:-400] + bytes(400))
     with pytest.raises(CorpusError, match=rf"other sources \(changed: {song.name}/accompaniment\)"):
         build_corpus(options, quiet, halves)
-    (song / "bass.wav").write_bytes(sound)
+    (song / "bass.wav").write_bytes(original)
     with pytest.raises(CorpusError, match="seed 1"):
         build_corpus(replace(options, seed=2), quiet, halves)
     assert shards(options.folder) == before
@@ -197,12 +194,12 @@ def test_other_sources_and_other_folders_are_refused(options: CorpusOptions, ste
         build_corpus(replace(options, folder=song / "bass.wav"), quiet, halves)
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
+def test_a_full_disk_is_reported_before_anything_is_written(
     options: CorpusOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(build.shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 10**6))
-    with pytest.raises(CorpusError, match=r"0\.0 GB are free: give fewer --hours"):
+    with pytest.raises(CorpusError, match=r"0\.0 GB are free: use fewer --hours"):
         build_corpus(replace(options, hours=1.0), quiet, halves)
     assert not shards(options.folder)
 
@@ -223,13 +220,13 @@ def test_checksums_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert calls == [1]
 
 
-def test_mistakes_are_named(options: CorpusOptions, stems: Path, tmp_path: Path) -> None:
+def test_unusable_options_and_stems_give_clear_errors(options: CorpusOptions, stems: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="nothing to build from"):
         CorpusOptions(tmp_path / "x", packages=False)
     with pytest.raises(CorpusError, match="hours=0"):
         replace(options, hours=0.0)
     with pytest.raises(CorpusError, match=r"two songs are called .* in .*musdb and .*musdb"):
-        make_sources(replace(options, stems=(stems, stems)), quiet)
+        make_sources([stems, stems], False, quiet)
     for path in stems.rglob("vocals.wav"):
         path.unlink()
     with pytest.raises(CorpusError, match="no vocals to train on"):
@@ -237,7 +234,7 @@ def test_mistakes_are_named(options: CorpusOptions, stems: Path, tmp_path: Path)
     assert not options.folder.exists()
 
 
-def test_many_songs_need_no_made_singers(tmp_path: Path) -> None:
+def test_many_songs_need_no_resynthesised_singers(tmp_path: Path) -> None:
     def songs(count: int) -> list[Source]:
         return [
             Source(f"{n}/vocals", "vocals", "song", str(n), "", "train", (tmp_path / "v.wav",)) for n in range(count)
@@ -267,7 +264,7 @@ def test_the_command_line_builds_and_lists(
 
     monkeypatch.setattr(build, "build_corpus", stopped)
     built = run_cli("corpus", "build", tmp_path / "out", "--stems", stems)
-    assert (built.code, built.out) == (130, "Stopped; the same command goes on from here.\n")
+    assert (built.code, built.out) == (130, "Stopped; run the same command again to continue.\n")
     for arguments, message in (
         (["--no-packages"], "nothing to build from"),
         (["--stems", tmp_path / "no", "--hours", "0"], "--hours 0 is out of range"),

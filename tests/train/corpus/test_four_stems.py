@@ -1,4 +1,4 @@
-"""The second separator: what its masks must do by construction, that it learns, and bad input."""
+"""The second separator: properties of its masks, that it learns, and its errors."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ import soundfile as sf
 import torch
 from stemprover.engine.train.corpus.four_stems import (
     BINS,
-    STEMS,
     VARIANTS,
     FourStems,
     MaskNet,
-    StemRemixer,
-    StemShelf,
     compressed,
     main,
     train_four_stems,
 )
-from stemprover.engine.train.corpus.separators import SeparatorError
 from stemprover.engine.train.corpus.sources import SAMPLE_RATE, CorpusError, Source
+from stemprover.engine.train.corpus.spleeter import SeparatorError
+from stemprover.engine.train.corpus.stem_remix import STEMS, StemLibrary, StemRemixer
 
 SECONDS = 2
 
@@ -57,8 +55,8 @@ def weights(sources: list[Source], tmp_path_factory: pytest.TempPathFactory) -> 
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("weights") / "new" / "weights.pt"
     losses = train_four_stems(sources, out, batch=1, frames=48, steps=30, say=lambda line: None)
-    assert np.mean(losses[-6:]) < 0.75 * np.mean(losses[:3]), "thirty steps on four tones teach something"
-    assert [path.name for path in out.parent.iterdir()] == [out.name], "nothing but the weights is left"
+    assert np.mean(losses[-6:]) < 0.75 * np.mean(losses[:3]), "thirty steps on four tones reduce the loss"
+    assert [path.name for path in out.parent.iterdir()] == [out.name], "only the weights are left"
     return out
 
 
@@ -70,13 +68,13 @@ def test_masks_sum_to_one() -> None:
     assert float(masks.min()) >= 0.0
 
 
-def test_what_it_is_shown_does_not_depend_on_the_level() -> None:
+def test_the_networks_input_does_not_depend_on_the_level() -> None:
     magnitude = torch.rand(1, 2, BINS, 8)
     assert torch.allclose(compressed(magnitude), compressed(100 * magnitude), rtol=1e-3)
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_a_stem_and_all_others_are_the_mixture(weights: Path, stem: str) -> None:
+def test_a_stem_and_the_rest_sum_to_the_mix(weights: Path, stem: str) -> None:
     rng = np.random.default_rng(1)
     mix = (0.1 * rng.standard_normal((2, 30_000))).astype(np.float32)
     out = FourStems(weights).separate_all(mix, stem)
@@ -92,17 +90,17 @@ def test_a_stem_and_all_others_are_the_mixture(weights: Path, stem: str) -> None
         assert np.square(kept).sum() < 1e-3 * np.square(spectrum).sum()
 
 
-def test_it_learns_to_tell_stems_apart(weights: Path) -> None:
+def test_training_separates_stems(weights: Path) -> None:
     bass, vocals = (np.tile(tone(hz), (2, 1)).astype(np.float32) for hz in (80.0, 5000.0))
     out = FourStems(weights).separate_all(bass + vocals, "bass")["average"]["vocals"]
     share = [float(np.abs(np.sum(out * x)) / np.sum(x * x)) for x in (bass, vocals)]
     assert share[0] > 2 * share[1]
 
 
-def test_a_remix_is_the_stem_and_all_others(sources: list[Source]) -> None:
+def test_a_remix_has_the_stem_and_the_rest(sources: list[Source]) -> None:
     for stem in STEMS:
-        remix = StemRemixer(StemShelf.of(sources), stem, SAMPLE_RATE).draw(np.random.default_rng(3))
-        again = StemRemixer(StemShelf.of(sources), stem, SAMPLE_RATE).draw(np.random.default_rng(3))
+        remix = StemRemixer(StemLibrary.of(sources), stem, SAMPLE_RATE).draw(np.random.default_rng(3))
+        again = StemRemixer(StemLibrary.of(sources), stem, SAMPLE_RATE).draw(np.random.default_rng(3))
         assert np.array_equal(remix.vocals, again.vocals)
         assert remix.info["stem"] == stem
         assert set(remix.info["sources"]) <= set(STEMS)
@@ -112,22 +110,22 @@ def test_a_remix_is_the_stem_and_all_others(sources: list[Source]) -> None:
         assert min(np.square(x).mean() for x in (remix.vocals, remix.band)) > 0
 
 
-def test_bad_input_is_one_clear_line(sources: list[Source], weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"^there are no vocals apart to separate: add songs in stems$"):
-        StemShelf.of([source for source in sources if source.role != "vocals"])
-    with pytest.raises(SeparatorError, match=r"no weights at .*absent.pt: python -m stemprover"):
+def test_bad_input_gives_one_line_errors(sources: list[Source], weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"^no source has vocals as a separate stem: add songs with these stems$"):
+        StemLibrary.of([source for source in sources if source.role != "vocals"])
+    with pytest.raises(SeparatorError, match=r"no weights at .*absent.pt: train them with python -m stemprover"):
         FourStems(tmp_path / "absent.pt")
     (tmp_path / "bad.pt").write_bytes(b"nothing")
-    with pytest.raises(SeparatorError, match=r"bad.pt holds no weights of this separator"):
+    with pytest.raises(SeparatorError, match=r"bad.pt has no weights for this separator"):
         FourStems(tmp_path / "bad.pt")
     separator = FourStems(weights)
-    with pytest.raises(SeparatorError, match=r"stem='flute' is not known: use one of drums, bass, other, vocals"):
+    with pytest.raises(SeparatorError, match=r"stem='flute' is unknown: use one of drums, bass, other, vocals"):
         separator.separate_all(np.zeros((2, 100), np.float32), "flute")
     with pytest.raises(SeparatorError, match=r"shape \(1, 100\)"):
         separator.separate_all(np.zeros((1, 100), np.float32))
 
 
-def test_the_command_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_reports_missing_stems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMPROVER_CACHE", str(tmp_path))
     (tmp_path / "songs").mkdir()
     with pytest.raises(SystemExit, match=r"^Error: "):

@@ -1,4 +1,4 @@
-"""True stems of every class of instrument: the MIDI that is played, and what no bank has."""
+"""Clean stems of every class of instrument: the MIDI phrases, and the synthesised classes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from stemprover.engine.train.corpus import instruments
+from stemprover.engine.train.corpus import instruments, packages
 from stemprover.engine.train.corpus.instruments import (
     CLASSES,
     CLIP_S,
     DRUMS,
     PROGRAMS,
-    SAMPLE_RATE,
     breathy_voice,
-    midi_events,
+    phrase_events,
     synth_without_highs,
-    write_midi,
 )
-from stemprover.engine.train.corpus.sources import CorpusError
+from stemprover.engine.train.corpus.midi import write_midi
+from stemprover.engine.train.corpus.sources import SAMPLE_RATE, CorpusError
 from stemprover.engine.train.fit_detectors import print_classes
 
 
 def read_track(data: bytes) -> list[tuple[int, bytes]]:
-    """Ticks and messages of the one track of a MIDI file, meta events left out."""
+    """(ticks, message) of a MIDI file's only track, without meta events."""
     kind, size, form, tracks, ticks = struct.unpack_from(">4sIHHH", data)
     assert (kind, size, form, tracks, ticks) == (b"MThd", 6, 0, 1, 1000)
     assert data[14:18] == b"MTrk"
@@ -58,7 +57,7 @@ def test_a_midi_file_keeps_its_times(times: list[float], tmp_path_factory: pytes
 
 @pytest.mark.parametrize("name", [*PROGRAMS, *DRUMS])
 def test_phrases_stay_in_their_clips_and_on_their_instruments(name: str) -> None:
-    events = midi_events(name, 3, np.random.default_rng(0))
+    events = phrase_events(name, 3, np.random.default_rng(0))
     assert {int(at // CLIP_S) for at, _ in events} == {0, 1, 2}
     for at, message in events:
         assert at % CLIP_S < CLIP_S - 0.5
@@ -72,16 +71,16 @@ def test_phrases_stay_in_their_clips_and_on_their_instruments(name: str) -> None
 
 
 @pytest.mark.parametrize("make", [breathy_voice, synth_without_highs])
-def test_what_no_bank_has(make) -> None:  # type: ignore[no-untyped-def]
-    sound = make(np.random.default_rng(0))
-    assert sound.shape == (2, CLIP_S * SAMPLE_RATE)
-    power = np.abs(np.fft.rfft(sound[0])) ** 2
-    hertz = np.fft.rfftfreq(sound.shape[1], 1 / SAMPLE_RATE)
+def test_synthesised_classes_have_the_right_highs(make) -> None:  # type: ignore[no-untyped-def]
+    audio = make(np.random.default_rng(0))
+    assert audio.shape == (2, CLIP_S * SAMPLE_RATE)
+    power = np.abs(np.fft.rfft(audio[0])) ** 2
+    hertz = np.fft.rfftfreq(audio.shape[1], 1 / SAMPLE_RATE)
     highs = power[hertz > 8000].sum() / power.sum()
     assert highs < 1e-3 if make is synth_without_highs else highs > 1e-3
 
 
-def test_the_table_of_false_alarms(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_of_false_alarms_has_a_row_for_each_class(capsys: pytest.CaptureFixture[str]) -> None:
     hits = np.zeros((4, 5), bool)
     hits[0, 2] = hits[1, 4] = True
     print_classes({True: {"piano": hits, "organ": np.zeros((4, 5), bool)}})
@@ -91,17 +90,17 @@ def test_the_table_of_false_alarms(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("bank", ["timgm6mb-soundfont", "fluid-soundfont-gm"])
-def test_clips_of_every_class_at_one_level(bank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The player is a stand-in that plays noise."""
+def test_clips_of_every_class_have_one_level(bank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fluidsynth is replaced by a player of noise."""
 
     def play(midi: Path, file: Path, folder: Path, seconds: float) -> Path:
-        sound = np.random.default_rng(len(midi.stem)).standard_normal((2, int((seconds - 1) * SAMPLE_RATE)))
+        audio = np.random.default_rng(len(midi.stem)).standard_normal((2, int((seconds - 1) * SAMPLE_RATE)))
         path = folder / f"{midi.stem}.flac"
-        soundfile.write(path, 0.1 * sound.T, SAMPLE_RATE)
+        soundfile.write(path, 0.1 * audio.T, SAMPLE_RATE)
         return path
 
-    (tmp_path / instruments.BANKS[bank][0]).touch()
-    monkeypatch.setattr(instruments, "fetch_package", lambda package: tmp_path)
+    (tmp_path / packages.BANKS[bank][0]).touch()
+    monkeypatch.setattr(packages, "fetch_package", lambda package: tmp_path)
     monkeypatch.setattr(instruments, "cache_dir", lambda: tmp_path)
     monkeypatch.setattr(instruments, "render_midi", play)
     found = list(instruments.clips(4, 0, bank))
@@ -109,12 +108,14 @@ def test_clips_of_every_class_at_one_level(bank: str, tmp_path: Path, monkeypatc
     names = [name for name, _, _ in found]
     assert set(names) == set(CLASSES) if held_out else set(PROGRAMS) | set(DRUMS)
     assert all(names.count(name) == 4 for name in names)
-    for _, stem, song in found:
-        assert stem.shape == song.shape == (2, CLIP_S * SAMPLE_RATE)
+    for _, stem, mix in found:
+        assert stem.shape == mix.shape == (2, CLIP_S * SAMPLE_RATE)
         assert np.sqrt(np.mean(stem**2)) == pytest.approx(0.1, rel=1e-4)
-        assert np.sqrt(np.mean((song - stem) ** 2)) > 0.04
+        assert np.sqrt(np.mean((mix - stem) ** 2)) > 0.04
     for (name, bright, _), (_, dark, _) in zip(found, instruments.clips(4, 0, bank, dark=1.0), strict=True):
-        steps = [np.abs(np.diff(sound)).mean() for sound in (bright, dark)]
-        assert steps[1] < steps[0] or name in instruments.SYNTHETIC, "under a low-pass the samples change slower"
+        steps = [np.abs(np.diff(audio)).mean() for audio in (bright, dark)]
+        assert steps[1] < steps[0] or name in instruments.SYNTHETIC, (
+            "a low-pass filter makes samples change more slowly"
+        )
     with pytest.raises(CorpusError, match="3 clips of a class are too few"):
         next(instruments.clips(3, 0, bank))

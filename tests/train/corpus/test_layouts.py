@@ -1,4 +1,4 @@
-"""Folders of stems as people have them: what is found in each layout, what is left out, and the splits."""
+"""Folders of stems: which songs each layout has, which files are skipped, and the splits."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ NOISE = (0.1 * RNG.standard_normal((SAMPLE_RATE + 100, 2))).astype(np.float32)
 
 
 def write(*paths: Path) -> None:
-    """A second of noise in each file; the levels are 1, 1/2, 1/3 ... of the first one's."""
+    """Write a second of noise to each file, at 1, 1/2, 1/3 ... of the first one's level."""
     for number, path in enumerate(paths, start=1):
         path.parent.mkdir(parents=True, exist_ok=True)
         sf.write(path, NOISE / number, SAMPLE_RATE)
@@ -35,7 +35,7 @@ def names_by_split(split: str, count: int) -> list[str]:
         ("kazoo.wav", None), ("17.wav", None), ("drumming up support.wav", None),
     ],
 )  # fmt: skip
-def test_files_are_told_by_their_names(name: str, stem: str | None) -> None:
+def test_stems_are_recognised_by_file_names(name: str, stem: str | None) -> None:
     assert stem_of(name) == stem
 
 
@@ -52,11 +52,11 @@ def test_musdb_keeps_its_test_songs_out_of_training(tmp_path: Path) -> None:
     assert [splits[name] for name in splits if name not in train + valid] == ["test", "test"]
     assert {song.origin for song in found.songs} == {"MUSDB18-HQ"}
     direct = find_songs(tmp_path / "musdb18hq" / "test")
-    assert {song.split for song in direct.songs} == {"test"}, "the folder of test songs alone is test material too"
+    assert {song.split for song in direct.songs} == {"test"}, "a folder of test songs is recognised by itself"
     vocals, band, *others = song_sources(tmp_path / "musdb18hq" / "test")
     others[1].parts[0].unlink()
     damaged = find_songs(tmp_path / "musdb18hq" / "test")
-    assert {song.split for song in damaged.songs} == {"test"}, "and so is one of them that lacks a file"
+    assert {song.split for song in damaged.songs} == {"test"}, "also if a song lacks a file"
     assert (vocals.role, band.role, band.stems) == ("vocals", "accompaniment", ("bass", "drums", "other"))
     wanted = sum(read_stereo(part) for part in band.parts)
     np.testing.assert_allclose(band.read(0, SAMPLE_RATE), wanted[:, :SAMPLE_RATE], atol=1e-6)
@@ -72,36 +72,36 @@ def test_moisesdb_sums_the_files_of_a_stem(tmp_path: Path) -> None:
     (song,) = found.songs
     assert (song.name, song.origin, song.split) == ("0a1b-track", "MoisesDB", split_of("0a1b-track"))
     assert song.licence == "CC BY-NC-SA 4.0"
-    assert "x5.wav (no known stem)" in found.render_left_out()
+    assert "x5.wav (unknown stem)" in found.render_left_out()
     band = song.sources()[1]
     assert band.stems == ("strings", "drums", "drums")
     level = np.abs(band.read(0, 1000)).max() / np.abs(NOISE[:1000]).max()
     assert level == pytest.approx(1 / 2 + 1 / 3 + 1 / 4, rel=0.01)
 
 
-def test_an_excerpt_has_each_stem_once_and_whole(tmp_path: Path) -> None:
+def test_an_excerpt_sums_the_files_of_a_stem(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    sounds = rng.uniform(-0.4, 0.4, (3, 40_000, 2)).astype(np.float32)
+    signals = rng.uniform(-0.4, 0.4, (3, 40_000, 2)).astype(np.float32)
     files = [tmp_path / f"{number}.wav" for number in range(3)]
-    for file, sound in zip(files, sounds, strict=True):
-        sf.write(file, sound, 32_000, subtype="FLOAT")
+    for file, signal in zip(files, signals, strict=True):
+        sf.write(file, signal, 32_000, subtype="FLOAT")
     song = Song("one", "tests", "train", "CC0-1.0", tuple(zip(("drums", "vocals", "drums"), files, strict=True)))
     found, rate = song.excerpt(0.5, 0.25)
     assert rate == 32_000
-    there = slice(16_000, 24_000)
-    np.testing.assert_array_equal(found["drums"], (sounds[0] + sounds[2])[there].T)
-    np.testing.assert_array_equal(found["vocals"], sounds[1][there].T)
+    inside = slice(16_000, 24_000)
+    np.testing.assert_array_equal(found["drums"], (signals[0] + signals[2])[inside].T)
+    np.testing.assert_array_equal(found["vocals"], signals[1][inside].T)
     assert song.excerpt(1.0, 0.5) == ({}, 32_000)
 
 
-def test_any_folder_of_files_named_by_stem(tmp_path: Path) -> None:
+def test_any_folder_with_files_named_after_stems_is_a_song(tmp_path: Path) -> None:
     write(
         tmp_path / "One" / "Vocals.WAV", tmp_path / "One" / "Gtr 1.flac", tmp_path / "One" / "mix.wav",
         tmp_path / "One" / "noises.wav", tmp_path / "Two" / "stems" / "lead vox.ogg",
         tmp_path / "Two" / "stems" / "inst.ogg", tmp_path / "loose" / "interview.wav",
     )  # fmt: skip
     (tmp_path / "One" / "info.json").write_text('{"license": "CC0-1.0"}')
-    (tmp_path / "._vocals.wav").write_bytes(b"what a Mac leaves behind")
+    (tmp_path / "._vocals.wav").write_bytes(b"macOS metadata")
     found = find_songs(tmp_path)
     one, two = found.songs
     assert (one.name, two.name) == ("One", "Two")
@@ -109,7 +109,7 @@ def test_any_folder_of_files_named_by_stem(tmp_path: Path) -> None:
     assert (one.licence, two.licence) == ("CC0-1.0", "not stated")
     line = found.render_left_out()
     assert len(line.splitlines()) == 1
-    assert "One/noises.wav (no known stem), loose/interview.wav (no known stem)" in line
+    assert "One/noises.wav (unknown stem), loose/interview.wav (unknown stem)" in line
     assert "mix.wav" not in line
     (tmp_path / "Two").rename(tmp_path / "test")
     write(tmp_path / "test" / "Three" / "stems" / "vocals.wav")
@@ -118,7 +118,7 @@ def test_any_folder_of_files_named_by_stem(tmp_path: Path) -> None:
     assert (alone.name, len(alone.stems)) == ("One", 2)
 
 
-def test_no_sound_is_in_a_song_twice(tmp_path: Path) -> None:
+def test_redundant_stems_are_skipped(tmp_path: Path) -> None:
     for song, stems in {
         "all": ("vocals", "no_vocals", "drums", "bass", "other"),
         "some": ("vocals", "lead vocals", "backing vocals", "instrumental", "drums"),
@@ -131,10 +131,10 @@ def test_no_sound_is_in_a_song_twice(tmp_path: Path) -> None:
         ["accompaniment", "vocals"],
     ]
     assert "already" in found.render_left_out()
-    assert sum("is there" in why for _, why in found.left_out) == 1, "drums as .flac and as .wav"
+    assert sum(reason == "same as Drums.flac" for _, reason in found.left_out) == 1, "drums as .flac and as .wav"
 
 
-def test_the_split_of_a_song_hangs_on_its_name_alone() -> None:
+def test_the_split_of_a_song_depends_on_its_name_alone() -> None:
     names = [f"Artist {n} - Title {n * n}" for n in range(2000)]
     splits = [split_of(name) for name in names]
     assert 0.08 < splits.count("valid") / len(splits) < 0.12
@@ -144,24 +144,24 @@ def test_the_split_of_a_song_hangs_on_its_name_alone() -> None:
     assert split_of("Cafe\u0301") == split_of("Caf\u00e9")
 
 
-def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_unusable_folders_and_songs_are_named(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"not a folder.*<song>/<stem>\.wav"):
         find_songs(tmp_path / "nowhere")
     write(tmp_path / "none" / "interview.wav")
-    with pytest.raises(CorpusError, match=r"interview\.wav is no stem.*MUSDB18-HQ.*MoisesDB"):
+    with pytest.raises(CorpusError, match=r"no stems \(unknown: interview\.wav\).*MUSDB18-HQ.*MoisesDB"):
         find_songs(tmp_path / "none")
     write(tmp_path / "a" / "same" / "vocals.wav", tmp_path / "b" / "same" / "vocals.wav")
     with pytest.raises(CorpusError, match="two songs are called 'same'"):
         find_songs(tmp_path)
     write(tmp_path / "c" / "good" / "vocals.wav", tmp_path / "c" / "bad" / "drums.wav")
-    (tmp_path / "c" / "bad" / "vocals.wav").write_text("no sound")
+    (tmp_path / "c" / "bad" / "vocals.wav").write_text("not audio")
     found = find_songs(tmp_path / "c")
-    assert [song.name for song in found.songs] == ["good"], "a song has to be whole"
+    assert [song.name for song in found.songs] == ["good"], "a song with a broken stem is skipped"
     assert "bad/drums.wav (vocals.wav cannot be read)" in found.render_left_out()
 
 
 @pytest.mark.parametrize("rate", [48_000, 22_050])
-def test_a_piece_of_a_long_file_is_what_the_whole_would_give(tmp_path: Path, rate: int) -> None:
+def test_an_excerpt_of_a_long_file_equals_the_whole_file_resampled(tmp_path: Path, rate: int) -> None:
     t = np.arange(40 * rate) / rate
     sf.write(tmp_path / "long.wav", 0.3 * np.sin(2 * np.pi * (300 + 20 * t) * t), rate, subtype="FLOAT")
     at = np.arange(1_000_000, 1_050_000) / SAMPLE_RATE

@@ -1,4 +1,4 @@
-"""The pool on small synthetic sources: a seed gives the same bytes, the mixture is the sum, no work is done twice."""
+"""The pool on small synthetic sources: reproducible, with mixes that are exact sums, and without repeated work."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from stemprover.engine.train.corpus import sources as corpus
+from stemprover.engine.train.corpus import packages
 from stemprover.engine.train.corpus.layouts import song_sources
 from stemprover.engine.train.corpus.pool import (
     FULL_SCALE,
@@ -28,7 +28,7 @@ SONG_S = 6
 
 
 def tone(hz: float, seconds: float, seed: int) -> np.ndarray:
-    """A tremolo tone with a little noise, (T, 2), so that no two places and no two channels are the same."""
+    """A tremolo tone with a little noise (T, 2), different at every place and in every channel."""
     rng = np.random.default_rng(seed)
     t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     wave = 0.2 * np.sin(2 * np.pi * hz * t) * (1.2 + np.sin(2 * np.pi * (0.3 + 0.1 * seed) * t)) / 2
@@ -37,7 +37,7 @@ def tone(hz: float, seconds: float, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def stems(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three songs; one of them is the held-out one."""
+    """Three songs, one of them held out."""
     root = tmp_path_factory.mktemp("stems")
     for number, song in enumerate(("alpha", "beta", "francium")):
         (root / song).mkdir()
@@ -64,15 +64,15 @@ def sources(stems: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Sourc
 
 
 class FakeSeparator:
-    """Halves of the mixture, so that the pool can be tested without networks; counts its calls."""
+    """Splits the mix by fixed gains, in place of a network, and keeps the mixes it was given."""
 
     def __init__(self) -> None:
         self.mixes: list[np.ndarray] = []
 
     def __call__(self, mix: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
         self.mixes.append(mix)
-        shares = {"zeros": 0.5, "average": 0.25}
-        return {e: {"vocals": share * mix, "accompaniment": (1 - share) * mix} for e, share in shares.items()}
+        gains = {"zeros": 0.5, "average": 0.25}
+        return {e: {"vocals": gain * mix, "accompaniment": (1 - gain) * mix} for e, gain in gains.items()}
 
 
 def build(out: Path, sources: list[Source], separate: FakeSeparator, **change) -> list[Path]:
@@ -98,7 +98,7 @@ def test_shards_have_the_documented_form(tmp_path: Path, sources: list[Source]) 
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_the_separator_hears_exactly_the_sum_of_the_stored_stems(tmp_path: Path, sources: list[Source]) -> None:
+def test_the_separator_is_given_exactly_the_sum_of_the_stored_stems(tmp_path: Path, sources: list[Source]) -> None:
     separate = FakeSeparator()
     paths = build(tmp_path, sources, separate)
     items = [item for path in paths for item in open_shard(path)[0]]
@@ -120,7 +120,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path,
     assert not np.array_equal(tracks[0], tracks[1])
 
 
-def test_an_interrupted_run_goes_on_and_two_processes_can_share_it(tmp_path: Path, sources: list[Source]) -> None:
+def test_an_interrupted_run_continues_and_processes_can_share_it(tmp_path: Path, sources: list[Source]) -> None:
     whole = build(tmp_path / "whole", sources, FakeSeparator())
     late = build(tmp_path / "shared", sources, FakeSeparator(), shards=range(1, 2))
     assert [path.name for path in late] == ["shard_001.npy"]
@@ -161,7 +161,7 @@ def test_original_pairings_stay_in_sync(sources: list[Source]) -> None:
         assert (info["vocals_start"], info["vocals_speed"]) == (info["band_start"], info["band_speed"])
 
 
-def test_draws_cover_all_kinds_and_hold_their_ranges(sources: list[Source]) -> None:
+def test_draws_cover_all_kinds_and_stay_in_their_ranges(sources: list[Source]) -> None:
     remixer = Remixer([s for s in sources if s.split == "train"], LENGTH)
     infos = [remixer.draw(np.random.default_rng([3, item])).info for item in range(80)]
     songs = [i for i in infos if "voices" not in i["vocals"] and "game" not in i["band"]]
@@ -169,11 +169,11 @@ def test_draws_cover_all_kinds_and_hold_their_ranges(sources: list[Source]) -> N
     assert 0.25 < sum(i["original_pairing"] for i in songs) / len(songs) < 0.75
     assert {i["vocals"].split("/")[0] for i in infos} == {"alpha", "beta", "voices"}
     assert {i["band"].split("/")[0] for i in infos} == {"alpha", "beta", "game"}
-    assert any(":" in part for i in infos for part in i["band_parts"]), "no part was ever crossed with another song"
-    assert any(len(i["band_parts"]) == 1 and "game" not in i["band"] for i in infos), "no part was ever left out"
-    crossed = [i["ratio_db"] for i in infos if not i["original_pairing"] and i["ratio_db"] is not None]
-    assert -10 <= min(crossed) < -5
-    assert 2 < max(crossed) <= 6
+    assert any(":" in part for i in infos for part in i["band_parts"]), "no stem was ever replaced by another song's"
+    assert any(len(i["band_parts"]) == 1 and "game" not in i["band"] for i in infos), "no stem was ever left out"
+    ratios_db = [i["ratio_db"] for i in infos if not i["original_pairing"] and i["ratio_db"] is not None]
+    assert -10 <= min(ratios_db) < -5
+    assert 2 < max(ratios_db) <= 6
     assert all(0.84 <= i["vocals_speed"] <= 1.19 and -12 <= i["gain_db"] <= 0 for i in infos)
 
 
@@ -216,7 +216,7 @@ def test_sdr_of_a_known_error(error: float, expected_db: float) -> None:
     assert sdr_db(np.zeros((2, 10)), np.ones((2, 10))) is None
 
 
-def test_reading_pads_doubles_and_resamples(tmp_path: Path) -> None:
+def test_reading_pads_resamples_and_copies_mono_to_both_channels(tmp_path: Path) -> None:
     mono = 0.3 * np.sin(2 * np.pi * 1000 * np.arange(22_050) / 22_050)
     sf.write(tmp_path / "mono.wav", mono, 22_050)
     audio = read_stereo(tmp_path / "mono.wav", 0, 50_000)
@@ -227,23 +227,25 @@ def test_reading_pads_doubles_and_resamples(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_stereo(tmp_path / "mono.wav", 300, 100), audio[:, 300:400])
 
 
-def test_a_phrase_is_made_of_sound(sources: list[Source]) -> None:
+def test_a_phrase_is_mostly_audible(sources: list[Source]) -> None:
     voice = next(s for s in sources if s.kind == "voice")
     for seed in range(4):
         audio = phrase(np.random.default_rng(seed), voice, 3 * SAMPLE_RATE)
         assert audio.shape == (2, 3 * SAMPLE_RATE)
-        sounding = np.mean(np.abs(audio[0].reshape(30, -1)).max(axis=1) > 0.01)
-        assert sounding > 0.5
+        audible = np.mean(np.abs(audio[0].reshape(30, -1)).max(axis=1) > 0.01)
+        assert audible > 0.5
 
 
-def test_mistakes_are_named(tmp_path: Path, sources: list[Source], capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_gives_clear_errors(
+    tmp_path: Path, sources: list[Source], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(CorpusError, match="nowhere"):
         song_sources(tmp_path / "nowhere")
     with pytest.raises(CorpusError, match="0 bands"):
         Remixer([s for s in sources if s.role == "vocals"], LENGTH)
     with pytest.raises(CorpusError, match=r"1\.2"):
         RemixConfig(peak=1.2)
-    (tmp_path / "bad.wav").write_text("no sound")
+    (tmp_path / "bad.wav").write_text("not audio")
     with pytest.raises(CorpusError, match=r"bad\.wav"):
         read_stereo(tmp_path / "bad.wav")
     with pytest.raises(SystemExit):
@@ -252,7 +254,7 @@ def test_mistakes_are_named(tmp_path: Path, sources: list[Source], capsys: pytes
     assert main([str(tmp_path), "--stems", str(tmp_path / "nowhere"), "--no-packages"]) == 2
 
 
-def test_a_shard_is_written_whole(tmp_path: Path) -> None:
+def test_a_written_shard_opens_with_its_description(tmp_path: Path) -> None:
     path = write_shard(tmp_path, 12, [np.ones((6, 2, 10), np.int16)], [{"item": 0}], split="train")
     assert path.name == "shard_012.npy"
     tracks, infos = open_shard(path)
@@ -261,17 +263,20 @@ def test_a_shard_is_written_whole(tmp_path: Path) -> None:
 
 
 def test_two_processes_may_fetch_the_same_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that comes second takes what the first has unpacked, and leaves nothing of its own behind."""
-    monkeypatch.setattr(corpus, "cache_dir", lambda: tmp_path)
+    """The slower one uses what the faster one unpacked, and leaves no files of its own."""
+    monkeypatch.setattr(packages, "cache_dir", lambda: tmp_path)
 
     def run(command: list[str], **_: object) -> None:
         if command[0] == "apt-get":
             (tmp_path / "debian" / "songs_1_all.deb").touch()
             return
-        for folder in (Path(command[-1]), tmp_path / "debian" / "songs"):  # the other is faster by a moment
+        for folder in (
+            Path(command[-1]),
+            tmp_path / "debian" / "songs",
+        ):  # the second is the other process, a moment faster
             folder.mkdir()
             (folder / "song.ogg").touch()
 
-    monkeypatch.setattr(corpus.subprocess, "run", run)
-    assert corpus.fetch_package("songs") == tmp_path / "debian" / "songs"
+    monkeypatch.setattr(packages.subprocess, "run", run)
+    assert packages.fetch_package("songs") == tmp_path / "debian" / "songs"
     assert sorted(path.name for path in (tmp_path / "debian").iterdir()) == ["songs", "songs_1_all.deb"]

@@ -1,4 +1,4 @@
-"""Made singers: the pitch and the formants that were asked for, apart from each other, and never a held-out voice."""
+"""Resynthesised singers: independent pitch and formants, sung words, and no singing from held-out songs in training."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import soundfile as sf
 from scipy.signal import lfilter
 from stemprover.engine.train.corpus import singers, singing
 from stemprover.engine.train.corpus.remix import RemixConfig, Remixer
-from stemprover.engine.train.corpus.singers import Singer, another_singer
+from stemprover.engine.train.corpus.singers import Singer, resynthesise
 from stemprover.engine.train.corpus.singing import make_singing, singing_sources
 from stemprover.engine.train.corpus.sources import SAMPLE_RATE, CorpusError, Source
 from stemprover.engine.train.corpus.words import analyse_word, sing, sing_words, syllables
@@ -18,15 +18,20 @@ FORMANTS_HZ = (700.0, 1200.0, 2600.0)
 
 
 def vowel(hz: float, seconds: float, formants_hz: tuple[float, ...] = FORMANTS_HZ) -> np.ndarray:
-    """A train of pulses of `hz` through resonances of 100 Hz in width, and a little breath: (T,), peak 0.5."""
+    """A pulse train at `hz` through resonances with a width of 100 Hz, and a little breath: (T,), peak 0.5."""
     length = int(seconds * SAMPLE_RATE)
     phase = np.cumsum(np.full(length, hz / SAMPLE_RATE))
-    sound = np.diff(np.floor(phase), prepend=0.0) + 0.002 * np.random.default_rng(0).standard_normal(length)
+    audio = np.diff(np.floor(phase), prepend=0.0) + 0.002 * np.random.default_rng(0).standard_normal(length)
     for formant in formants_hz:
         radius = np.exp(-np.pi * 100 / SAMPLE_RATE)
-        sound = lfilter([1.0], [1, -2 * radius * np.cos(2 * np.pi * formant / SAMPLE_RATE), radius**2], sound)
+        audio = lfilter([1.0], [1, -2 * radius * np.cos(2 * np.pi * formant / SAMPLE_RATE), radius**2], audio)
     fade = np.clip(np.minimum(np.arange(length), np.arange(length)[::-1]) / 1000, 0, 1)
-    return 0.5 * fade * sound / np.abs(sound).max()
+    return 0.5 * fade * audio / np.abs(audio).max()
+
+
+def another_singer(audio: np.ndarray, rng: np.random.Generator, singer: Singer | None = None) -> np.ndarray:
+    """A vocal stem as one other singer, random or given, would sing it: (2, T)."""
+    return resynthesise(audio, [rng], None if singer is None else [singer])[0]
 
 
 def pitch_hz(audio: np.ndarray) -> np.ndarray:
@@ -36,7 +41,7 @@ def pitch_hz(audio: np.ndarray) -> np.ndarray:
 
 
 def first_formant_hz(audio: np.ndarray) -> float:
-    """The strongest place between 350 and 1000 Hz in the mean spectral envelope of (2, T)."""
+    """The peak between 350 and 1000 Hz of the mean spectral envelope of (2, T)."""
     word = analyse_word(audio.mean(axis=0))
     envelope = np.log(word.envelope[word.voiced]).mean(axis=0)
     hz = np.linspace(0, SAMPLE_RATE / 2, len(envelope))
@@ -45,18 +50,18 @@ def first_formant_hz(audio: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("semitones", "formant"), [(5.0, 1.0), (-4.0, 1.25), (0.0, 0.8)])
-def test_pitch_and_formants_are_what_was_asked_for(semitones: float, formant: float) -> None:
-    sound = vowel(150.0, 0.8)
-    out = another_singer(sound, np.random.default_rng(0), Singer(formant=formant, semitones=semitones))
-    assert out.shape == (2, len(sound))
+def test_pitch_and_formants_change_independently_as_requested(semitones: float, formant: float) -> None:
+    audio = vowel(150.0, 0.8)
+    out = another_singer(audio, np.random.default_rng(0), Singer(formant=formant, semitones=semitones))
+    assert out.shape == (2, len(audio))
     assert out.dtype == np.float32
     shift = 12 * np.log2(np.median(pitch_hz(out)) / 150)
     assert shift == pytest.approx(semitones, abs=0.1)
-    assert first_formant_hz(out) == pytest.approx(first_formant_hz(np.stack([sound] * 2)) * formant, rel=0.06)
-    assert np.sqrt(np.mean(out**2)) == pytest.approx(np.sqrt(np.mean(sound**2)), rel=0.01)
+    assert first_formant_hz(out) == pytest.approx(first_formant_hz(np.stack([audio] * 2)) * formant, rel=0.06)
+    assert np.sqrt(np.mean(out**2)) == pytest.approx(np.sqrt(np.mean(audio**2)), rel=0.01)
 
 
-def test_breath_makes_noise_and_leaves_the_pitch() -> None:
+def test_breath_adds_noise_and_keeps_the_pitch() -> None:
     between = []
     for breath in (0.0, 1.0):
         out = another_singer(vowel(200.0, 0.7), np.random.default_rng(0), Singer(breath=breath)).mean(axis=0)
@@ -70,46 +75,46 @@ def test_breath_makes_noise_and_leaves_the_pitch() -> None:
 
 
 def test_consonants_stay_sharp() -> None:
-    sound = np.concatenate([vowel(180.0, 0.6), np.zeros(8820), vowel(180.0, 0.6)])
+    audio = np.concatenate([vowel(180.0, 0.6), np.zeros(8820), vowel(180.0, 0.6)])
     rng = np.random.default_rng(1)
     at = int(0.7 * SAMPLE_RATE)
-    sound[at : at + 400] += np.diff(0.3 * rng.standard_normal(401))  # a click of 9 ms, as of a t
-    out = another_singer(sound, rng, Singer(semitones=4.0, formant=1.1)).mean(axis=0)
+    audio[at : at + 400] += np.diff(0.3 * rng.standard_normal(401))  # a click of 9 ms, like a t
+    out = another_singer(audio, rng, Singer(semitones=4.0, formant=1.1)).mean(axis=0)
     click = slice(at + 20, at + 380)
-    assert np.corrcoef(out[click], sound[click])[0, 1] > 0.95
+    assert np.corrcoef(out[click], audio[click])[0, 1] > 0.95
 
 
-def test_a_seed_gives_one_singer_in_coherent_stereo() -> None:
-    sound = np.stack([vowel(220.0, 1.2), 0.8 * vowel(220.0, 1.2)])
-    before = sound.copy()
-    one, same, other = (another_singer(sound, np.random.default_rng(seed)) for seed in (4, 4, 5))
+def test_a_seed_decides_the_singer_and_the_stereo_is_coherent() -> None:
+    audio = np.stack([vowel(220.0, 1.2), 0.8 * vowel(220.0, 1.2)])
+    before = audio.copy()
+    one, same, other = (another_singer(audio, np.random.default_rng(seed)) for seed in (4, 4, 5))
     np.testing.assert_array_equal(one, same)
-    np.testing.assert_array_equal(sound, before)
+    np.testing.assert_array_equal(audio, before)
     assert not np.allclose(one, other)
     assert np.isfinite(other).all()
-    assert np.corrcoef(one)[0, 1] > 0.5, "the channels have nothing to do with each other"
+    assert np.corrcoef(one)[0, 1] > 0.5, "the channels are unrelated"
 
 
 @pytest.mark.parametrize("length", [0, 100, 30_000])
-def test_silence_and_short_ends_stay_what_they_are(length: int) -> None:
+def test_silence_stays_silent_at_any_length(length: int) -> None:
     out = another_singer(np.zeros((2, length), np.float32), np.random.default_rng(0))
     np.testing.assert_array_equal(out, np.zeros((2, length)))
 
 
-def test_long_stems_are_joined_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_long_stems_are_joined_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(singers, "_BLOCK_S", (1.5, 3.0))
-    sound = np.tile(np.concatenate([vowel(150.0, 0.9), np.zeros(4410)]), 7)
-    cuts = singers._cuts(sound)
+    audio = np.tile(np.concatenate([vowel(150.0, 0.9), np.zeros(4410)]), 7)
+    cuts = singers._cuts(audio)
     assert cuts[0] == 0
-    assert cuts[-1] == len(sound)
+    assert cuts[-1] == len(audio)
     assert all(1.5 <= seconds <= 3 for seconds in np.diff(cuts[:-1]) / SAMPLE_RATE)
-    assert all(np.abs(sound[cut : cut + 800]).max() < 0.01 for cut in cuts[1:-1])
-    out = another_singer(sound, np.random.default_rng(0), Singer(semitones=2.0)).mean(axis=0)
+    assert all(np.abs(audio[cut : cut + 800]).max() < 0.01 for cut in cuts[1:-1])
+    out = another_singer(audio, np.random.default_rng(0), Singer(semitones=2.0)).mean(axis=0)
     level = np.sqrt(np.mean(out.reshape(7, -1) ** 2, axis=1))
-    assert level.max() < 1.1 * level.min(), "a block is louder than another"
+    assert level.max() < 1.1 * level.min(), "blocks differ in level"
 
 
-def test_a_note_has_its_pitch_and_length() -> None:
+def test_a_sung_note_has_its_pitch_and_length() -> None:
     word = analyse_word(vowel(120.0, 0.4))
     for consonants in (False, True):
         out = sing(word, -12.0, 40_000, -14.0, consonants=consonants, vibrato=(0.0, 5.0))
@@ -121,13 +126,13 @@ def test_a_note_has_its_pitch_and_length() -> None:
         sing(analyse_word(np.zeros(8000)), 0.0, 40_000, 0.0)
 
 
-def test_frames_without_an_aperiodicity_are_sung_as_noise() -> None:
+def test_frames_without_an_aperiodicity_are_finite() -> None:
     word = analyse_word(vowel(120.0, 0.4))
-    word.noise[:5] = np.nan  # what D4C says of digital silence
+    word.noise[:5] = np.nan  # as D4C gives for digital silence
     assert np.isfinite(sing(word, -12.0, 20_000, -12.0, consonants=True)).all()
 
 
-def test_words_are_cut_into_syllables() -> None:
+def test_words_are_cut_into_syllables_and_hiss_has_none() -> None:
     word = np.concatenate([vowel(130.0, 0.3), np.zeros(4410), vowel(150.0, 0.25)])
     assert len(syllables(analyse_word(word))) == 2
     hiss = 0.2 * np.diff(np.random.default_rng(0).standard_normal(20_000))
@@ -143,9 +148,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     return paths
 
 
-def test_words_become_a_melody(clips: tuple[Path, ...]) -> None:
-    sounds = [sf.read(clip)[0] for clip in clips]
-    one, same, other = (sing_words(sounds, np.random.default_rng(seed), 3 * SAMPLE_RATE) for seed in (1, 1, 2))
+def test_words_are_sung_to_a_melody(clips: tuple[Path, ...]) -> None:
+    words = [sf.read(clip)[0] for clip in clips]
+    one, same, other = (sing_words(words, np.random.default_rng(seed), 3 * SAMPLE_RATE) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)
     assert one.shape == (2, 3 * SAMPLE_RATE)
@@ -153,12 +158,12 @@ def test_words_become_a_melody(clips: tuple[Path, ...]) -> None:
     assert np.abs(one).max() == pytest.approx(0.8, abs=0.01)
     assert len(np.unique(np.rint(12 * np.log2(pitch_hz(one) / 440)))) >= 3, "a melody has several notes"
     with pytest.raises(CorpusError, match="3 of 3"):
-        sing_words(sounds[:3], np.random.default_rng(0), SAMPLE_RATE)
+        sing_words(words[:3], np.random.default_rng(0), SAMPLE_RATE)
 
 
 @pytest.fixture
 def sources(tmp_path: Path, clips: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> list[Source]:
-    """Songs and voices, some held out, and a cache of their own; what is made is short."""
+    """Songs and voices, some held out, with their own cache and short tracks."""
     monkeypatch.setenv("STEMPROVER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(singing, "TRACK_S", (1.0, 1.5))
     monkeypatch.setattr(singing, "SINGERS_PER_SONG", 2)
@@ -180,10 +185,10 @@ def sources(tmp_path: Path, clips: tuple[Path, ...], monkeypatch: pytest.MonkeyP
 
 def test_singing_is_made_once_and_keeps_its_split(sources: list[Source], tmp_path: Path) -> None:
     assert singing_sources(sources) == []
-    said: list[str] = []
-    made = [path for source in sources for path in make_singing(source, say=said.append)]
+    lines: list[str] = []
+    made = [path for source in sources for path in make_singing(source, say=lines.append)]
     assert len(made) == singing.SINGERS_PER_SONG + 2 * singing.TRACKS_PER_VOICE
-    assert any("klettres/few" in line and "3 of 3" in line for line in said)
+    assert any("klettres/few" in line and "3 of 3" in line for line in lines)
     found = singing_sources(sources)
     assert sorted(path for source in found for path in source.parts) == sorted(made)
     train = {source.name for source in found if source.split == "train"}
@@ -201,12 +206,12 @@ def test_singing_is_made_once_and_keeps_its_split(sources: list[Source], tmp_pat
     made[1].unlink()
     made[-1].unlink()
     for source in sources:
-        make_singing(source, say=said.append)
+        make_singing(source, say=lines.append)
     assert [path.read_bytes() for path in made] == bytes_before
 
 
-def test_the_shares_of_the_singers_are_those_of_the_config(sources: list[Source]) -> None:
-    for path in (path for source in sources for path in singing._files(source)):
+def test_vocals_are_drawn_with_the_configs_weights(sources: list[Source]) -> None:
+    for path in (path for source in sources for path in singing.singing_paths(source)):
         path.parent.mkdir(exist_ok=True, parents=True)
         sf.write(path, vowel(300.0, 2.0), SAMPLE_RATE)
     train = [source for source in [*sources, *singing_sources(sources)] if source.split == "train"]
@@ -224,11 +229,11 @@ def test_the_shares_of_the_singers_are_those_of_the_config(sources: list[Source]
     assert set(originals) == {"song"}
     assert {info["band"] for info in infos} == {"alpha/accompaniment", "beta/accompaniment", "game/music"}
     assert set(kinds(RemixConfig(singers=(1.0, 0.0, 0.0)))[0]) == {"singing"}
-    with pytest.raises(CorpusError, match="not shares"):
+    with pytest.raises(CorpusError, match="not weights"):
         RemixConfig(singers=(0.0, 0.0, 0.0))
 
 
-def test_mistakes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_settings_give_clear_errors(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CorpusError, match=r"formant=3\.0"):
         Singer(formant=3.0)
     with pytest.raises(SystemExit):

@@ -1,0 +1,90 @@
+"""A stem and its mix: checked against each other and aligned, once for everything that is done with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine.chain import PluginSettings
+from ..engine.errors import MixMismatchError
+from .alignment import MAX_OFFSET_S, Alignment, align_files, alignment_notes
+from .audiofile import AudioInfo, check_finite, clock, probe
+from .mix_reader import MixReader
+
+
+@dataclass(frozen=True)
+class StemAndMix:
+    """A stem and, if there is one, the mix it was separated from.
+
+    notes: what users should know about the alignment, such as a corrected offset. elapsed_s: the time that checks and
+    alignment took.
+    """
+
+    stem: AudioInfo
+    mix: AudioInfo | None = None
+    alignment: Alignment | None = None
+    notes: tuple[str, ...] = ()
+    elapsed_s: float = 0.0
+
+    @classmethod
+    def open(cls, stem: Path, mix: Path | None = None) -> StemAndMix:
+        """Check and align two files. Raises AudioFileError, MixMismatchError."""
+        started_s = time.perf_counter()
+        stem_info = probe(stem)
+        if mix is None:
+            check_finite(stem_info)
+            return cls(stem_info, elapsed_s=time.perf_counter() - started_s)
+        mix_info = probe(mix, "the mix")
+        check_match(stem_info, mix_info)
+        check_finite(mix_info)
+        check_finite(stem_info)
+        alignment = align_files(stem_info, mix_info)
+        notes = tuple(alignment_notes(alignment, stem_info, mix_info))
+        return cls(stem_info, mix_info, alignment, notes, time.perf_counter() - started_s)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files, none of which an output may replace."""
+        return [info.path for info in (self.stem, self.mix) if info is not None]
+
+    def open_mix(self, plugins: Sequence[PluginSettings] = (), *, at_own_level: bool = False) -> MixReader | None:
+        """Read the mix through `plugins`, aligned with the stem; None without a mix, or if the stem is not in it.
+
+        at_own_level: leave the mix as loud as it is, even if the stem was turned up or down.
+        """
+        if self.mix is None or self.alignment is None or not self.alignment.found:
+            return None
+        alignment = self.alignment.at_own_level if at_own_level else self.alignment
+        return alignment.open(self.mix, plugins)
+
+
+def check_match(stem: AudioInfo, other: AudioInfo, what: str = "") -> None:
+    """Raises MixMismatchError if another file differs from the stem in sample rate, channels or length.
+
+    what: the other file, in words; the mix by default.
+    """
+    if other.sample_rate != stem.sample_rate:
+        raise MixMismatchError(
+            f"{other.path} has {other.sample_rate} Hz and {stem.path} has {stem.sample_rate} Hz; "
+            f"convert {what or 'the mix'} to {stem.sample_rate} Hz"
+        )
+    if other.channels != stem.channels:
+        raise MixMismatchError(
+            f"{other.path} has {_count(other.channels)} and {stem.path} has {_count(stem.channels)}; "
+            f"convert {what or 'the mix'} to {_count(stem.channels)}"
+        )
+    if abs(other.samples - stem.samples) > MAX_OFFSET_S * stem.sample_rate:
+        hint = (
+            f"use {what} with the same start and end"
+            if what
+            else f"use the mix this stem was separated from; both must start and end within {MAX_OFFSET_S:g} s"
+        )
+        raise MixMismatchError(
+            f"{other.path} is {clock(other.duration_s)} long and {stem.path} is {clock(stem.duration_s)} long; {hint}"
+        )
+
+
+def _count(channels: int) -> str:
+    return {1: "1 channel (mono)", 2: "2 channels (stereo)"}.get(channels, f"{channels} channels")

@@ -1,0 +1,107 @@
+"""Decides which file goes where, from the inputs of `stemprover repair` and its output name.
+
+One input file and an output name with an extension: that file is written. In every other case the output is a folder;
+files keep their names in it, and files from an input folder keep their subfolders.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine.errors import AudioFileError, OptionError, OutputExistsError, StemProverError
+from .formats import CONTAINERS
+
+# Files with these are picked from folders. A file that is named directly may be called anything.
+AUDIO_EXTENSIONS = frozenset(CONTAINERS) | {".snd"}
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """One file to repair and where the result goes."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The jobs of a batch.
+
+    inputs: all files that no output may replace. failures: inputs that gave no job, and why.
+    makes_folders: whether missing output folders are created.
+    """
+
+    jobs: tuple[BatchJob, ...]
+    inputs: tuple[Path, ...]
+    failures: tuple[tuple[Path, StemProverError], ...] = ()
+    makes_folders: bool = False
+
+
+def plan_batch(inputs: Sequence[Path], output: Path, *, is_folder: bool = False, mix: Path | None = None) -> BatchPlan:
+    """Plan jobs for files and folders. Folders are searched with all their subfolders, except for hidden files, the
+    output folder and the mix.
+
+    is_folder: whether the output was written with a slash at the end. mix: the mix of all stems.
+    Raises OptionError or OutputExistsError if the output name does not suit the inputs. An input that is wrong by
+    itself becomes one of the plan's failures, so that the others are still repaired.
+    """
+    if not inputs:
+        raise OptionError("there is nothing to repair: name at least one audio file or folder")
+    mixes = () if mix is None else (mix,)
+    single = len(inputs) == 1 and not inputs[0].is_dir()
+    if single and not is_folder and not output.is_dir() and output.suffix:
+        return BatchPlan((BatchJob(inputs[0], output),), (inputs[0], *mixes))
+    if output.exists() and not output.is_dir():
+        raise OutputExistsError(f"{output} is a file; to repair a folder or several files, name an output folder")
+    jobs: list[BatchJob] = []
+    failures: list[tuple[Path, StemProverError]] = []
+    seen: set[Path] = set()
+    for item in inputs:
+        unreadable: list[OSError] = []
+        try:
+            found = _audio_below(item, output, mix, unreadable) if item.is_dir() else [(item, Path(item.name))]
+        except AudioFileError as error:
+            failures.append((item, error))
+            continue
+        for problem in unreadable:
+            place = Path(problem.filename)
+            hint = f"cannot be read ({problem.strerror}); check its read permission"
+            failures.append((place, AudioFileError(f"{place} {hint}")))
+        for source, relative in found:
+            real = source.resolve()
+            if real not in seen:
+                seen.add(real)
+                jobs.append(BatchJob(source, output / relative))
+    _check_collisions(jobs)
+    return BatchPlan(tuple(jobs), (*(job.source for job in jobs), *mixes), tuple(failures), makes_folders=True)
+
+
+def _audio_below(folder: Path, output: Path, mix: Path | None, unreadable: list[OSError]) -> list[tuple[Path, Path]]:
+    """Audio files in `folder` and their paths relative to it, sorted by name. Adds folders that cannot be read to
+    `unreadable`."""
+    skipped, mix = output.resolve(), None if mix is None else mix.resolve()
+    found = []
+    for root, names, files in os.walk(folder, onerror=unreadable.append):
+        names[:] = sorted(n for n in names if not n.startswith(".") and (Path(root) / n).resolve() != skipped)
+        for name in sorted(files):
+            path = Path(root) / name
+            if not name.startswith(".") and path.suffix.lower() in AUDIO_EXTENSIONS and path.resolve() != mix:
+                found.append((path, path.relative_to(folder)))
+    if not found and not unreadable:
+        raise AudioFileError(f"{folder}: no audio files in this folder; StemProver looks for WAV, FLAC, AIFF, MP3 ...")
+    return found
+
+
+def _check_collisions(jobs: Sequence[BatchJob]) -> None:
+    sources: dict[str, Path] = {}
+    for job in jobs:
+        key = os.path.normcase(job.target)
+        if key in sources:
+            raise OptionError(
+                f"{sources[key]} and {job.source} would both be written to {job.target}; repair them separately, into "
+                "different folders"
+            )
+        sources[key] = job.source

@@ -1,0 +1,61 @@
+"""A stem and its mix, opened together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sounds import noise
+from stemprover.engine.errors import AudioFileError, MixMismatchError
+from stemprover.offline.pair import StemAndMix
+
+RATE = 44100
+STEM, REST = noise(2.0, RATE, seed=1), noise(2.0, RATE, seed=2)
+
+
+def test_a_stem_without_a_mix(make_audio: Callable[..., Path]) -> None:
+    path = make_audio("stem.wav")
+    pair = StemAndMix.open(path)
+    assert (pair.stem.path, pair.mix, pair.alignment, pair.notes) == (path, None, None, ())
+    assert pair.paths == [path]
+    assert pair.open_mix() is None
+
+
+def test_the_mix_is_read_in_step_with_the_stem_and_at_its_level(make_audio: Callable[..., Path]) -> None:
+    stem = make_audio("stem.wav", levels=0.5 * STEM, subtype="FLOAT")
+    mix = STEM.copy()
+    mix[:, RATE:] += REST[:, RATE:]
+    song = make_audio("song.wav", levels=-np.pad(mix, ((0, 0), (1000, 0))), subtype="FLOAT")
+    pair = StemAndMix.open(stem, song)
+    assert pair.paths == [stem, song]
+    assert pair.alignment is not None
+    assert (pair.alignment.offset_samples, pair.alignment.found) == (1000, True)
+    reader, loud = pair.open_mix(), pair.open_mix(at_own_level=True)
+    assert reader is not None
+    assert loud is not None
+    np.testing.assert_allclose(reader.take(2 * RATE), 0.5 * mix, atol=0.01)
+    np.testing.assert_array_equal(loud.take(2 * RATE), mix)
+    assert "mix starts 22.7 ms (1000 samples) before the stem and has inverted polarity" in pair.notes[0]
+
+
+def test_a_mix_without_the_stem_is_not_opened(make_audio: Callable[..., Path]) -> None:
+    pair = StemAndMix.open(make_audio("stem.wav", levels=STEM), make_audio("song.wav", levels=REST))
+    assert pair.mix is not None
+    assert pair.open_mix() is None
+    assert "stem not found in the mix" in pair.notes[0]
+
+
+def test_files_that_do_not_match_are_refused(make_audio: Callable[..., Path], tmp_path: Path) -> None:
+    stem = make_audio("stem.wav")
+    with pytest.raises(MixMismatchError, match="convert the mix to 44100 Hz"):
+        StemAndMix.open(stem, make_audio("song.wav", rate=48000))
+    with pytest.raises(AudioFileError, match=r"none.wav: there is no such file"):
+        StemAndMix.open(stem, tmp_path / "none.wav")
+    levels = STEM.copy()
+    levels[1, 77] = np.nan
+    bad = make_audio("bad.wav", levels=levels, subtype="FLOAT")
+    for given in ((bad, make_audio("song.wav", levels=STEM)), (make_audio("stem.wav", levels=STEM), bad), (bad,)):
+        with pytest.raises(AudioFileError, match=r"bad.wav has a non-finite sample .*sample 77"):
+            StemAndMix.open(*given)

@@ -1,0 +1,111 @@
+"""Which file goes where."""
+
+import os
+from pathlib import Path
+
+import pytest
+from stemprover.engine.errors import AudioFileError, OptionError, OutputExistsError
+from stemprover.offline.plan import BatchJob, plan_batch
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("stems/vocals.wav", "stems/sub/drums.flac", "stems/sub/deep/bass.AIFF", "stems/readme.txt",
+                 "stems/.hidden.wav", "stems/.git/x.wav", "more/vocals.wav", "song.wav"):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+def pairs(tree: Path, plan) -> list[tuple[str, str]]:
+    return [(str(job.source.relative_to(tree)), str(job.target.relative_to(tree))) for job in plan.jobs]
+
+
+def test_one_file_and_a_file_name(tree: Path) -> None:
+    plan = plan_batch([tree / "song.wav"], tree / "out.flac")
+    assert plan.jobs == (BatchJob(tree / "song.wav", tree / "out.flac"),)
+    assert plan.inputs == (tree / "song.wav",)
+    assert not plan.makes_folders, "if the folder of a file name is missing, it is probably a typo"
+
+
+@pytest.mark.parametrize(("out", "is_folder"), [("out", False), ("out.d", True), ("more", False)])
+def test_one_file_and_an_output_folder(tree: Path, out: str, is_folder: bool) -> None:
+    plan = plan_batch([tree / "song.wav"], tree / out, is_folder=is_folder)
+    assert pairs(tree, plan) == [("song.wav", f"{out}/song.wav")]
+    assert plan.makes_folders
+
+
+def test_a_folder_keeps_its_subfolders_and_only_audio_is_picked(tree: Path) -> None:
+    plan = plan_batch([tree / "stems"], tree / "out")
+    assert pairs(tree, plan) == [
+        ("stems/vocals.wav", "out/vocals.wav"),
+        ("stems/sub/drums.flac", "out/sub/drums.flac"),
+        ("stems/sub/deep/bass.AIFF", "out/sub/deep/bass.AIFF"),
+    ]
+
+
+def test_an_output_folder_inside_the_input_folder_is_skipped(tree: Path) -> None:
+    (tree / "stems/fixed").mkdir()
+    (tree / "stems/fixed/vocals.wav").write_bytes(b"x")
+    plan = plan_batch([tree / "stems"], tree / "stems/fixed")
+    assert ("stems/fixed/vocals.wav", "stems/fixed/fixed/vocals.wav") not in pairs(tree, plan)
+    assert len(plan.jobs) == 3
+
+
+def test_the_mix_in_the_stems_folder_is_skipped(tree: Path) -> None:
+    (tree / "stems/song.wav").symlink_to(tree / "song.wav")
+    plan = plan_batch([tree / "stems"], tree / "out", mix=tree / "song.wav")
+    assert [job.source.name for job in plan.jobs] == ["vocals.wav", "drums.flac", "bass.AIFF"]
+    assert plan.inputs == (*(job.source for job in plan.jobs), tree / "song.wav")
+    named = plan_batch([tree / "song.wav"], tree / "out", mix=tree / "song.wav")
+    assert [job.source.name for job in named.jobs] == ["song.wav"], "a file that is named directly is repaired"
+
+
+def test_a_file_that_is_named_twice_is_repaired_once(tree: Path) -> None:
+    plan = plan_batch([tree / "song.wav", tree / "stems", tree / "stems" / ".." / "song.wav"], tree / "out")
+    assert [job.target.name for job in plan.jobs] == ["song.wav", "vocals.wav", "drums.flac", "bass.AIFF"]
+
+
+def test_two_files_with_the_same_output_are_refused(tree: Path) -> None:
+    message = r"stems/vocals.wav and .*more/vocals.wav would both be written to .*out/vocals.wav"
+    with pytest.raises(OptionError, match=message):
+        plan_batch([tree / "stems", tree / "more"], tree / "out")
+
+
+def test_a_file_as_the_output_of_a_folder_is_refused(tree: Path) -> None:
+    with pytest.raises(OutputExistsError, match=r"song.wav is a file; .* name an output folder"):
+        plan_batch([tree / "stems"], tree / "song.wav")
+
+
+def test_a_folder_without_audio_is_a_failure_and_the_others_are_planned(tree: Path) -> None:
+    (tree / "empty").mkdir()
+    plan = plan_batch([tree / "empty", tree / "song.wav"], tree / "out")
+    assert pairs(tree, plan) == [("song.wav", "out/song.wav")]
+    [(path, error)] = plan.failures
+    assert path == tree / "empty"
+    assert isinstance(error, AudioFileError)
+    assert "no audio files" in str(error)
+
+
+def test_a_folder_without_read_permission_is_a_failure_and_not_skipped_silently(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    plan = plan_batch([tree / "stems"], tree / "out")
+    assert pairs(tree, plan) == [("stems/vocals.wav", "out/vocals.wav")]
+    ((place, error),) = plan.failures
+    assert place == tree / "stems/sub"
+    assert str(error) == f"{place} cannot be read (Permission denied); check its read permission"
+
+
+def test_no_inputs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="nothing to repair"):
+        plan_batch([], tmp_path)

@@ -1,8 +1,0 @@
-"""Where things lie in the checkout, for tests in any folder."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-DEMO = ROOT / "presets" / "demo"
