@@ -17,7 +17,7 @@ from .repair import Repairer
 from .stream import CorrectionStream
 
 _UNSURE = "nothing found with certainty yet; using general meanwhile"
-_SEPARATED = "looks like the output of a mask-based separator: repaired with general"
+_SEPARATED = "looks like the output of a mask-based separator: repaired with general and a Wiener filter"
 _NOTHING = Preset(
     name=AUTO,
     title="Nothing to repair",
@@ -34,10 +34,7 @@ def preset_for(analysis: Analysis) -> Preset:
     and do little good otherwise (docs/experiments.md)."""
     if not analysis.found and not analysis.is_separated:
         return _NOTHING if analysis.has_mix else _NOTHING_WITHOUT_MIX
-    preset = preset_for_choice(Choice(analysis.blend(), analysis.is_separated), analysis.has_mix)
-    if preset.separated:
-        return replace(preset, note=f"{_SEPARATED}, a Wiener filter, and what the rest of the mix shows")
-    return preset
+    return preset_for_choice(Choice(analysis.blend(), analysis.is_separated), analysis.has_mix)
 
 
 def preset_for_choice(choice: Choice, has_mix: bool) -> Preset:
@@ -46,7 +43,7 @@ def preset_for_choice(choice: Choice, has_mix: bool) -> Preset:
     with a Wiener filter beside the model, since the adapters were trained on single faults and the base mostly on such
     stems."""
     if choice.is_separated:
-        return replace(load_preset("general"), separated=True, note=f"{_SEPARATED} and a Wiener filter")
+        return replace(load_preset("general"), separated=True, note=_SEPARATED)
     if not choice.weights:
         return replace(load_preset("general"), note=_UNSURE) if has_mix else _NOTHING
     blend = blend_presets(choice.weights)
@@ -60,9 +57,8 @@ class AutoStream:
     error: why the last one could not be loaded.
 
     make_repairer: called for each new choice in a thread of its own, so that no block waits for it; with `wait`, as for
-    rendering, the block that asks for it waits, so that the result depends on the audio and its blocks, not on time. A
-    separator's stem takes twice the time, unless make_repairer passes `repair_residual=False` to `Repairer`. The stream
-    is a context manager; `close` ends its thread.
+    rendering, the block that asks for it waits, so that the result depends on the audio and its blocks, not on time.
+    The stream is a context manager; `close` ends its thread.
     """
 
     def __init__(

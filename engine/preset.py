@@ -5,8 +5,7 @@ Shipped presets are in the package's presets/ folder, a user's own in `user_pres
 
     name* title* description* for*   text; the name must equal the folder's
     wet                              0 (no repair) to 1 (the whole repair), the default
-    separated                        true: for stems of mask-based separators, with --mix: a Wiener filter helps and,
-                                     except in live streams, the rest of the mix is repaired too
+    separated                        true: for stems of mask-based separators, with --mix: a Wiener filter helps
     trained, note                    false, and a note, if the adapter is not trained yet
     [adapters]                       file in this folder = weight 0 to 1.5; without any: the base model alone
     [[before]] [[after]]             plugin = "HighpassFilter" and its parameters (chain.py has the list)

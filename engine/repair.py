@@ -24,10 +24,9 @@ from .stream import CorrectionBlend, CorrectionStream
 
 # One step until more steps prove themselves (docs/results.md): two cost more and gain next to nothing with this base.
 QUALITY_STEPS = {"draft": 1, "standard": 1, "best": 2}
-#: For a mask-based separator's stem, with the correction found on the residual, and without it in half the time: large
-#: enough for nearly all of the gain, with far better worst cases than at the largest (docs/experiments.md).
-WITH_RESIDUAL = CorrectionBlend(stem=0.62, residual=0.26, wiener=0.4)
-WITHOUT_RESIDUAL = CorrectionBlend(stem=0.8, residual=0.0, wiener=0.4)
+#: For a mask-based separator's stem: large enough for nearly all of the gain, with far better worst cases than at the
+#: largest (docs/experiments.md).
+SEPARATED_BLEND = CorrectionBlend(stem=0.8, wiener=0.4)
 OFFLINE_FRAMES = 32
 BLOCK_SAMPLES = 1 << 16
 MOST_CHANNELS = 64
@@ -56,11 +55,10 @@ class Repairer:
 
     preset or blend (adapter file -> weight 0..1.5): the adapters. quality (draft, standard, best) or steps: of the
     sampler. wet: amount of the correction that is added, 0..1. separated: the stem comes from a mask-based separator,
-    so something is wrong everywhere and a Wiener filter helps (dsp/wiener.py); with repair_residual the rest of the mix
-    is repaired as well, in twice the time. jobs: CPU cores that a file may use. restrained: nothing is corrected where
-    the detectors find nothing wrong. linked: more than two channels are one signal and keep their phases and levels
-    relative to each other (otherwise they are repaired in pairs). Raises OptionError for values out of range and
-    ModelError for a missing or damaged bundle.
+    so something is wrong everywhere and a Wiener filter helps (dsp/wiener.py). jobs: CPU cores that a file may use.
+    restrained: nothing is corrected where the detectors find nothing wrong. linked: more than two channels are one
+    signal and keep their phases and levels relative to each other (otherwise they are repaired in pairs). Raises
+    OptionError for values out of range and ModelError for a missing or damaged bundle.
     """
 
     def __init__(
@@ -71,7 +69,6 @@ class Repairer:
         blend: Mapping[Path, float] | None = None,
         wet: float | None = None,
         separated: bool | None = None,
-        repair_residual: bool = True,
         steps: int | None = None,
         quality: str = "standard",
         device: str = "auto",
@@ -100,7 +97,7 @@ class Repairer:
         self.trust = self.runtime.trust if restrained else None
         self.correction_blend: CorrectionBlend | None = None
         if separated if separated is not None else preset is not None and preset.separated:
-            self.correction_blend = WITH_RESIDUAL if repair_residual else WITHOUT_RESIDUAL
+            self.correction_blend = SEPARATED_BLEND
             self.trust = self.trust.for_separated() if self.trust else None
 
     @property

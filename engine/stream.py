@@ -26,16 +26,11 @@ _MASK_LIKELIHOOD = (0.2, 0.5)
 
 @dataclass(frozen=True)
 class CorrectionBlend:
-    """For a stem that was separated by a mask: the weights (0 to 1) of the correction found on the stem, of the one
-    found on the residual (mix minus stem), and of a multichannel Wiener filter's (dsp/wiener.py).
-
-    What the mask gave to one of the two it took from the other, so the residual's correction counts with its sign
-    inverted. Each errs in its own way, so together they err less, in twice the time unless `residual` is 0. The
-    filter's weight depends on the mask likelihood, not on trust. Raises OptionError for other weights.
-    """
+    """For a stem that was separated by a mask: the weights (0 to 1) of the network's correction, and of that of a
+    multichannel Wiener filter (dsp/wiener.py), which depends on the mask likelihood, not on trust. Raises OptionError
+    for other weights."""
 
     stem: float
-    residual: float
     wiener: float
 
     def __post_init__(self) -> None:
@@ -45,8 +40,8 @@ class CorrectionBlend:
 
 
 @dataclass(frozen=True)
-class SourceState:
-    """What features, model and trust remember of one source, the stem or the residual."""
+class ModelMemory:
+    """What features, model and trust remember while the model is awake."""
 
     features: FeatureState
     model: ModelState
@@ -55,14 +50,13 @@ class SourceState:
 
 @dataclass(frozen=True)
 class CorrectionState:
-    """Everything between two blocks of one stream. sources: the stem's state, and the residual's if the stream repairs
-    it too. wiener: the filter's state, if there is one. quiet: silent hops up to now. running: False while the model
-    sleeps."""
+    """Everything between two blocks of one stream. wiener: the filter's state, if there is one. quiet: silent hops up
+    to now. running: False while the model sleeps."""
 
     stem: AnalysisState
     mix: AnalysisState
     synthesis: SynthesisState
-    sources: tuple[SourceState, ...]
+    memory: ModelMemory
     wiener: WienerState | None
     quiet: int
     running: bool
@@ -84,7 +78,7 @@ class CorrectionStream:
     The model sleeps while there is nothing but digital silence within its look-ahead, and starts afresh with the first
     sample: decided hop by hop, so it does not depend on block sizes. trust: how much of the correction is let through;
     None for all of it. linked: more than two channels belong together. blend: with the mix, what the correction is made
-    of; None for what is found on the stem alone. The residual sleeps with the stem.
+    of; None for the network's alone.
     """
 
     runtime: Runtime
@@ -128,17 +122,13 @@ class CorrectionStream:
     def _uses_wiener(self) -> bool:
         return self.blend is not None and self.blend.wiener > 0.0
 
-    @property
-    def _repairs_residual(self) -> bool:
-        return self.blend is not None and self.blend.residual > 0.0
-
     def start(self, batch: int = 1) -> CorrectionState:
         """State before the first sample of a stream of `batch` channel pairs that sound and pause together."""
         return CorrectionState(
             stem=self.stft.start_analysis(2 * batch),
             mix=self.stft.start_analysis(2 * batch),
             synthesis=self.stft.start_synthesis(2 * batch),
-            sources=self._start_sources(batch),
+            memory=self._start_memory(batch),
             wiener=self.wiener.start(batch) if self._uses_wiener else None,
             quiet=self._sleep_after,
             running=False,
@@ -188,85 +178,63 @@ class CorrectionStream:
             covariances, wiener = self.wiener.measure(y, m - y, wiener)
         sounding = np.any(flat.reshape(2 * batch, -1, self.timing.hop) != 0.0, axis=(0, 2))
         correction, before = np.zeros_like(y), np.zeros_like(y)
-        sources, quiet, running = state.sources, state.quiet, state.running
+        memory, quiet, running = state.memory, state.quiet, state.running
         for start, stop, quiet_after, awake in _runs(sounding, quiet, self._sleep_after):
             quiet = quiet_after
             if not awake:
                 running = False
                 continue
             if not running:
-                sources, running = self._start_sources(batch), True
+                memory, running = self._start_memory(batch), True
             part = slice(start, stop)
             y_part, m_part = y[..., part], None if m is None else m[..., part]
             if listen_only:
-                sources = self._remember(y_part, m_part, sources)
+                memory = self._remember(y_part, m_part, memory)
                 continue
             here = None if covariances is None else covariances[..., part]
-            correction[..., part], before[..., part], sources = self._correct(y_part, m_part, sources, here)
-        after = CorrectionState(stem_state, mix_state, state.synthesis, sources, wiener, quiet, running)
+            correction[..., part], before[..., part], memory = self._correct(y_part, m_part, memory, here)
+        after = CorrectionState(stem_state, mix_state, state.synthesis, memory, wiener, quiet, running)
         return correction, before, after
 
-    def _inputs(self, stem: np.ndarray, mix: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        """The stem, and the residual if it is repaired too."""
-        return (stem,) if mix is None or not self._repairs_residual else (stem, mix - stem)
-
-    def _remember(
-        self, stem: np.ndarray, mix: np.ndarray | None, sources: tuple[SourceState, ...]
-    ) -> tuple[SourceState, ...]:
-        """The states after frames that only the features remember."""
+    def _remember(self, stem: np.ndarray, mix: np.ndarray | None, memory: ModelMemory) -> ModelMemory:
+        """The state after frames that only the features remember."""
         recent = slice(-self.maker.memory_frames, None)
-        stem, mix = stem[..., recent], None if mix is None else mix[..., recent]
-        kept = tuple(
-            replace(source, features=self.maker.listen(x, mix, source.features))
-            for x, source in zip(self._inputs(stem, mix), sources, strict=False)
-        )
-        return kept + sources[len(kept) :]
+        whole = None if mix is None else mix[..., recent]
+        return replace(memory, features=self.maker.listen(stem[..., recent], whole, memory.features))
 
     def _correct(
-        self, stem: np.ndarray, mix: np.ndarray | None, sources: tuple[SourceState, ...], covariances: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, tuple[SourceState, ...]]:
-        """Spectra (B, 2, F, n) of the correction and of the stem that it belongs to, and the next states. covariances:
-        the Wiener filter's, of these frames, which are one look-ahead later."""
-        found = [self._one(x, mix, source) for x, source in zip(self._inputs(stem, mix), sources, strict=False)]
-        correction, delayed, mask_likelihood, _ = found[0]
-        after = tuple(source for *_, source in found) + sources[len(found) :]
+        self, stem: np.ndarray, mix: np.ndarray | None, memory: ModelMemory, covariances: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, ModelMemory]:
+        """Spectra (B, 2, F, n) of the trusted correction and of the stem that it belongs to, and the next state.
+        covariances: the Wiener filter's, of these frames, which are one look-ahead later."""
+        made, features = self.maker(stem, mix, memory.features)
+        correction, delayed, model = self._run_model(made, memory.model, has_mix=mix is not None)
+        trust = memory.trust
+        if self.trust is not None:
+            amount, trust = self.trust(made, trust)
+            correction *= bands_to_bins(amount, self.runtime.bundle.latent.layout)
+        after = ModelMemory(features, model, trust)
         if self.blend is None or mix is None:
             return correction, delayed.stem, after
         ready = slice(correction.shape[-1] - delayed.limit.shape[-1], None)
         before = delayed.stem[..., ready]
         wanted = before + self.blend.stem * correction[..., ready]
-        if len(found) > 1:
-            wanted -= self.blend.residual * found[1][0][..., ready]
         if covariances is not None:
-            likely = np.interp(mask_likelihood[..., ready], _MASK_LIKELIHOOD, (0.0, 1.0)).astype(np.float32)
+            likely = np.interp(made.mask_likelihood[..., ready], _MASK_LIKELIHOOD, (0.0, 1.0)).astype(np.float32)
             weight = self.blend.wiener * likely
             wanted += weight[:, None, None] * self.wiener.correction(before, delayed.mix, covariances[..., ready])
         correction[..., ready] = _limited(before, wanted, delayed.limit)
         return correction, delayed.stem, after
-
-    def _one(
-        self, stem: np.ndarray, mix: np.ndarray | None, source: SourceState
-    ) -> tuple[np.ndarray, _Delayed, np.ndarray, SourceState]:
-        """The trusted correction of one source, what it belongs to, and the mask likelihood of its frames."""
-        made, features = self.maker(stem, mix, source.features)
-        correction, delayed, model = self._run_model(made, source.model, has_mix=mix is not None)
-        trust = source.trust
-        if self.trust is not None:
-            amount, trust = self.trust(made, trust)
-            correction *= bands_to_bins(amount, self.runtime.bundle.latent.layout)
-        return correction, delayed, made.mask_likelihood, SourceState(features, model, trust)
 
     def _synthesise(self, correction: np.ndarray, state: CorrectionState) -> tuple[np.ndarray, CorrectionState]:
         batch = len(correction)
         out, synthesis = self.stft.synthesis(correction.reshape(2 * batch, *correction.shape[2:]), state.synthesis)
         return out.reshape(batch, 2, -1), replace(state, synthesis=synthesis)
 
-    def _start_sources(self, batch: int) -> tuple[SourceState, ...]:
+    def _start_memory(self, batch: int) -> ModelMemory:
         bundle = self.runtime.bundle
         trust = (self.trust or Trust()).start(batch, bundle.latent.layout, bundle.lookahead)
-        source = SourceState(self.maker.start(batch), self.runtime.start(batch, self.steps), trust)
-        # No state is ever written into, so both may be the same object.
-        return (source, source) if self._repairs_residual else (source,)
+        return ModelMemory(self.maker.start(batch), self.runtime.start(batch, self.steps), trust)
 
     @property
     def _sleep_after(self) -> int:

@@ -133,7 +133,7 @@ def print_preset(preset: Preset) -> None:
     OUT.print(Text(f"{preset.title} ({preset.name})", style="bold"))
     lines = [preset.description, f"repairs: {preset.artefact}", f"wet: {preset.wet:g}"]
     if preset.separated:
-        lines.append("separated: yes, with a Wiener filter and a repair of the rest of the mix (--mix)")
+        lines.append("separated: yes, with a Wiener filter (--mix)")
     if preset.note or not preset.trained:
         lines.append(f"trained: {'yes' if preset.trained else 'not yet'}{'; ' + preset.note if preset.note else ''}")
     lines += [f"adapter: {file.name} at {weight:g}" for file, weight in preset.adapters.items()] or [

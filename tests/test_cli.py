@@ -264,7 +264,7 @@ def test_a_preset_for_a_separators_stems_asks_for_the_mix(run_cli, make_audio, t
     text = 'name = "own"\ntitle = "Own"\ndescription = "Mine."\nfor = "stems"\nseparated = true\n'
     (folder / "preset.toml").write_text(text)
     shown = run_cli("presets", "show", "own").out
-    assert "separated: yes, with a Wiener filter and a repair of the rest of the mix (--mix)" in shown
+    assert "separated: yes, with a Wiener filter (--mix)" in shown
     stem = make_audio("stem.wav")
     note = "Note: preset own: repairs stems from a separator and needs their mix (--mix FILE)"
     found = run_cli("repair", stem, "-o", tmp_path / "a.wav", "--preset", "own", repairer=FakeRepairer())

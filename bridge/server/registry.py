@@ -251,10 +251,7 @@ class Registry:
         await asyncio.get_running_loop().run_in_executor(None, self.workers.close)
 
     def _make(self, preset: Preset, quality: str) -> Repairer:
-        # A live stream has no time to repair the rest of the mix as well.
-        return self.config.make_repairer(
-            preset, quality=quality, device=self.config.device, jobs=1, repair_residual=False
-        )
+        return self.config.make_repairer(preset, quality=quality, device=self.config.device, jobs=1)
 
 
 def stream_status(stream: Stream) -> dict[str, Any]:

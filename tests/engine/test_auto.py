@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +13,10 @@ import soundfile
 from fakes import FakeRepairer
 from paths import DEMO
 from scipy.signal import butter, sosfiltfilt
-from stemprover.bridge.server.registry import BridgeConfig, Registry
 from stemprover.engine.auto import AutoStream
 from stemprover.engine.errors import ModelError, OptionError
 from stemprover.engine.preset import Preset
-from stemprover.engine.repair import WITH_RESIDUAL, Repairer
+from stemprover.engine.repair import SEPARATED_BLEND, Repairer
 from stemprover.offline.auto import AutoChoice
 from stemprover.offline.pair import StemAndMix
 
@@ -53,7 +51,7 @@ def test_auto_repairs_faulty_stems_and_leaves_true_ones_unchanged(files: Path, r
     assert result.code == 0, result.err
     assert "dull-highs=" in result.err
     assert "dull.wav: using " in result.err
-    note = "repaired with general, a Wiener filter, and what the rest of the mix shows"
+    note = "repaired with general and a Wiener filter"
     assert f"separated.wav: looks like the output of a mask-based separator: {note}" in result.err
     assert "truth.wav: nothing found that needs repair" in result.err
     for name in ("separated", "dull"):
@@ -63,7 +61,7 @@ def test_auto_repairs_faulty_stems_and_leaves_true_ones_unchanged(files: Path, r
     assert np.array_equal(kept, same), "a true stem must stay unchanged"
 
 
-def test_a_separators_stem_is_repaired_with_its_residual_except_in_live_streams(files: Path) -> None:
+def test_a_separators_stem_is_repaired_with_general_and_a_wiener_filter(files: Path) -> None:
     made: list[Preset] = []
 
     def make(preset: Preset) -> Repairer:
@@ -74,11 +72,7 @@ def test_a_separators_stem_is_repaired_with_its_residual_except_in_live_streams(
     found = [choice(StemAndMix.open(files / "stems" / f"{name}.wav", files / "song.wav")) for name in names]
     assert [(preset.name, preset.separated) for preset in made] == [("general", True), ("auto", False)]
     assert found[0][0] is found[1][0] is not found[2][0], "equal choices in a row share a repairer"
-    assert (found[0][0].correction_blend, found[2][0].correction_blend) == (WITH_RESIDUAL, None)
-    options: dict[str, object] = {}
-    registry = Namespace(config=BridgeConfig(make_repairer=lambda preset, **given: options.update(given)))
-    Registry._make(registry, made[0], "standard")  # type: ignore[arg-type]
-    assert options["repair_residual"] is False, "a live stream has no time for the residual"
+    assert (found[0][0].correction_blend, found[2][0].correction_blend) == (SEPARATED_BLEND, None)
 
 
 def test_the_default_is_auto_with_the_mix_and_general_without(files: Path, run_cli: Callable) -> None:

@@ -66,7 +66,7 @@ def test_a_filter_swapped_in_is_close_once_the_model_is_ready_and_exact_once_its
 ) -> None:
     stem = sound(9.0)
     mix = np.float32(1.5) * stem + np.float32(0.3) * sound(9.0, seed=5)
-    separated = Repairer(bundle=lively_bundle, separated=True, repair_residual=False)
+    separated = Repairer(bundle=lively_bundle, separated=True)
     model = separated.correction_stream()
     alone = run(separated, {}, stem, mix, 1024)
     swapped = run(repairer, {20: model}, stem, mix, 1024)

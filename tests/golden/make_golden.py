@@ -172,10 +172,7 @@ def cases() -> dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]]:
             found[f"{kind}, {channels} channels, {rate} Hz, {preset}"] = make
     for number, blend in enumerate(BLENDS):
         found[f"demo, blend {number}"] = partial(lambda b: process(excerpt(), 44100, b, True), blend)
-    found["demo, separated, both sides"] = lambda: process(excerpt(), 44100, "general", True, separated=True)
-    found["demo, separated, one side"] = lambda: process(
-        excerpt(), 44100, "general", True, separated=True, repair_residual=False
-    )
+    found["demo, separated"] = lambda: process(excerpt(), 44100, "general", True, separated=True)
     found["demo, two steps, half wet"] = lambda: process(excerpt(), 44100, "bleed", True, quality="best", wet=0.5)
     found["vibrato, 6 channels, two by two"] = lambda: process(
         synthetic("vibrato", 6, 44100), 44100, "bleed", True, linked=False
