@@ -1,4 +1,4 @@
-# make demo    repair a shipped excerpt (in an environment with the run-time dependencies only, without torch)
+# make demo    repair a bundled excerpt (in an environment with the run-time dependencies only, without torch)
 # make test    install everything, then run the linter, the type checker and all tests
 # make plugin  build the DAW plug-in (VST3 and LV2)
 # make help    list all targets
@@ -25,7 +25,7 @@ DEMO_READY := $(DEMO_VENV)/.ready
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       repair a shipped excerpt; the files are in demo-out/"
+	@echo "make demo       repair a bundled excerpt; the files are in demo-out/"
 	@echo "make test       install everything, then run the linter, the type checker and all tests"
 	@echo "make lint       run the linter and the type checker only"
 	@echo "make plugin     build the DAW plug-in (VST3, LV2); install it with: stemprover plugin install"

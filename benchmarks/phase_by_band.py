@@ -1,6 +1,6 @@
 """Phase before and after a repair, band by band: against the true stem, and between the channels.
 
-    python -m stemprover.benchmarks.phase_by_band cases/test --kinds separated-vocals separated-accompaniment
+python -m stemprover.benchmarks.phase_by_band cases/test --kinds separated-vocals separated-accompaniment
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What more sampler steps gain and cost, and how well true stems are preserved, with and without the trust curve.
 
-    python -m stemprover.benchmarks.sampler_steps cases/test --cases 4
-    python -m stemprover.benchmarks.sampler_steps cases/test --cases 2 --path     # why more steps gain what they gain
+python -m stemprover.benchmarks.sampler_steps cases/test --cases 4
+python -m stemprover.benchmarks.sampler_steps cases/test --cases 2 --path     # why more steps gain what they gain
 """
 
 from __future__ import annotations

@@ -185,9 +185,7 @@ def _print_parts(device: str) -> None:
 def _print_memory(folder: Path, minutes: dict[str, tuple[int, ...]], device: str) -> None:
     rows = []
     for preset, lengths in minutes.items():
-        usages = {
-            n: repair_usage(folder, 60.0 * n, device, "--preset", preset, "--quality", "draft") for n in lengths
-        }
+        usages = {n: repair_usage(folder, 60.0 * n, device, "--preset", preset, "--quality", "draft") for n in lengths}
         for n, usage in usages.items():
             costs = (f"{usage.wall_s / (60 * n):.3f}", f"{usage.cpu_s / (60 * n):.3f}")
             ratio = f"{usage.peak_mb / usages[5].peak_mb:.2f}"

@@ -1,6 +1,6 @@
 """The live bridge: a server that repairs streams over OSC, its clients, and the DAW plug-in.
 
-    from stemprover.bridge import Client
+from stemprover.bridge import Client
 """
 
 from __future__ import annotations

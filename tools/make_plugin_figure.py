@@ -1,6 +1,6 @@
 """Make docs/plugin.png: the plug-in's editor while the demo's stem plays through it and a bridge with the model.
 
-    make plugin hosts && .venv/bin/python tools/make_plugin_figure.py docs/plugin.png
+make plugin hosts && .venv/bin/python tools/make_plugin_figure.py docs/plugin.png
 """
 
 from __future__ import annotations

@@ -356,9 +356,15 @@ MEASUREMENTS = (
 
 INTRODUCTION = """# Results
 
-SI-SDR is the ratio in dB of the true stem to everything else in the file; higher is better. The log-spectral distance
-compares spectra in dB; lower is better. Gains are those of the repair. A true stem has nothing to repair, and the SDR
-at which it comes back says how little it is changed.
+- **SI-SDR**, the scale-invariant signal-to-distortion ratio, is the energy of the true stem in a file over the energy
+  of everything else in it, in dB; higher is better, and a constant gain does not count.
+- **Log-spectral distance** ("distance") is how far the spectrum in dB is from the true stem's, as a root mean square
+  over frequency and a mean over time; lower is better.
+- **Detector** is the score, 0 to 1, of the fault's own detector before → after (docs/detectors.md).
+- **Perceptual score (2f-model)** is made for separated audio, 0 to 100 points; higher is better.
+- **A true stem comes back at** says what a repair does to a stem with nothing wrong in it: the SDR of the result
+  against the stem itself; higher is better.
+- **Worst** is the worst case, and **95%** a bootstrap interval of the mean.
 
 The cases were made by
 

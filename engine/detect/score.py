@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-#: Exponent of the severities before they are averaged, in the order of bank.TYPES. Musical noise, bleed and phasiness
+#: Exponent of the severities before they are averaged, in the order of TYPES. Musical noise, bleed and phasiness
 #: spread over many bands. Dull highs and smeared transients may show in a few cells only: cubing makes a few certain
 #: cells count more than many doubtful ones, which a naturally dark or soft instrument also has.
 POWERS = np.array([1.0, 1.0, 1.0, 3.0, 3.0])

@@ -105,7 +105,8 @@ def test_the_status_table_for_the_terminal() -> None:
         latency = client.latency_samples
     for expected in ("lead vocal", "48000 Hz, 2 + 2 mix", f"{latency} ({1000 * latency / 48000:.0f} ms)", "general"):
         assert expected in text
-    with pytest.raises(BridgeLostError, match="stemprover serve"):
+    hint = f"no bridge answers at 127.0.0.1:{bridge.http_port}; start one with: stemprover serve"
+    with pytest.raises(BridgeLostError, match=f"^{hint}$"):
         fetch_status(bridge.http_port)
 
 

@@ -486,7 +486,8 @@ def test_without_a_bridge_the_client_says_how_to_start_one() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(BridgeLostError, match="stemprover serve"):
+    hint = f"no bridge at 127.0.0.1:{port}; start one with: stemprover serve"
+    with pytest.raises(BridgeLostError, match=f"^{hint}$"):
         Client(RATE, 2, port=port)
 
 
