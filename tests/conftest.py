@@ -18,6 +18,7 @@ from fakes import FakeRepairer
 REAL_TIME = ("bridge", "plugin")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests for pytest-xdist: all real-time tests in one process, so that they do not disturb each other, and the
     others by file."""
