@@ -57,8 +57,8 @@ class LiveCorrectionStream:
     """The correction that a model makes, at the host's rate: `process(stem, mix)` returns what is ready, from the
     correction of the first sample on. The correction of a sample is ready `latency_samples` later at the latest.
 
-    timing: of all models that may follow each other in the stream. It begins without a model; `begin` sets the one for
-    the first block, `swap` goes over to another at any time. Digital silence gets no correction. Input must be finite.
+    timing: of all models that may follow each other in the stream. It starts without a model; `begin` sets the one for
+    the first block, and `swap` changes it at any time. Digital silence gets no correction. Input must be finite.
     """
 
     def __init__(self, timing: ModelTiming, sample_rate: int, channels: int, has_mix: bool, chunk_frames: int) -> None:

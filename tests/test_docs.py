@@ -75,9 +75,11 @@ def bridge_at_its_usual_port() -> Iterator[None]:
             process.terminate()
 
 
-@pytest.mark.parametrize("block", examples("sh"))
-def test_a_shell_example_runs(block: str, folder: Path) -> None:
-    run(["bash", "-euo", "pipefail", "-c", block], folder)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_shell_examples_of_a_page_run_in_their_order(page: Path, folder: Path) -> None:
+    for kind, block in BLOCK.findall(page.read_text()):
+        if kind == "sh":
+            run(["bash", "-euo", "pipefail", "-c", block], folder)
 
 
 @pytest.mark.parametrize("block", examples("python"))
