@@ -366,3 +366,10 @@ def test_the_wheel_works_in_an_environment_of_its_own(
     run("repair", stem, "-o", "out.wav", "--mix", song, "--quality", "draft", "--jobs", "1")
     assert soundfile.info(tmp_path / "out.wav").frames == 88_200
     assert np.isfinite(soundfile.read(tmp_path / "out.wav")[0]).all()
+
+
+def test_pytest_xdist_knows_each_tests_group(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("loadgroup", default=False):
+        assert request.node.nodeid.endswith(f"@{Path(__file__).name}")
+    else:
+        assert "@" not in request.node.nodeid
