@@ -138,26 +138,30 @@ class MessageSpec:
             raise ProtocolError(Code.ARGUMENTS, f"{count} arguments instead of {self.tags} ({self.names})")
         return required + group * repeats + optional[:rest]
 
+    def request_place(self, count: int) -> int | None:
+        """Where the request's number is among `count` arguments; None if it is left out."""
+        if self.request_comes_first:
+            return 0
+        required, group, _ = self._parts
+        more = count - len(required)
+        return count - 1 if more > 0 and (more % len(group) if group else more) else None
+
     def check(self, arguments: tuple[Any, ...]) -> list[Any]:
-        """The arguments, if their number and types fit. Raises ProtocolError."""
-        return checked(arguments, self.tags_for(len(arguments)))
+        """The arguments, if their number and types fit; whole numbers pass as floats. Raises ProtocolError."""
+        found: list[Any] = []
+        for value, tag in zip(arguments, self.tags_for(len(arguments)), strict=True):
+            kind = _KINDS[tag]
+            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+                value = float(value)
+            too_wide = tag == "i" and isinstance(value, int) and not -(1 << 31) <= value < 1 << 31
+            if not isinstance(value, kind) or isinstance(value, bool) or value != value or too_wide:
+                text = f"argument {len(found) + 1} is {str(value)[:40]!r}, not of type {tag}"
+                raise ProtocolError(Code.ARGUMENTS, text)
+            found.append(value)
+        return found
 
 
 _KINDS = {"i": int, "h": int, "f": float, "d": float, "s": str, "b": bytes}
-
-
-def checked(arguments: tuple[Any, ...], tags: str) -> list[Any]:
-    """The arguments, if they are of these types; whole numbers pass as floats. Raises ProtocolError."""
-    found: list[Any] = []
-    for value, tag in zip(arguments, tags, strict=True):
-        kind = _KINDS[tag]
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        too_wide = tag == "i" and isinstance(value, int) and not -(1 << 31) <= value < 1 << 31
-        if not isinstance(value, kind) or isinstance(value, bool) or value != value or too_wide:
-            raise ProtocolError(Code.ARGUMENTS, f"argument {len(found) + 1} is {str(value)[:40]!r}, not of type {tag}")
-        found.append(value)
-    return found
 
 
 MESSAGES = tuple(MessageSpec(*row) for row in (

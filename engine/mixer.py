@@ -154,11 +154,6 @@ class Mixer:
         """Whether none of the correction is audible, now or later."""
         return self._setting.value == self._setting.target == 0.0
 
-    @property
-    def ready(self) -> int:
-        """Samples that can be pulled with their correction, if no more comes; the reserve is not among them."""
-        return self._lead + max(0, len(self._correction) - self._owed)
-
     def missing(self, count: int) -> int:
         """Samples of correction that must come before the next `count` samples can leave whole."""
         wanted = max(0, count - self._lead)

@@ -47,7 +47,7 @@ class RenderReport:
     target: Path
     duration_s: float
     elapsed_s: float
-    change_db: float | None
+    correction_db: float | None
     """Energy of the correction relative to the stem's, None if nothing was changed."""
     notes: tuple[str, ...] = ()
 
@@ -58,7 +58,7 @@ class RenderReport:
 
     def render(self) -> str:
         """One line for users."""
-        change = "unchanged" if self.change_db is None else f"correction {self.change_db:+.1f} dB"
+        change = "unchanged" if self.correction_db is None else f"correction {self.correction_db:+.1f} dB"
         parts = [
             f"{clock(self.duration_s)} in {self.elapsed_s:.1f} s",
             f"{self.speed:.1f}x real time",
@@ -134,7 +134,9 @@ def render_pair(
         _check_written(part, info, target)
     notes.append(totals.clip_note())
     elapsed_s = pair.elapsed_s + time.perf_counter() - started_s
-    return RenderReport(info.path, target, info.duration_s, elapsed_s, totals.change_db(), tuple(n for n in notes if n))
+    return RenderReport(
+        info.path, target, info.duration_s, elapsed_s, totals.correction_db(), tuple(n for n in notes if n)
+    )
 
 
 def _repaired(
@@ -182,19 +184,19 @@ class _Totals:
     clipped_samples: int = 0
     peak: float = 0.0
     energy: float = 0.0
-    change: float = 0.0
+    correction: float = 0.0
 
     def add(self, original: np.ndarray, audio: np.ndarray, info: AudioInfo) -> None:
         dry = SampleCodec(info.subtype).decode(original).astype(np.float64)
         self.samples += audio.shape[1]
         self.energy += float(np.sum(dry * dry))
-        self.change += float(np.sum((audio - dry) ** 2))
+        self.correction += float(np.sum((audio - dry) ** 2))
         self.peak = max(self.peak, float(np.abs(audio).max(initial=0.0)))
 
-    def change_db(self) -> float | None:
-        if self.change == 0:
+    def correction_db(self) -> float | None:
+        if self.correction == 0:
             return None
-        return 10 * math.log10(self.change / self.energy) if self.energy else math.inf
+        return 10 * math.log10(self.correction / self.energy) if self.energy else math.inf
 
     def clip_note(self) -> str:
         if not self.clipped_samples:

@@ -24,14 +24,14 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECONDS = 2.0
 
 
-def examples(language: str) -> list[object]:
-    """The blocks of a language in all pages; `text` marks what is not to be run as it stands."""
+def python_examples() -> list[object]:
+    """The Python blocks in all pages."""
     return [
         pytest.param(block, id=f"{page.relative_to(ROOT)}:{text[: text.index(block)].count(chr(10)) + 1}")
         for page in PAGES
         for text in [page.read_text()]
         for kind, block in BLOCK.findall(text)
-        if kind == language
+        if kind == "python"
     ]
 
 
@@ -82,7 +82,7 @@ def test_the_shell_examples_of_a_page_run_in_their_order(page: Path, folder: Pat
             run(["bash", "-euo", "pipefail", "-c", block], folder)
 
 
-@pytest.mark.parametrize("block", examples("python"))
+@pytest.mark.parametrize("block", python_examples())
 def test_a_python_example_runs(block: str, folder: Path) -> None:
     if "Client(" in block:
         with bridge_at_its_usual_port():

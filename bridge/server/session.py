@@ -216,15 +216,15 @@ class Session:
         stream = self.registry.stream(int(number))
         if arguments and isinstance(arguments[0], bool):
             arguments = (int(arguments[0]), *arguments[1:])
-        values = FROM_CLIENT[f"/stream/<n>/{name}"].check(arguments)
+        spec = FROM_CLIENT[f"/stream/<n>/{name}"]
+        values = spec.check(arguments)
+        request = 0 if spec.request_place(len(values)) is None else values.pop()
         self._check_tasks()
         if name == "blend":
-            request = values.pop() if len(values) % 2 else 0
             weights = _blend(values)
             self._start(request, address, self._set(request, address, stream, stream.selection.blend(weights)))
             return
-        value, *others = values
-        request = others[0] if others else 0
+        (value,) = values
         with self._answering(request, address):
             held = PARAMETERS[name].set(stream, value)
             if isinstance(held, int):
@@ -344,9 +344,13 @@ class Session:
 
 def _request_of(message: Message) -> int:
     """The number of the request that a message carries, or a block's sequence; 0 if there is none."""
-    path = message.address.removeprefix(ROOT)
-    place = -1 if path.startswith("/stream/") else 1 if path == _BLOCK.path else 0
-    value = message.arguments[place] if len(message.arguments) > max(place, 0) else 0
+    path, arguments = message.address.removeprefix(ROOT), message.arguments
+    spec = client_spec(path)
+    if spec is None:
+        place: int | None = len(arguments) - 1 if path.startswith("/stream/") else 0
+    else:
+        place = 1 if spec is _BLOCK else spec.request_place(len(arguments))
+    value = arguments[place] if place is not None and 0 <= place < len(arguments) else 0
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 31 else 0
 
 

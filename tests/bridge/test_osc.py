@@ -173,6 +173,17 @@ def test_arguments_of_another_type_are_refused(path: str, arguments: tuple[objec
         protocol.FROM_CLIENT[path].check(arguments)
 
 
+@pytest.mark.parametrize(
+    ("path", "count", "place"),
+    [
+        ("/flush", 2, 0), ("/stream/<n>/bypass", 1, None), ("/stream/<n>/bypass", 2, 1), ("/stream/<n>/blend", 2, None),
+        ("/stream/<n>/blend", 5, 4), ("/stream/<n>/blend", 4, None),
+    ],
+)  # fmt: skip
+def test_where_the_requests_number_is(path: str, count: int, place: int | None) -> None:
+    assert protocol.FROM_CLIENT[path].request_place(count) == place
+
+
 def test_whole_numbers_pass_as_floats() -> None:
     assert protocol.FROM_CLIENT["/stream/<n>/wet"].check((1, 7)) == [1.0, 7]
 

@@ -428,3 +428,9 @@ def test_a_file_through_a_bridge(doubling: Bridge) -> None:
         assert found.shape[1] == sum(chunk.shape[1] for chunk in chunks)
         if not realtime:
             assert np.array_equal(found, 2 * stem)
+
+
+def test_a_value_is_not_taken_for_the_request_that_was_left_out(doubling: Bridge) -> None:
+    with Wire(doubling.port) as wire:
+        error = wire.ask("/stream/99/bypass", "i", 1)
+        assert error.arguments[:3] == (0, Code.NO_STREAM, "/stemprover/stream/99/bypass")

@@ -32,7 +32,7 @@ def test_a_repaired_file_equals_the_repaired_array(repairer, make_audio, tmp_pat
     report = render_file(stem, tmp_path / "out.wav", repairer, mix=mix if with_mix else None)
     whole = repairer.process(read(stem), rate, read(mix) if with_mix else None)
     np.testing.assert_allclose(read(tmp_path / "out.wav"), whole, atol=1e-5)
-    assert report.change_db is not None
+    assert report.correction_db is not None
     assert np.abs(whole - read(stem)).max() > 1e-3, "the test needs a model that changes something"
 
 
@@ -42,7 +42,7 @@ def test_wet_zero_returns_the_file_bit_for_bit(lively_bundle, make_audio, tmp_pa
     report = render_file(source, tmp_path / "out.wav", Repairer(bundle=lively_bundle, wet=0.0, jobs=1))
     dtype = "float64" if subtype == "DOUBLE" else "int32"
     np.testing.assert_array_equal(*(soundfile.read(p, dtype=dtype)[0] for p in (source, tmp_path / "out.wav")))
-    assert report.change_db is None
+    assert report.correction_db is None
 
 
 @pytest.mark.parametrize("samples", [1, 2, 700])
@@ -58,7 +58,7 @@ def test_silence_stays_silence(repairer, make_audio, tmp_path):
         source, tmp_path / "out.wav", repairer, mix=make_audio("mix.wav", levels=np.zeros((2, 60_000)))
     )
     assert not read(tmp_path / "out.wav").any()
-    assert report.change_db is None
+    assert report.correction_db is None
 
 
 def test_the_example_script_keeps_length_and_alignment(lively_bundle, make_audio, tmp_path):

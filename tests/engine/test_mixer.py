@@ -28,7 +28,7 @@ def test_without_a_reserve_every_sample_can_be_pulled_with_its_correction_at_onc
     mixer = Mixer(1, RATE)
     mixer.push(ramp(500))
     mixer.push_correction(1000 * ramp(300))
-    assert (mixer.ready, mixer.missing(300), mixer.missing(301)) == (300, 0, 1)
+    assert (mixer.missing(300), mixer.missing(301)) == (0, 1)
     mixed = mixer.pull(300)
     assert np.array_equal(mixed.audio, 1001 * ramp(300))
     assert (mixed.late, mixed.repaired) == (False, True)
@@ -39,7 +39,7 @@ def test_without_a_reserve_every_sample_can_be_pulled_with_its_correction_at_onc
 def test_silence_of_the_latency_leaves_before_the_first_sample() -> None:
     mixer = Mixer(2, RATE, latency_samples=150)
     mixer.push(np.repeat(ramp(200), 2, axis=0))
-    assert (mixer.ready, mixer.missing(150), mixer.missing(160)) == (150, 0, 10)
+    assert (mixer.missing(150), mixer.missing(151), mixer.missing(160)) == (0, 1, 10)
     first = mixer.pull(100)
     assert first.audio.shape == (2, 100)
     assert not first.audio.any()

@@ -43,7 +43,7 @@ def test_an_identity_repair_keeps_every_sample_and_the_format(make_audio, tmp_pa
     for key in ("format", "subtype", "samplerate", "channels", "frames"):
         assert getattr(new, key) == getattr(old, key), key
     np.testing.assert_array_equal(native(target), native(source))
-    assert report.change_db is None
+    assert report.correction_db is None
     assert report.notes == ()
 
 
@@ -71,7 +71,7 @@ def test_a_gain_is_applied_exactly(make_audio, tmp_path, subtype):
     old, new = (soundfile.read(p)[0] for p in (source, tmp_path / "out.wav"))
     step = {"PCM_U8": 2**-7, "PCM_16": 2**-15, "PCM_24": 2**-23, "PCM_32": 2**-23}.get(subtype, 1e-7)
     np.testing.assert_allclose(new, 0.5 * old, atol=0.51 * step)
-    assert report.change_db == pytest.approx(-6.02, abs=0.1)
+    assert report.correction_db == pytest.approx(-6.02, abs=0.1)
 
 
 def test_float_samples_over_full_scale_are_kept(make_audio, tmp_path):
