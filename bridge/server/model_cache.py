@@ -24,17 +24,12 @@ KEPT = 6  # models in memory that no stream may be using
 NICE = 10  # of the loading thread, above the streams
 MAX_LOAD = 0.6  # of the cores, that streams may occupy: the rest is for the DAW, and keeps blocks in time
 
-Key = tuple[tuple[tuple[Path, float], ...], str]
-
-
-def shared_key(preset: Preset, quality: str) -> Key:
-    """What two streams must have in common to share a model."""
-    return tuple(sorted(preset.adapters.items())), quality
+Key = tuple[tuple[tuple[Path, float], ...], bool, str]
 
 
 class ModelCache:
-    """`get` returns a model as a future, the same one for the same adapters and quality. make: called in the loading
-    thread with a preset and a quality. cores: that work at the same time."""
+    """`get` returns a model as a future, the same one for the same adapters, quality and kind of stem (a separator's or
+    not). make: called in the loading thread with a preset and a quality. cores: that work at the same time."""
 
     def __init__(self, make: Callable[[Preset, str], Repairer], cores: int = 1) -> None:
         self._make, self._cores = make, cores
@@ -46,7 +41,7 @@ class ModelCache:
 
     def get(self, preset: Preset, quality: str) -> Future[CorrectionStream]:
         """The model's stream; the future raises whatever loading raises."""
-        key = shared_key(preset, quality)
+        key = tuple(sorted(preset.adapters.items())), preset.separated, quality
         future = self._futures.get(key)
         if future is None or (future.done() and future.exception() is not None):
             future = self._futures[key] = self._loader.submit(self._load, preset, quality)

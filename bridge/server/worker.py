@@ -254,8 +254,7 @@ class StreamWorker:
     def _analyse(self, choice: LiveChoice, stem: np.ndarray, mix: np.ndarray | None) -> None:
         before = choice.present
         after = choice.process(stem, mix)
-        # Only the weights select the model here: a separator's stem gets general, as one without findings does.
-        if choice.made and (after.weights != before.weights or self._reported is not choice):
+        if choice.made and (after != before or self._reported is not choice):
             self._reported = choice
             self._call(self._choose, after)
 

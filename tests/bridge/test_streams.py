@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from bridges import Wire, running
 from fakes import FakeModelRepairer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import sound
+from paths import DEMO
 from stemprover.bridge.client.client import BridgeError, BridgeLostError, Client
 from stemprover.bridge.client.remote import RemoteRepairer
 from stemprover.bridge.osc import Code, Flag, Message, Status, from_blob, to_blob
 from stemprover.bridge.server.transport import Bridge
-from stemprover.engine.repair import Repairer
+from stemprover.engine.preset import load_preset
+from stemprover.engine.repair import SEPARATED_BLEND, Repairer
 
 RATE = 44100
 BLOCKS = (1, 16, 64, 65, 128, 480, 512, 1024, 8192)
@@ -417,6 +421,27 @@ def test_auto_analyses_the_stream_and_swaps_in_what_it_chooses(lively_bundle: Pa
         stream = bridge.call(lambda: next(iter(bridge.registry.streams.values())))
         assert stream.selection.name == "auto"
         assert stream.selection.preset.name != "general"
+
+
+def test_auto_gives_a_separators_stem_its_wiener_filter_though_general_is_loaded(lively_bundle: Path) -> None:
+    stem, mix = (
+        soundfile.read(DEMO / f"{name}.flac", dtype="float32", frames=9 * 44100)[0].T for name in ("separated", "song")
+    )
+    with (
+        running(lambda preset, **_: Repairer(bundle=lively_bundle, separated=preset.separated)) as bridge,
+        Client(44100, 2, 2, port=bridge.port) as client,
+    ):
+        client.select("auto")
+        stream_through(client, stem, [2048], mix)
+        stream = bridge.call(lambda: next(iter(bridge.registry.streams.values())))
+        assert (stream.selection.preset.name, stream.selection.preset.separated) == ("general", True)
+        general = load_preset("general")
+        plain, separated = (
+            bridge.call(lambda kind=kind: bridge.registry.models.get(replace(general, separated=kind), "standard"))
+            for kind in (False, True)
+        )
+        assert plain.result(30).blend is None
+        assert separated.result(30).blend == SEPARATED_BLEND
 
 
 def test_a_file_through_a_bridge(doubling: Bridge) -> None:
