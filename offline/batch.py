@@ -83,8 +83,9 @@ def repair_batch(
             check_output(job.target, plan.inputs, overwrite=overwrite)
             if plan.makes_folders:
                 make_folder(job.target.parent)
-            choose_format(probe(job.source), job.target)  # raises for a wrong file type before anything takes time
-            pair = StemAndMix.open(job.source, mix)
+            info = probe(job.source)
+            choose_format(info, job.target)  # raises for a wrong file type before anything takes time
+            pair = StemAndMix.open(info, mix)
             if isinstance(choice, tuple):
                 repairer, preset = choice
             else:

@@ -29,10 +29,10 @@ class StemAndMix:
     elapsed_s: float = 0.0
 
     @classmethod
-    def open(cls, stem: Path, mix: Path | None = None) -> StemAndMix:
-        """Check and align two files. Raises AudioFileError, MixMismatchError."""
+    def open(cls, stem: Path | AudioInfo, mix: Path | None = None) -> StemAndMix:
+        """Check and align two files; the stem may have been probed already. Raises AudioFileError, MixMismatchError."""
         started_s = time.perf_counter()
-        stem_info = probe(stem)
+        stem_info = stem if isinstance(stem, AudioInfo) else probe(stem)
         if mix is None:
             check_finite(stem_info)
             return cls(stem_info, elapsed_s=time.perf_counter() - started_s)

@@ -91,7 +91,7 @@ def render_file(
     info = probe(source)
     check_output(target, [source] if mix is None else [source, mix], overwrite=overwrite)
     choose_format(info, target)  # find out about a wrong file type before the alignment, which takes time
-    pair = StemAndMix.open(source, mix)
+    pair = StemAndMix.open(info, mix)
     return render_pair(pair, target, repairer, preset=preset, overwrite=overwrite, progress=progress)
 
 
