@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from stemprover.bridge.client.client import BridgeError, BridgeLostError, Client
 from stemprover.bridge.client.remote import RemoteRepairer
 from stemprover.bridge.osc import Code, Flag, Message, Status, from_blob, to_blob
 from stemprover.bridge.server.transport import Bridge
-from stemprover.engine.preset import load_preset
+from stemprover.engine.preset import Preset, load_preset
 from stemprover.engine.repair import SEPARATED_BLEND, Repairer
 
 RATE = 44100
@@ -407,6 +407,20 @@ def test_settings_can_come_from_another_socket(doubling: Bridge) -> None:
         assert (state.wet, state.bypass, state.selection.name) == (0.25, True, "bleed")
 
 
+def chosen(
+    bridge: Bridge, client: Client, stem: np.ndarray, mix: np.ndarray, wanted: Callable[[Preset], bool]
+) -> Preset:
+    """What the only stream is repaired with once that is as wanted. Plays the sound again for up to a minute, since a
+    model takes its time to load."""
+    ends = time.monotonic() + 60.0
+    while True:
+        for part in cuts(stem.shape[1], [2048]):
+            client.process(stem[:, part], mix[:, part], offline=True)
+        preset = bridge.call(lambda: next(iter(bridge.registry.streams.values())).selection.preset)
+        if wanted(preset) or time.monotonic() > ends:
+            return preset
+
+
 def test_auto_analyses_the_stream_and_swaps_in_what_it_chooses(lively_bundle: Path) -> None:
     repairer = Repairer(bundle=lively_bundle)
     rest = sound(9.0, seed=8)
@@ -416,11 +430,9 @@ def test_auto_analyses_the_stream_and_swaps_in_what_it_chooses(lively_bundle: Pa
         Client(RATE, 2, 2, port=bridge.port) as client,
     ):
         client.select("auto")
-        found = stream_through(client, stem + 0.3 * rest, [2048], stem + rest)
-        assert found.shape == stem.shape
-        stream = bridge.call(lambda: next(iter(bridge.registry.streams.values())))
-        assert stream.selection.name == "auto"
-        assert stream.selection.preset.name != "general"
+        preset = chosen(bridge, client, stem + 0.3 * rest, stem + rest, lambda preset: preset.name != "general")
+        assert preset.name != "general"
+        assert bridge.call(lambda: next(iter(bridge.registry.streams.values())).selection.name) == "auto"
 
 
 def test_auto_gives_a_separators_stem_its_wiener_filter_though_general_is_loaded(lively_bundle: Path) -> None:
@@ -432,9 +444,8 @@ def test_auto_gives_a_separators_stem_its_wiener_filter_though_general_is_loaded
         Client(44100, 2, 2, port=bridge.port) as client,
     ):
         client.select("auto")
-        stream_through(client, stem, [2048], mix)
-        stream = bridge.call(lambda: next(iter(bridge.registry.streams.values())))
-        assert (stream.selection.preset.name, stream.selection.preset.separated) == ("general", True)
+        preset = chosen(bridge, client, stem, mix, lambda preset: preset.separated)
+        assert (preset.name, preset.separated) == ("general", True)
         general = load_preset("general")
         plain, separated = (
             bridge.call(lambda kind=kind: bridge.registry.models.get(replace(general, separated=kind), "standard"))

@@ -114,9 +114,18 @@ def default_stems_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
-@lru_cache(maxsize=4096)
 def _info(path: Path) -> tuple[int, int]:
     """(sample rate, frames) of a file."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
+    return _cached_info(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _cached_info(path: Path, size: int, changed_ns: int) -> tuple[int, int]:
+    """`_info`, as long as the file stays the same."""
     try:
         info = sf.info(str(path))
     except sf.LibsndfileError as error:

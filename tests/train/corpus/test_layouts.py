@@ -160,6 +160,13 @@ def test_unusable_folders_and_songs_are_named(tmp_path: Path) -> None:
     assert "bad/drums.wav (vocals.wav cannot be read)" in found.render_left_out()
 
 
+def test_a_file_may_be_replaced_by_one_at_another_rate(tmp_path: Path) -> None:
+    for rate in (48_000, 22_050):
+        sf.write(tmp_path / "a.wav", np.full(rate // 2, 0.25), rate, subtype="FLOAT")
+        np.testing.assert_allclose(read_stereo(tmp_path / "a.wav")[:, 5000:-5000], 0.25, atol=1e-4)
+        assert read_stereo(tmp_path / "a.wav").shape == (2, SAMPLE_RATE // 2)
+
+
 @pytest.mark.parametrize("rate", [48_000, 22_050])
 def test_an_excerpt_of_a_long_file_equals_the_whole_file_resampled(tmp_path: Path, rate: int) -> None:
     t = np.arange(40 * rate) / rate
