@@ -7,20 +7,19 @@ latency, and stems get turned up or down.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from ..engine.chain import PluginSettings
 from ..engine.dsp.fifo import Fifo
-from .audiofile import AudioInfo, AudioReader
+from ..engine.mix.timing import Stretch, TimeMap, path_through, stretches_of
+from .audiofile import AudioInfo
 from .levels import estimate_gain
 from .mix_reader import MixReader
 
 MAX_OFFSET_S = 0.5
-IGNORED_GAP_S = 0.01  # an offset leaves a gap in the mix at one end of the stem; a shorter one is not reported
 WINDOW_S, WINDOWS = 1.5, 12
 MIN_POWER = 1e-8  # mean square of a window that is loud enough to be compared
 #: Exponent of the whitening of the cross-spectrum. 1 is the phase transform, which lets the noise between the partials
@@ -35,6 +34,10 @@ MIN_PEAK_RATIO, MIN_NEAR_RATIO, PEAK_WIDTH_S, SHARP_SAMPLES = 2.0, 1.05, 0.0004,
 #: Validation stems have 105 and more, or 8 and more at offset 0 if they are 30 dB below their mix. Stems of other songs
 #: have at most 21, at any offset.
 MIN_PEAK_TO_MEDIAN, MIN_IN_STEP_TO_MEDIAN = 25.0, 7.0
+#: Offsets are followed through the windows in steps of POOL samples. A window's score is the height of its correlation
+#: over the median, at most MAX_SCORE; going over to another offset costs JUMP_COST. Chance gives a mean of about 7.
+POOL, MAX_SCORE, JUMP_COST, MIN_MEAN_SCORE = 8, 60.0, 60.0, 10.0
+CLEAR_SCORE = 20.0  # of a window whose channels are not swapped
 #: Exact loops give several peaks of nearly the same height. Of all above this part of the highest, the nearest counts.
 SAME_HEIGHT = 0.8
 
@@ -70,64 +73,23 @@ class Alignment:
         """How much louder the stem is in the mix than in its file."""
         return 20 * float(np.log10(abs(self.gain)))
 
-    def open(self, mix: AudioInfo, plugins: Sequence[PluginSettings] = ()) -> MixReader:
-        """Read the mix through `plugins`, aligned with the stem: same start, polarity and level."""
-        return MixReader(mix, plugins, self.offset_samples, 1 / self.gain)
-
-    def note(self, sample_rate: int) -> str:
-        """What was corrected, for users; empty where nothing was."""
-        if not self.found:
-            return (
-                "stem not found in the mix, so the mix was left out: is it the right song, and do both start within "
-                f"{MAX_OFFSET_S:g} s?"
-            )
-        mix_parts = []
-        if self.offset_samples:
-            count = abs(self.offset_samples)
-            when = "before" if self.offset_samples > 0 else "after"
-            mix_parts.append(f"starts {1000 * count / sample_rate:.3g} ms ({_samples(count)}) {when} the stem")
-        if self.gain < 0:
-            mix_parts.append("has inverted polarity")
-        parts = [f"mix {' and '.join(mix_parts)}"] if mix_parts else []
-        if abs(self.gain) != 1:
-            how = "quieter" if abs(self.gain) > 1 else "louder"
-            parts.append(f"stem is {abs(self.level_difference_db):.1f} dB {how} than in the mix")
-        return f"{', '.join(parts)}: corrected" if parts else ""
-
-
-def align_files(stem: AudioInfo, mix: AudioInfo) -> Alignment:
-    """`estimate_alignment` of two files with the same sample rate and number of channels. Raises AudioFileError."""
-    with AudioReader(stem) as reader:
-        blocks = (reader.codec.decode(block) for block in reader.blocks())
-        return estimate_alignment(blocks, open_early(mix), stem.sample_rate)
-
-
-def alignment_notes(alignment: Alignment, stem: AudioInfo, mix: AudioInfo) -> list[str]:
-    """What users should know about how the mix fits the stem: corrections, and parts that the mix does not cover."""
-    offset, notes = alignment.offset_samples, [alignment.note(stem.sample_rate)]
-    if not alignment.found:
-        return notes
-    missing = {"start": max(-offset, 0), "end": max(0, stem.samples - (mix.samples - offset))}
-    total = sum(missing.values())
-    if total > IGNORED_GAP_S * stem.sample_rate or (total and not offset):
-        places = " and ".join(f"{_samples(count)} at the {end}" for end, count in missing.items() if count)
-        notes.append(f"the mix does not cover {places} of the stem: repaired as if nothing else played there")
-    elif not offset and mix.samples > stem.samples:
-        notes.append(f"mix is {mix.samples - stem.samples} samples longer than the stem: its end is ignored")
-    return [note for note in notes if note]
-
-
-def _samples(count: int) -> str:
-    return "1 sample" if count == 1 else f"{count} samples"
-
 
 def open_early(mix: AudioInfo) -> MixReader:
     """Read a mix as `estimate_alignment` needs it: from MAX_OFFSET_S before its start."""
-    return MixReader(mix, offset_samples=-_max_offset_samples(mix.sample_rate))
+    return MixReader(mix, TimeMap.constant(-_max_offset_samples(mix.sample_rate)))
 
 
 def estimate_alignment(stem: Iterable[np.ndarray], mix: SampleSource, sample_rate: int) -> Alignment:
-    """Find the offset within MAX_OFFSET_S at which stem and mix correlate best, and the gain there (levels.py).
+    """`locate` without the time map."""
+    return locate(stem, mix, sample_rate, with_gain=True)[0]
+
+
+def locate(
+    stem: Iterable[np.ndarray], mix: SampleSource, sample_rate: int, *, with_gain: bool = False
+) -> tuple[Alignment, TimeMap]:
+    """How a stem lies in its mix as a whole, and window by window where the offset changes.
+
+    Find the offset within MAX_OFFSET_S at which stem and mix correlate best, and the gain there (levels.py).
 
     The offset is 0 where no peak stands out, for example in bass that is less than a millisecond off.
 
@@ -139,14 +101,24 @@ def estimate_alignment(stem: Iterable[np.ndarray], mix: SampleSource, sample_rat
     """
     size, reach = round(WINDOW_S * sample_rate), _max_offset_samples(sample_rate)
     loudest: list[tuple[float, int, np.ndarray, np.ndarray]] = []
+    track = _Track(size, reach)
     for number, (part, around) in enumerate(_windows(stem, mix, size, reach)):
         power = float(np.mean(part.astype(np.float64) ** 2))
         if power > MIN_POWER:
+            track.add(number * size, part, around)
             heapq.heappush(loudest, (power, number, part, around))
             if len(loudest) > WINDOWS:
                 heapq.heappop(loudest)
     if not loudest:
-        return Alignment(0, True)
+        return Alignment(0, True), TimeMap()
+    found = _estimate(loudest, size, reach, sample_rate, with_gain)
+    return found, track.time_map(found)
+
+
+def _estimate(
+    loudest: list[tuple[float, int, np.ndarray, np.ndarray]], size: int, reach: int, sample_rate: int, with_gain: bool
+) -> Alignment:
+    """The offset at which the loudest windows correlate best."""
     points = size + 2 * reach
     # Without a taper, the edges of the windows correlate between the partials of repetitive music.
     part_taper, around_taper = np.hanning(size), np.hanning(points)
@@ -174,9 +146,75 @@ def estimate_alignment(stem: Iterable[np.ndarray], mix: SampleSource, sample_rat
     if abs(place - reach) <= width:
         rivals, min_ratio = [reach, place - SHARP_SAMPLES, place + SHARP_SAMPLES], MIN_NEAR_RATIO
     offset = place - reach if correlation[place] > min_ratio * correlation[rivals].max() else 0
+    if not with_gain:
+        return Alignment(offset, True)
     sign, aligned = -1.0 if signed[reach + offset] < 0 else 1.0, slice(reach + offset, reach + offset + size)
     excerpts = ((part, np.float32(sign) * around[:, aligned]) for _, _, part, around in loudest)
     return Alignment(offset, True, sign * estimate_gain(excerpts, sample_rate))
+
+
+class _Track:
+    """The offsets of the windows of a stem, one after another."""
+
+    def __init__(self, size: int, reach: int) -> None:
+        self._size, self._reach = size, reach
+        self._places = (2 * reach + 1) // POOL
+        points = size + 2 * reach
+        self._tapers = np.hanning(size).astype(np.float32), np.hanning(points).astype(np.float32)
+        self._starts: list[int] = []
+        self._scores: list[np.ndarray] = []
+        self._lags: list[np.ndarray] = []
+
+    def add(self, start: int, part: np.ndarray, around: np.ndarray) -> None:
+        """A window of the stem that begins at sample `start`, and the mix around it."""
+        points = 1 << int(np.ceil(np.log2(around.shape[1])))
+        cross = np.fft.rfft(self._tapers[0] * part, points).conj()
+        spectra = np.fft.rfft(self._tapers[1] * around, points)
+        best = self._likeness(cross * spectra, points)
+        if len(part) == 2 and best.max() < CLEAR_SCORE:  # left and right may be swapped
+            best = np.maximum(best, self._likeness(cross * spectra[::-1], points))
+        pooled = best[: self._places * POOL].reshape(-1, POOL)
+        self._starts.append(start)
+        self._scores.append(np.minimum(pooled.max(axis=1), MAX_SCORE))
+        self._lags.append((np.arange(self._places) * POOL + pooled.argmax(axis=1) - self._reach).astype(np.int32))
+
+    def _likeness(self, white: np.ndarray, points: int) -> np.ndarray:
+        """Whitened correlation (2 reach + 1,) of a cross-spectrum (C, F), which is overwritten, over its median."""
+        magnitude = np.abs(white)
+        white /= (magnitude + np.float32(1e-6) * magnitude.max() + np.float32(1e-30)) ** np.float32(WHITENING)
+        lags = np.abs(np.fft.irfft(white, points))[:, : 2 * self._reach + 1].sum(axis=0)
+        found: np.ndarray = lags / (np.median(lags[:: POOL // 2]) + np.float32(1e-30))
+        return found
+
+    def time_map(self, found: Alignment) -> TimeMap:
+        """Stretches of nearly equal offsets. The offset of the whole is preferred to all others, and next to it none
+        at all; if it was not found, the windows have to agree by themselves."""
+        scores, lags = np.stack(self._scores), np.stack(self._lags)
+        usual = scores.copy()
+        for lag, factor in ((found.offset_samples, MIN_PEAK_RATIO), (0, 1.1)):
+            place = (lag + self._reach) // POOL
+            near = slice(max(0, place - 1), place + 2)
+            usual[:, near] = np.maximum(usual[:, near], factor * scores[:, near])
+        places = path_through(usual, JUMP_COST)
+        rows = np.arange(len(places))
+        heights = scores[rows, places]
+        if not found.found and float(np.mean(heights)) < MIN_MEAN_SCORE:
+            return TimeMap.constant(found.offset_samples)
+        path = lags[rows, places]
+        stretches: list[Stretch] = []
+        for first, last in stretches_of(self._starts, path, 4 * POOL):
+            x, y = np.array(self._starts[first : last + 1]) + self._size / 2, path[first : last + 1]
+            near_whole = np.abs(y - found.offset_samples) <= POOL
+            offset = float(y[np.argmax(heights[first : last + 1])])
+            if found.found and near_whole.mean() >= 0.5:
+                offset = float(found.offset_samples)
+            start, drift = 0 if not stretches else int(self._starts[first]), 0.0
+            if len(x) >= 4 and near_whole.mean() < 0.5:
+                slope, level = (float(value) for value in np.polyfit(x, y, 1))
+                if abs(slope) * (x[-1] - x[0]) > POOL / 2:
+                    drift, offset = slope, level + slope * start
+            stretches.append(Stretch(start, offset if drift else round(offset), drift))
+        return TimeMap(tuple(stretches))
 
 
 def _max_offset_samples(sample_rate: int) -> int:

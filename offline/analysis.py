@@ -18,8 +18,8 @@ def analyse_pair(pair: StemAndMix, *, progress: Progress | None = None) -> Analy
     done = 0
     with AudioReader(info) as reader:
         for native in reader.blocks():
-            audio = reader.codec.decode(native)
-            analyser.process(audio, None if mix is None else mix.take_filled(audio))
+            audio = pair.polarise(reader.codec.decode(native))
+            analyser.process(audio, None if mix is None else mix.take(audio.shape[1]))
             done += audio.shape[1]
             if progress is not None:
                 progress(done / info.sample_rate, info.duration_s)

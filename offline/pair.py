@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from ..engine.chain import PluginSettings
 from ..engine.errors import MixMismatchError
-from .alignment import MAX_OFFSET_S, Alignment, align_files, alignment_notes
+from ..engine.mix.fit import MixFit
+from .alignment import MAX_OFFSET_S
 from .audiofile import AudioInfo, check_finite, clock, probe
-from .mix_reader import MixReader
+from .mix_reader import FittedMix
+from .proof import mix_notes, prove
 
 
 @dataclass(frozen=True)
 class StemAndMix:
     """A stem and, if there is one, the mix it was separated from.
 
-    notes: what users should know about the alignment, such as a corrected offset. elapsed_s: the time that checks and
-    alignment took.
+    fit: how the mix fits the stem. notes: what users should know about it, such as a corrected offset. elapsed_s: the
+    time that checks and proof took.
     """
 
     stem: AudioInfo
     mix: AudioInfo | None = None
-    alignment: Alignment | None = None
+    fit: MixFit | None = None
     notes: tuple[str, ...] = ()
     elapsed_s: float = 0.0
 
@@ -40,24 +44,33 @@ class StemAndMix:
         check_match(stem_info, mix_info)
         check_finite(mix_info)
         check_finite(stem_info)
-        alignment = align_files(stem_info, mix_info)
-        notes = tuple(alignment_notes(alignment, stem_info, mix_info))
-        return cls(stem_info, mix_info, alignment, notes, time.perf_counter() - started_s)
+        fit = prove(stem_info, mix_info)
+        notes = tuple(mix_notes(fit, stem_info, mix_info))
+        return cls(stem_info, mix_info, fit, notes, time.perf_counter() - started_s)
 
     @property
     def paths(self) -> list[Path]:
         """The files, none of which an output may replace."""
         return [info.path for info in (self.stem, self.mix) if info is not None]
 
-    def open_mix(self, plugins: Sequence[PluginSettings] = (), *, at_own_level: bool = False) -> MixReader | None:
-        """Read the mix through `plugins`, aligned with the stem; None without a mix, or if the stem is not in it.
+    def polarise(self, audio: np.ndarray) -> np.ndarray:
+        """The stem's samples (C, n) as they are repaired, and back (MixFit.polarise)."""
+        return audio if self.fit is None else self.fit.polarise(audio)
+
+    @property
+    def mix_left_out(self) -> bool:
+        """Whether there is a mix that does not fit."""
+        return self.fit is not None and not self.fit.found
+
+    def open_mix(self, plugins: Sequence[PluginSettings] = (), *, at_own_level: bool = False) -> FittedMix | None:
+        """Read the mix as the stem needs it, through `plugins`; None without a mix, or if it does not fit.
 
         at_own_level: leave the mix as loud as it is, even if the stem was turned up or down.
         """
-        if self.mix is None or self.alignment is None or not self.alignment.found:
+        if self.mix is None or self.fit is None or not self.fit.found:
             return None
-        alignment = self.alignment.at_own_level if at_own_level else self.alignment
-        return alignment.open(self.mix, plugins)
+        fit = replace(self.fit, gains=(1.0,) * len(self.fit.gains)) if at_own_level else self.fit
+        return FittedMix(self.stem, self.mix, fit, plugins)
 
 
 def check_match(stem: AudioInfo, other: AudioInfo, what: str = "") -> None:
@@ -70,7 +83,7 @@ def check_match(stem: AudioInfo, other: AudioInfo, what: str = "") -> None:
             f"{other.path} has {other.sample_rate} Hz and {stem.path} has {stem.sample_rate} Hz; "
             f"convert {what or 'the mix'} to {stem.sample_rate} Hz"
         )
-    if other.channels != stem.channels:
+    if other.channels != stem.channels and (what or {other.channels, stem.channels} != {1, 2}):
         raise MixMismatchError(
             f"{other.path} has {_count(other.channels)} and {stem.path} has {_count(stem.channels)}; "
             f"convert {what or 'the mix'} to {_count(stem.channels)}"

@@ -154,8 +154,8 @@ def _repaired(
         with AudioReader(info) as reader:
             for native in reader.blocks():
                 waiting.push(native)
-                audio = before(reader.codec.decode(native))
-                yield audio if mix is None else (audio, mix.take_filled(audio))
+                audio = before(pair.polarise(reader.codec.decode(native)))
+                yield audio if mix is None else (audio, mix.take(audio.shape[1]))
 
     repaired = repairer.process_chunks(chunks(), info.sample_rate, info.channels, has_mix=mix is not None)
     done = 0
@@ -169,7 +169,7 @@ def _repaired(
                     f"{clock(done / info.sample_rate)}; nothing was written"
                 )
             done += audio.shape[1]
-            yield waiting.pop(audio.shape[1]), after(audio)
+            yield waiting.pop(audio.shape[1]), pair.polarise(after(audio))
     finally:
         if isinstance(repaired, Generator):
             repaired.close()  # ends its threads now, not whenever the last reference goes

@@ -14,11 +14,14 @@ import numpy as np
 from ..engine.dsp.consistency import Coverage, MixConsistency
 from ..engine.dsp.fifo import Fifo
 from ..engine.errors import OutputError
+from ..engine.mix.fit import MixFit
+from ..engine.mix.timing import TimeMap
 from .alignment import Alignment, estimate_alignment, open_early
 from .analysis import analyse_pair
 from .audiofile import AudioInfo, AudioReader, probe
-from .mix_reader import MixReader
+from .mix_reader import MixReader, match_channels
 from .pair import StemAndMix
+from .proof import level_db
 from .render import Block, Progress, render_file
 from .samples import LOSSY
 
@@ -83,9 +86,10 @@ def complete_set(
     if missing_db > MAX_MISSING_DB:  # stems with much bleed have too much in common until they are repaired
         missing_db = min(missing_db, coverage(repaired, mix, alignment, HIGHEST_HZ).missing_db)
     if missing_db > MAX_MISSING_DB:
-        levels = [(pair.stem.path.name, pair.alignment.level_difference_db) for pair in pairs if pair.alignment]
+        levels = [(pair.stem.path.name, level_db(pair.fit)) for pair in pairs if pair.fit]
         return SetReport(len(pairs), missing_db, None, level_differences=tuple((name, db) for name, db in levels if db))
-    severities = [analyse_pair(StemAndMix(source, mix, alignment)).strength for source in sources]
+    fit = MixFit.shifted(sources[0].channels, alignment.offset_samples, alignment.gain)
+    severities = [analyse_pair(StemAndMix(source, mix, fit)).strength for source in sources]
     with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".stemprover-set-") as folder:
         summed, notes = list[Path](), list[str]()
         for number, target in enumerate(targets):
@@ -161,10 +165,14 @@ def _read_stems_and_mix(
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Blocks of all stems (S, C, n) and of the mix (C, n). Where the mix has no samples, the sum of the stems takes its
     place, which leaves nothing to add."""
-    mix_reader = alignment.open(mix)
+    reader, position = MixReader(mix, TimeMap.constant(alignment.offset_samples)), 0
     with contextlib.closing(_read_stems(stems)) as blocks:
         for stem_blocks in blocks:
-            yield stem_blocks, mix_reader.take_filled(stem_blocks.sum(axis=0))
+            total = stem_blocks.sum(axis=0)
+            count = total.shape[1]
+            beside = np.float32(1 / alignment.gain) * match_channels(reader.take(count), len(total))
+            yield stem_blocks, np.where(reader.covers(position, count), beside, total)
+            position += count
 
 
 def _read_stems(stems: Sequence[AudioInfo]) -> Generator[np.ndarray, None, None]:

@@ -161,7 +161,7 @@ def _windows(pair: StemAndMix, others: Mapping[str, AudioInfo]) -> Iterator[dict
     def cut(count: int) -> dict[str, np.ndarray]:
         stem = waiting.pop(count)
         window = {"before": stem, **{name: reader.take(count) for name, reader in readers.items()}}
-        return window if mix is None else {**window, "mix": mix.take_filled(stem)}
+        return window if mix is None else {**window, "mix": mix.take(stem.shape[1])}
 
     with AudioReader(first) as reader:
         for native in reader.blocks():

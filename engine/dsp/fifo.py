@@ -25,6 +25,12 @@ class Fifo:
             self._blocks.append(block)
             self._pushed += block.shape[1]
 
+    def push_front(self, block: np.ndarray) -> None:
+        """Put samples back that were popped. Only for the thread that pops."""
+        if block.shape[1]:
+            self._blocks.appendleft(block)
+            self._popped -= block.shape[1]
+
     def pop(self, samples: int) -> np.ndarray:
         """The next `samples` samples (C, samples). samples: 1 to len(self)."""
         taken = self._take(samples)

@@ -13,13 +13,15 @@ from fakes import FakeRepairer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import sound
+from stemprover.engine.mix.timing import TimeMap
 from stemprover.engine.preset import check_preset
 from stemprover.engine.train.corpus.simulated_faults import SIMULATORS
-from stemprover.offline.alignment import MAX_OFFSET_S, Alignment, align_files, estimate_alignment
+from stemprover.offline.alignment import MAX_OFFSET_S, Alignment, estimate_alignment
 from stemprover.offline.analysis import analyse_pair
 from stemprover.offline.audiofile import probe
 from stemprover.offline.mix_reader import MixReader
 from stemprover.offline.pair import StemAndMix
+from stemprover.offline.proof import prove
 from stemprover.offline.render import render_file
 from stemprover.reports.compare import compare_files
 
@@ -119,12 +121,8 @@ def test_a_stem_that_is_not_in_the_mix_is_reported_and_not_shifted(channels: int
     stem, mix = 0.1 * rng.standard_normal((2, channels, 3 * RATE))
     alignment = estimate(stem, mix)
     assert alignment == Alignment(0, False)
-    assert alignment.note(RATE) == (
-        "stem not found in the mix, so the mix was left out: is it the right song, and do both start within 0.5 s?"
-    )
     for quiet in (0.0, 1e-5):
         assert estimate(quiet * stem, mix) == Alignment(0, True), "silence and dither match any mix"
-    assert Alignment(0, True).note(RATE) == ""
 
 
 @pytest.mark.parametrize("offset", [1105, -700])
@@ -212,7 +210,7 @@ def test_a_stem_that_was_turned_up_or_down_gets_the_mix_at_its_level(
 def test_a_mix_without_the_stem_is_left_out(make_audio: Callable[..., Path], run_cli: Callable, tmp_path: Path) -> None:
     rng = np.random.default_rng(8)
     stem = make_audio("stem.wav", levels=STEM, subtype="FLOAT")
-    song = make_audio("song.wav", levels=0.1 * rng.standard_normal(STEM.shape), subtype="FLOAT")
+    song = make_audio("song.wav", levels=0.1 * rng.standard_normal((2, STEM.shape[1] + 3000)), subtype="FLOAT")
     fake = FakeRepairer()
     report = render_file(stem, tmp_path / "out.wav", fake, mix=song)
     assert fake.had_mix is False
@@ -253,9 +251,9 @@ def test_an_encoders_delay_is_corrected(
     subtype = {"mp3": "MPEG_LAYER_III", "ogg": "VORBIS"}[kind]
     for offset in (0, 1105):
         song = make_audio(f"song.{kind}", levels=shifted(STEM + REST, offset), subtype=subtype)
-        found = align_files(probe(stem), probe(song))
+        found = prove(probe(stem), probe(song))
         assert found.found
-        assert found.offset_samples - offset in range(2000), "the codec may add a delay of its own"
+        assert -1 < found.time.first_offset - offset < 2000, "the codec may add a delay of its own"
     rest = make_audio("rest.wav", levels=REST, subtype="FLOAT")
     monkeypatch.setattr("stemprover.offline.stem_set.MAX_MISSING_DB", -1.5)  # a codec loses much of noise
     result = run_cli("repair", stem, rest, "-o", tmp_path / "set", "--mix", song, repairer=FakeRepairer())
@@ -286,7 +284,7 @@ def test_a_mix_reader_starts_at_any_offset(
     path = tmp_path_factory.mktemp("offset") / "song.wav"
     levels = 0.5 * np.random.default_rng(5).standard_normal((2, 140_000)).clip(-1, 1).astype(np.float32)
     soundfile.write(path, levels.T, RATE, subtype="FLOAT")
-    reader = MixReader(probe(path), offset_samples=offset)
+    reader = MixReader(probe(path), TimeMap.constant(offset))
     found = np.concatenate([reader.take(size) for size in sizes], axis=1)
     wanted = np.pad(levels[:, max(offset, 0) :], ((0, 0), (max(-offset, 0), found.shape[1])))[:, : found.shape[1]]
     np.testing.assert_array_equal(found, wanted)

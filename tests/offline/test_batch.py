@@ -95,16 +95,16 @@ def test_a_set_is_summed_at_the_end(song: tuple[list[Path], Path], tmp_path: Pat
 
 @pytest.fixture
 def alignments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The modules that call estimate_alignment, one entry for each call."""
+    """The modules that look for a stem in a mix, one entry for each call."""
     calls: list[str] = []
-    original = alignment.estimate_alignment
+    original = alignment.locate
 
-    def counted(where: str, *args: Any) -> alignment.Alignment:
+    def counted(where: str, *args: Any, **options: Any) -> Any:
         calls.append(where)
-        return original(*args)
+        return original(*args, **options)
 
-    for where in ("alignment", "stem_set"):
-        monkeypatch.setattr(f"stemprover.offline.{where}.estimate_alignment", partial(counted, where))
+    for where in ("alignment", "proof"):
+        monkeypatch.setattr(f"stemprover.offline.{where}.locate", partial(counted, where))
     return calls
 
 
@@ -116,7 +116,7 @@ def test_each_file_is_aligned_once(song: tuple[list[Path], Path], tmp_path: Path
     assert repair_batch(plan, choice, log, mix=mix, sum_to_mix=True) == []
     assert log.events[:4] == ["started 0 vocals.wav", "analysing", "chose a preset for vocals.wav", "repairing"]
     assert log.events[-1] == "summed 2"
-    assert alignments == ["alignment", "alignment", "stem_set"], "once for each stem, and once for their sum"
+    assert alignments == ["proof", "proof", "alignment"], "once for each stem, and once for their sum"
 
 
 def test_a_repair_on_the_command_line_aligns_once(
@@ -126,7 +126,7 @@ def test_a_repair_on_the_command_line_aligns_once(
     result = run_cli("repair", stem, "-o", tmp_path / "out.wav", "--mix", mix, repairer=FakeRepairer())
     assert result.code == 0, result.err
     assert "Note: vocals.wav: " in result.err, "auto chose a preset"
-    assert alignments == ["alignment"]
+    assert alignments == ["proof"]
 
 
 def test_a_check_can_refuse_a_job_and_the_others_go_on(song: tuple[list[Path], Path], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ STEM, REST = noise(2.0, RATE, seed=1), noise(2.0, RATE, seed=2)
 def test_a_stem_without_a_mix(make_audio: Callable[..., Path]) -> None:
     path = make_audio("stem.wav")
     pair = StemAndMix.open(path)
-    assert (pair.stem.path, pair.mix, pair.alignment, pair.notes) == (path, None, None, ())
+    assert (pair.stem.path, pair.mix, pair.fit, pair.notes) == (path, None, None, ())
     assert pair.paths == [path]
     assert pair.open_mix() is None
 
@@ -30,8 +30,8 @@ def test_the_mix_is_read_in_step_with_the_stem_and_at_its_level(make_audio: Call
     song = make_audio("song.wav", levels=-np.pad(mix, ((0, 0), (1000, 0))), subtype="FLOAT")
     pair = StemAndMix.open(stem, song)
     assert pair.paths == [stem, song]
-    assert pair.alignment is not None
-    assert (pair.alignment.offset_samples, pair.alignment.found) == (1000, True)
+    assert pair.fit is not None
+    assert (pair.fit.time.first_offset, pair.fit.found) == (1000, True)
     reader, loud = pair.open_mix(), pair.open_mix(at_own_level=True)
     assert reader is not None
     assert loud is not None
@@ -44,7 +44,8 @@ def test_a_mix_without_the_stem_is_not_opened(make_audio: Callable[..., Path]) -
     pair = StemAndMix.open(make_audio("stem.wav", levels=STEM), make_audio("song.wav", levels=REST))
     assert pair.mix is not None
     assert pair.open_mix() is None
-    assert "stem not found in the mix" in pair.notes[0]
+    assert "this looks like the rest of the song, not the mix" in pair.notes[0]
+    assert pair.mix_left_out
 
 
 def test_files_that_do_not_match_are_refused(make_audio: Callable[..., Path], tmp_path: Path) -> None:

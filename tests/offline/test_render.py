@@ -224,7 +224,7 @@ def test_a_mix_of_nearly_the_same_length_is_accepted(make_audio, tmp_path, extra
         ({"seconds": 2.51}, r"song.wav is 0:02.510 long and .*stem.wav is 0:02.000 long; use the mix this stem"),
         ({"seconds": 1.4}, r"song.wav is 0:01.400 long"),
         ({"rate": 48000}, r"song.wav has 48000 Hz and .*stem.wav has 44100 Hz; convert the mix to 44100 Hz"),
-        ({"channels": 1}, r"song.wav has 1 channel \(mono\) and .* has 2 channels \(stereo\); convert the mix to 2"),
+        ({"channels": 6}, r"song.wav has 6 channels and .* has 2 channels \(stereo\); convert the mix to 2"),
     ],
 )
 def test_a_mix_that_does_not_match_is_refused(make_audio, tmp_path, song, message):

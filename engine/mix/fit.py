@@ -1,0 +1,214 @@
+"""Judges from the statistics of stem and mix whether the mix contains the stem, where, and in which channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .condition import MixCondition, measure_condition
+from .statistics import PATCHES_PER_UNIT, Statistics
+from .timing import TimeMap
+
+#: The projection <stem, mix> / <stem, stem> is near 1 in the right mix, whatever is wrong with the stem (0.65 for
+#: stems with scrambled phases), and 0 to 0.3 in the rest of the song.
+MIN_PROJECTION = 0.25
+#: A mix that contains a stem has at least half of its power in nearly every place. In the rest of the song that is
+#: missing for half of the stem's energy and more; in the right mix for at most a hundredth.
+HALF, MAX_LACK = 0.5, 0.3
+#: Less than this share of the stem's energy proved, and the whole mix is left out.
+MIN_PROVED = 0.4
+#: A unit and its neighbours count as so many independent measurements. What is less certain than MAX_UNSURE decides
+#: nothing.
+INDEPENDENT, MAX_UNSURE = 200.0, 0.4
+FAINT = 1e-4  # power of a unit relative to the loudest, below which it decides nothing
+MAX_DELAY = 0.75  # samples by which a unit may be off
+DUAL_MONO = 1e-4  # power of the side relative to the whole, in a mix with two equal channels
+MIN_SIDE_SHARE = 1e-3  # of the stem's power, so that left and right can be told apart
+MIN_LEVEL_SHARE = 1e-5  # power of a channel relative to the loudest one's, below which it is dead
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which channel of the mix belongs to each channel of the stem. sources: their numbers; None: only the mean of the
+    mix's channels is known, and it is compared with the mean of the stem's. signs: -1 for inverted polarity."""
+
+    sources: tuple[int, ...] | None
+    signs: tuple[int, ...]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether channels and polarities are the same."""
+        return self.sources == tuple(range(len(self.signs))) and all(sign > 0 for sign in self.signs)
+
+    @property
+    def has_one_sign(self) -> bool:
+        """Whether all channels have the same polarity."""
+        return len(set(self.signs)) == 1
+
+
+@dataclass(frozen=True)
+class MixFit:
+    """How a mix is brought to its stem, and where it holds.
+
+    time: the time map. routing: the channels. gains: of the stem in the mix relative to its file, for each channel of
+    the stem, all above 0. holds (U, C): where the mix is proved to contain the stem, in units of `unit_samples`.
+    condition: what else happened to the mix. proved: share of the stem's energy in units that hold. projection, lack:
+    of the whole. reason: why the mix is left out; empty if it is used.
+    """
+
+    time: TimeMap
+    routing: Routing
+    gains: tuple[float, ...]
+    holds: np.ndarray
+    unit_samples: int
+    condition: MixCondition | None = None
+    proved: float = 1.0
+    projection: float = 1.0
+    lack: float = 0.0
+    reason: str = ""
+    dead: tuple[int, ...] = field(default=())
+
+    @classmethod
+    def shifted(cls, channels: int, offset: float, gain: float = 1.0) -> MixFit:
+        """For a mix that only differs in time, and in polarity where `gain` is negative."""
+        routing = Routing(tuple(range(channels)), (-1 if gain < 0 else 1,) * channels)
+        return cls(TimeMap.constant(offset), routing, (abs(gain),) * channels, np.ones((1, channels), bool), 1 << 30)
+
+    def polarise(self, audio: np.ndarray) -> np.ndarray:
+        """Audio (C, n) of a stem with inverted polarity in some channels, with the same polarity in all, and back: a
+        repair that hears both channels would take it for a fault."""
+        if self.routing.has_one_sign or not self.found:
+            return audio
+        found: np.ndarray = np.array(self.routing.signs, audio.dtype)[:, None] * audio
+        return found
+
+    @property
+    def found(self) -> bool:
+        """Whether the mix is used at all."""
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Statistics of the channels that are compared: cross (P, C, B), stem and mix (P, C, B)."""
+
+    cross: np.ndarray
+    stem: np.ndarray
+    mix: np.ndarray
+
+
+def find_routing(found: Statistics) -> Routing:
+    """Which channels belong together, and their polarities."""
+    channels = found.stem.shape[1]
+    cross = found.cross.real.sum(axis=(0, 3), dtype=np.float64)
+    stem, mix = (x.sum(axis=(0, 2), dtype=np.float64) for x in (found.stem, found.mix))
+    sources: tuple[int, ...] | None = tuple(range(channels))
+    if channels == 2:
+        stem_side = stem.sum() - 2 * float(found.sides[:, 0].real.sum())
+        mix_side = mix.sum() - 2 * float(found.sides[:, 1].real.sum())
+        if stem_side > MIN_SIDE_SHARE * stem.sum():
+            straight, crossed = np.abs(cross[[0, 1], [0, 1]]).sum(), np.abs(cross[[0, 1], [1, 0]]).sum()
+            if mix_side < DUAL_MONO * mix.sum():
+                sources = None
+            elif crossed - straight > 0.3 * min(stem_side, 2 * stem.sum() - stem_side):
+                sources = (1, 0)
+    if sources is None:
+        sign = -1 if cross.sum() < 0 else 1
+        return Routing(None, (sign,) * channels)
+    return Routing(sources, tuple(-1 if cross[c, d] < 0 else 1 for c, d in enumerate(sources)))
+
+
+def lanes_of(found: Statistics, routing: Routing, gains: Sequence[float]) -> Lanes:
+    """The statistics as they are once the mix is routed, and divided by the gains."""
+    if routing.sources is None:
+        cross = found.cross.sum(axis=(1, 2))[:, None] / 4
+        stem = (found.stem.sum(axis=1) + 2 * found.sides[:, 0].real)[:, None] / 4
+        mix = (found.mix.sum(axis=1) + 2 * found.sides[:, 1].real)[:, None] / 4
+        factor = np.array([routing.signs[0] / gains[0]], np.float32)[:, None]
+    else:
+        order = list(routing.sources)
+        cross = found.cross[:, range(len(order)), order]
+        stem, mix = found.stem, found.mix[:, order]
+        factor = np.array([sign / gain for sign, gain in zip(routing.signs, gains, strict=True)], np.float32)[:, None]
+    return Lanes(cross * factor, stem, mix * factor**2)
+
+
+def judge(
+    found: Statistics, time: TimeMap, routing: Routing, gains: tuple[float, ...], *, located: bool = True
+) -> MixFit:
+    """Where the mix holds, from statistics that were measured with this time map. located: whether a search for the
+    stem in the mix has found it; otherwise the statistics have to prove it by themselves."""
+    lanes, unit_samples = lanes_of(found, routing, gains), found.unit_samples
+    channels = len(gains)
+    condition, lanes = measure_condition(lanes.cross, lanes.stem, lanes.mix, found.edges_hz, Lanes)
+    power = lanes.stem.sum(axis=-1)  # (P, C)
+    missing = np.where(lanes.mix < HALF * lanes.stem, lanes.stem, 0.0).sum(axis=-1)
+    shared = lanes.cross.real.sum(axis=-1)
+    sums = (power, missing, shared, lanes.mix.sum(axis=-1))
+    stem, lack, cross, mix = (_three(found.by_unit(x.astype(np.float64))) for x in sums)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unsure = np.sqrt(mix / stem / INDEPENDENT)  # of the projection, beside a mix that is much louder
+        lacks = (lack / stem >= MAX_LACK) & (cross / stem < 2 * MIN_PROJECTION)
+        good = (cross / stem > MIN_PROJECTION) & ~lacks
+        bad = (cross / stem + 2 * unsure < MIN_PROJECTION) | lacks
+    off = _are_off(found.delays[: len(stem)])
+    good &= ~off[:, None]
+    bad |= off[:, None]
+    loud = stem > FAINT * stem.max(initial=0.0)
+    decided = loud & (bad | (good & (unsure < MAX_UNSURE)))
+    holds = _fill(good, decided)
+    total = power.sum(axis=0, dtype=np.float64)
+    dead = tuple(c for c in range(power.shape[1]) if total[c] <= MIN_LEVEL_SHARE * total.max(initial=0.0))
+    holds[:, list(dead)] = False
+    own = found.by_unit(power.astype(np.float64))
+    audible = float(own.sum())
+    proved = float((own * holds).sum()) / audible if audible else 1.0
+    evidence = float((own * (good & decided)).sum()) / audible if audible else 1.0
+    projection = float(shared.sum()) / audible if audible else 1.0
+    lacking = float(missing.sum()) / audible if audible else 0.0
+    if holds.shape[1] < channels:
+        holds = np.repeat(holds, channels, axis=1)
+    fit = MixFit(time, routing, gains, holds, unit_samples, condition, proved, projection, lacking, dead=dead)
+    if min(proved, 1.0 if located else evidence) < MIN_PROVED:
+        return MixFit(
+            time, routing, gains, holds, unit_samples, None, proved, projection, lacking,
+            reason="rest" if lacking > MAX_LACK / 2 or projection < 0.5 else "unproved", dead=dead,
+        )  # fmt: skip
+    return fit
+
+
+def _three(values: np.ndarray) -> np.ndarray:
+    """Sums of each unit and its neighbours."""
+    padded = np.pad(values, ((1, 1), (0, 0)))
+    return padded[:-2] + padded[1:-1] + padded[2:]
+
+
+def _are_off(delays: np.ndarray) -> np.ndarray:
+    """Where the mix comes early or late: in most of five neighbouring units by nearly the same number of samples, since
+    a single measurement may be wrong."""
+    if not len(delays):
+        return np.zeros(0, bool)
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(np.nan_to_num(delays), 2), 5)
+    middle = np.median(near, axis=-1)
+    agree = (np.abs(near - middle[:, None]) < MAX_DELAY).sum(axis=-1)
+    found: np.ndarray = (np.abs(middle) > MAX_DELAY) & (agree >= 4)
+    return found
+
+
+def _fill(good: np.ndarray, loud: np.ndarray) -> np.ndarray:
+    """Quiet units hold if the loud ones before and after them do."""
+    holds = np.ones_like(good)
+    for c in range(good.shape[1]):
+        places = np.flatnonzero(loud[:, c])
+        if not len(places):
+            continue
+        before = np.searchsorted(places, np.arange(len(good)), side="right") - 1
+        after = np.searchsorted(places, np.arange(len(good)), side="left")
+        known = good[places, c]
+        holds[:, c] = known[np.clip(before, 0, None)] & known[np.clip(after, None, len(places) - 1)]
+    return holds
+
+
+__all__ = ["PATCHES_PER_UNIT", "Lanes", "MixFit", "Routing", "find_routing", "judge", "lanes_of"]
