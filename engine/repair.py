@@ -13,7 +13,7 @@ import numpy as np
 
 from .bundle import Bundle, base_bundle
 from .constants import MODEL_RATE
-from .dsp.channels import finite, pair_count
+from .dsp.channels import check_mix, finite, pair_count
 from .dsp.resample import Resampler, check_rate
 from .errors import MixMismatchError, OptionError
 from .live import RepairStream
@@ -109,10 +109,8 @@ class Repairer:
         """Repair a whole array (C, T) or (T,), with the mix of the same shape if there is one. Returns a new array."""
         stem = _checked(audio, "audio")
         whole = None if mix is None else _checked(mix, "mix")
-        if whole is not None and whole.shape != stem.shape:
-            raise MixMismatchError(
-                f"mix of shape {whole.shape} and stem of shape {stem.shape} must be equal (channels, samples)"
-            )
+        if whole is not None:
+            check_mix(stem, whole)
         blocks = [slice(start, start + BLOCK_SAMPLES) for start in range(0, stem.shape[1], BLOCK_SAMPLES)]
         chunks: Iterator[Chunk] = (stem[:, b] if whole is None else (stem[:, b], whole[:, b]) for b in blocks)
         parts = list(self.process_chunks(chunks, sample_rate, len(stem), has_mix=whole is not None))
@@ -252,6 +250,6 @@ def _checked_chunk(chunk: Chunk, channels: int, has_mix: bool) -> tuple[np.ndarr
         raise OptionError(f"chunk of shape {stem.shape}: pass ({channels}, samples)")
     if (mix is not None) != has_mix:
         raise MixMismatchError(f"has_mix={has_mix}, but a chunk came {'with' if mix is not None else 'without'} a mix")
-    if mix is not None and mix.shape != stem.shape:
-        raise MixMismatchError(f"mix chunk of shape {mix.shape} and stem chunk of shape {stem.shape} must be equal")
+    if mix is not None:
+        check_mix(stem, mix)
     return np.array(stem, np.float32), None if mix is None else np.asarray(mix, np.float32)
