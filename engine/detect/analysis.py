@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..constants import MODEL_RATE
+from ..constants import BLOCK_SAMPLES, MODEL_RATE
 from ..dsp.channels import check_mix, pair_count, to_pairs
 from ..dsp.resample import Resampler, check_rate
 from ..dsp.stft import Stft
@@ -282,9 +282,13 @@ class Analyser:
 
 
 def analyse(stem: np.ndarray, sample_rate: float, mix: np.ndarray | None = None) -> Analysis:
-    """Analyse a whole stem (C, T), with its mix of the same shape if there is one."""
+    """Analyse a whole stem (C, T), with its mix of the same shape if there is one. Raises as `Analyser.process`."""
+    if mix is not None:
+        check_mix(stem, mix)
     analyser = Analyser(sample_rate, len(stem), mix is not None)
-    analyser.process(stem, mix)
+    for start in range(0, stem.shape[1], BLOCK_SAMPLES):
+        block = slice(start, start + BLOCK_SAMPLES)
+        analyser.process(stem[:, block], None if mix is None else mix[:, block])
     return analyser.finish()
 
 
