@@ -2,10 +2,10 @@
 
 The public API, loaded on first use so that `import stemprover` costs nothing:
 
-    from stemprover import Repairer, load_preset
+    from stemprover import Repairer, render_file
 
-    repairer = Repairer(load_preset("bleed"))
-    repaired = repairer.process(stem, sample_rate, mix=mix)   # float32 arrays (C, T)
+    render_file("vocals.wav", "repaired.wav", mix="song.wav")
+    repaired = Repairer("bleed").process(stem, sample_rate, mix=mix)   # float32 arrays (C, T)
 """
 
 from __future__ import annotations

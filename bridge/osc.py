@@ -9,6 +9,7 @@ is a datagram. Addresses are compared literally: patterns are refused.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -147,21 +148,34 @@ class MessageSpec:
         return count - 1 if more > 0 and (more % len(group) if group else more) else None
 
     def check(self, arguments: tuple[Any, ...]) -> list[Any]:
-        """The arguments, if their number and types fit; whole numbers pass as floats. Raises ProtocolError."""
+        """The arguments as the table has them, if their number and types fit. Raises ProtocolError."""
         found: list[Any] = []
         for value, tag in zip(arguments, self.tags_for(len(arguments)), strict=True):
-            kind = _KINDS[tag]
-            if kind is float and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
-            too_wide = tag == "i" and isinstance(value, int) and not -(1 << 31) <= value < 1 << 31
-            if not isinstance(value, kind) or isinstance(value, bool) or value != value or too_wide:
-                text = f"argument {len(found) + 1} is {str(value)[:40]!r}, not of type {tag}"
+            found.append(converted(value, tag))
+            if found[-1] is None:
+                text = f"argument {len(found)} is {repr(value)[:40]}, not {_KINDS[tag]} ({self.names})"
                 raise ProtocolError(Code.ARGUMENTS, text)
-            found.append(value)
         return found
 
 
-_KINDS = {"i": int, "h": int, "f": float, "d": float, "s": str, "b": bytes}
+_KINDS = {
+    "i": "a whole number of 32 bits", "h": "a whole number of 64 bits", "f": "a finite number of 32 bits",
+    "d": "a finite number", "s": "a string", "b": "a blob",
+}  # fmt: skip
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
+
+
+def converted(value: Any, tag: str) -> Any:
+    """A value as its type tag has it; None if it does not fit. Many clients send only floats, so any kind of number may
+    stand for any other, and true and false for 1 and 0."""
+    if tag in "sb":
+        return value if isinstance(value, str if tag == "s" else bytes) else None
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    if tag in "fd":
+        return float(value) if tag == "d" or abs(value) <= _LARGEST_FLOAT else None
+    limit = 1 << (31 if tag == "i" else 63)
+    return int(value) if value == int(value) and -limit <= value < limit else None
 
 
 MESSAGES = tuple(MessageSpec(*row) for row in (

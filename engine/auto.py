@@ -1,19 +1,21 @@
-"""`auto`: the detectors choose what to repair, once for a whole file or continuously for a live stream."""
+"""`auto`: the detectors choose what to repair, once for a whole stem or continuously for a live stream."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from .detect.analysis import Analysis
 from .detect.choice import Choice, ChoiceConfig, LiveChoice
 from .dsp.channels import finite
+from .dsp.resample import check_rate
 from .errors import OptionError
+from .live import RepairStream
 from .preset import AUTO, Preset, blend_presets, load_preset
-from .repair import Repairer
 from .stream import CorrectionStream
 
 _UNSURE = "nothing found with certainty yet; using general meanwhile"
@@ -51,14 +53,46 @@ def preset_for_choice(choice: Choice, has_mix: bool) -> Preset:
     return replace(blend, note=f"{chosen}; {blend.note}" if blend.note else chosen)
 
 
-class AutoStream:
-    """A live stream that chooses its presets by itself, slowly and with hysteresis, and cross-fades between them; it
-    begins with `general`. `process`, `flush` and `latency_samples` as in `Repairer.stream`. preset: the present choice.
-    error: why the last one could not be loaded.
+Made = TypeVar("Made")
 
-    make_repairer: called for each new choice in a thread of its own, so that no block waits for it; with `wait`, as for
-    rendering, the block that asks for it waits, so that the result depends on the audio and its blocks, not on time.
-    The stream is a context manager; `close` ends its thread.
+
+@dataclass
+class AutoChoice(Generic[Made]):
+    """Chooses the preset, and makes what repairs with it, for one stem after another; equal choices in a row share
+    it."""
+
+    make_repairer: Callable[[Preset], Made]
+    _made: dict[tuple[str, bool], Made] = field(default_factory=dict)
+
+    def choose(self, analysis: Analysis) -> tuple[Made, Preset]:
+        """Raises what `make_repairer` raises."""
+        preset = preset_for(analysis)
+        key = preset.name, preset.separated
+        if (made := self._made.get(key)) is None:
+            made = self.make_repairer(preset)
+            self._made = {key: made}  # only one at a time, because a model takes memory
+        return made, preset
+
+
+class ModelOwner(Protocol):
+    """What a stream needs of a Repairer."""
+
+    @property
+    def wet(self) -> float:
+        """Amount of the correction that is added, 0 to 1."""
+
+    def correction_stream(self) -> CorrectionStream:
+        """The model's own stream."""
+
+
+class AutoStream(RepairStream):
+    """A live stream that chooses its presets by itself, slowly and with hysteresis, and cross-fades between them; it
+    begins with `general`, and a choice outlives `flush`. `Repairer("auto").stream` opens one.
+
+    preset: the present choice. error: why the last one could not be loaded. make_repairer: called for each new choice
+    in a thread of its own, so that no block waits for it; with `wait`, as for rendering, the block that asks for it
+    waits, so that the result depends on the audio and its blocks, not on time. The stream is a context manager; `close`
+    ends its thread.
     """
 
     def __init__(
@@ -66,51 +100,42 @@ class AutoStream:
         sample_rate: float,
         channels: int,
         *,
+        make_repairer: Callable[[Preset], ModelOwner],
         has_mix: bool = False,
         chunk_frames: int = 4,
-        make_repairer: Callable[[Preset], Repairer] = Repairer,
         config: ChoiceConfig | None = None,
         wait: bool = False,
     ) -> None:
         self.preset = load_preset("general")
         self.error: Exception | None = None
         first = make_repairer(self.preset)
-        self._stream = first.stream(sample_rate, channels, has_mix=has_mix, chunk_frames=chunk_frames)
-        self._choice = LiveChoice(sample_rate, channels, has_mix, config or ChoiceConfig())
+        rate = check_rate(sample_rate)
+        super().__init__(first.correction_stream(), rate, channels, has_mix, first.wet, chunk_frames)
+        self._choice = LiveChoice(rate, channels, has_mix, config or ChoiceConfig())
         self._make, self._wait = make_repairer, wait
         self._requested: Choice | None = None
-        self._has_mix = has_mix
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="stemprover-preset")
         self._closed = False
-        self._loading: Future[tuple[Preset, CorrectionStream | None]] | None = None
-
-    @property
-    def latency_samples(self) -> int:
-        """Samples from a sample's arrival to its repair; the same for every choice."""
-        return self._stream.latency_samples
+        self._loading: Future[tuple[Preset, CorrectionStream | None, float]] | None = None
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
         """As `RepairStream.process`."""
         if self._closed:
             raise OptionError("this stream was closed; open a new one")
-        out = self._stream.process(block, mix)
+        out = super().process(block, mix)
         wanted = self._choice.process(finite(block), None if mix is None else finite(mix))
         if self._choice.made and wanted != self._requested and self._loading is None:
             self._requested = wanted
-            self._loading = self._worker.submit(self._prepare, preset_for_choice(wanted, self._has_mix))
+            self._loading = self._worker.submit(self._prepare, preset_for_choice(wanted, self.has_mix))
         if self._loading is not None and (self._wait or self._loading.done()):
             loaded, self._loading = self._loading, None
             try:
-                preset, model = loaded.result()
-                self._stream.swap(model, preset.wet)
+                preset, model, wet = loaded.result()
+                self.swap(model, wet)
                 self.preset, self.error = preset, None
             except Exception as error:  # whatever loading raises: the present preset stays
                 self.error = error
         return out
-
-    def flush(self) -> np.ndarray:
-        """As `RepairStream.flush`; the choice stays."""
-        return self._stream.flush()
 
     def close(self) -> None:
         """End the thread."""
@@ -123,5 +148,8 @@ class AutoStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _prepare(self, preset: Preset) -> tuple[Preset, CorrectionStream | None]:
-        return preset, self._make(preset).correction_stream() if preset.wet else None
+    def _prepare(self, preset: Preset) -> tuple[Preset, CorrectionStream | None, float]:
+        if not preset.wet:
+            return preset, None, 0.0
+        made = self._make(preset)
+        return preset, made.correction_stream(), made.wet

@@ -4,3 +4,5 @@
 MODEL_RATE = 44100
 #: Largest weight of an adapter in a blend.
 MAX_WEIGHT = 1.5
+#: Samples of a block in which whole stems are analysed and repaired.
+BLOCK_SAMPLES = 1 << 16

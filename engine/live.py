@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .constants import MODEL_RATE
-from .dsp.channels import finite, pair_count
+from .dsp.channels import check_mix, finite, pair_count
 from .dsp.fifo import Fifo
 from .dsp.resample import Resampler
 from .errors import MixMismatchError, OptionError
@@ -254,10 +254,8 @@ class RepairStream:
                 f"this stream was made with has_mix={self.has_mix}: "
                 + ("leave out the mix, or open it with has_mix=True" if mix is not None else "pass the mix as well")
             )
-        if mix is not None and np.shape(mix) != stem.shape:
-            raise MixMismatchError(
-                f"mix of shape {np.shape(mix)} beside a block of shape {stem.shape}: pass as many channels and samples"
-            )
+        if mix is not None:
+            check_mix(stem, mix)
         self._mixer.push(stem.copy())
         clean = None if mix is None else finite(np.asarray(mix, np.float32))
         self._mixer.push_correction(self._corrections.process(finite(stem), clean))

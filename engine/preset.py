@@ -127,6 +127,11 @@ def load_preset(name_or_path: str | os.PathLike[str]) -> Preset:
     return check_preset(found[text])
 
 
+def preset_or_blend(text: str | os.PathLike[str]) -> Preset:
+    """As `load_preset`; a string with `=` is a blend, as in "bleed=0.6,musical-noise=0.4". Raises OptionError too."""
+    return blend_presets(parse_blend(text)) if isinstance(text, str) and "=" in text else load_preset(text)
+
+
 def check_preset(path: str | os.PathLike[str]) -> Preset:
     """Read and check one preset folder or preset.toml. Raises PresetError, which names the file and the key."""
     file = Path(os.path.expanduser(path))  # unlike Path.expanduser, keeps unknown users
@@ -175,15 +180,11 @@ def parse_blend(text: str) -> dict[str, float]:
         except ValueError:
             weight = math.nan
         if not name or not equals or math.isnan(weight):
-            raise OptionError(
-                f"--blend {text!r}: {part.strip()!r} is not NAME=WEIGHT, as in bleed=0.6,musical-noise=0.4"
-            )
+            raise OptionError(f"blend {text!r}: {part.strip()!r} is not NAME=WEIGHT, as in bleed=0.6,musical-noise=0.4")
         if not 0 <= weight <= MAX_WEIGHT:
-            raise OptionError(
-                f"--blend {text!r}: the weight {number} of {name} is out of range; use 0 to {MAX_WEIGHT:g}"
-            )
+            raise OptionError(f"blend {text!r}: the weight {number} of {name} is out of range; use 0 to {MAX_WEIGHT:g}")
         if name in weights:
-            raise OptionError(f"--blend {text!r}: {name} appears twice; use each preset once")
+            raise OptionError(f"blend {text!r}: {name} appears twice; use each preset once")
         weights[name] = weight
     return weights
 

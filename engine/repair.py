@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from .auto import AutoChoice, AutoStream
 from .bundle import Bundle, base_bundle
-from .constants import MODEL_RATE
-from .dsp.channels import finite, pair_count
+from .constants import BLOCK_SAMPLES, MODEL_RATE
+from .detect.analysis import Analysis, analyse
+from .dsp.channels import check_mix, finite, pair_count
 from .dsp.resample import Resampler, check_rate
 from .errors import MixMismatchError, OptionError
 from .live import RepairStream
 from .mixer import Mixer, SilenceMask
+from .preset import AUTO, Preset, preset_or_blend
 from .runtime import Runtime
 from .segments import Segment, SegmentConfig, Segmenter
 from .stream import CorrectionBlend, CorrectionStream
@@ -28,42 +31,29 @@ QUALITY_STEPS = {"draft": 1, "standard": 1, "best": 2}
 #: largest (docs/experiments.md).
 SEPARATED_BLEND = CorrectionBlend(stem=0.8, wiener=0.4)
 OFFLINE_FRAMES = 32
-BLOCK_SAMPLES = 1 << 16
 MOST_CHANNELS = 64
 
 Chunk = np.ndarray | tuple[np.ndarray, np.ndarray]
 
 
-class PresetLike(Protocol):
-    """What a Repairer needs of a preset."""
-
-    @property
-    def adapters(self) -> Mapping[Path, float]:
-        """Adapter file to weight."""
-
-    @property
-    def wet(self) -> float:
-        """Amount of the correction that is added, 0 to 1."""
-
-    @property
-    def separated(self) -> bool:
-        """Whether it is for the stems of a mask-based separator."""
-
-
 class Repairer:
     """One loaded model with a blend of adapters. Audio is float32 (C, T), as in pedalboard.
 
-    preset or blend (adapter file -> weight 0..1.5): the adapters. quality (draft, standard, best) or steps: of the
-    sampler. wet: amount of the correction that is added, 0..1. separated: the stem comes from a mask-based separator,
-    so something is wrong everywhere and a Wiener filter helps (dsp/wiener.py). jobs: CPU cores that a file may use.
-    restrained: nothing is corrected where the detectors find nothing wrong. linked: more than two channels are one
-    signal and keep their phases and levels relative to each other (otherwise they are repaired in pairs). Raises
-    OptionError for values out of range and ModelError for a missing or damaged bundle.
+        Repairer("bleed").process(stem, sample_rate, mix=mix)
+
+    preset: a preset, its name or path, a blend such as "bleed=0.6,musical-noise=0.4", or "auto": the detectors choose
+    for each array or file, and continuously in a stream. Without it, or with blend (adapter file -> weight 0..1.5), the
+    base model. quality (draft, standard, best) or steps: of the sampler. wet: amount of the correction that is added,
+    0..1. separated: the stem comes from a mask-based separator, so something is wrong everywhere and a Wiener filter
+    helps (dsp/wiener.py). jobs: CPU cores that a file may use. restrained: nothing is corrected where the detectors
+    find nothing wrong. linked: more than two channels are one signal and keep their phases and levels relative to each
+    other (otherwise they are repaired in pairs). Raises PresetError, OptionError for values out of range, and
+    ModelError for a missing or damaged bundle.
     """
 
     def __init__(
         self,
-        preset: PresetLike | None = None,
+        preset: Preset | str | os.PathLike[str] | None = None,
         *,
         bundle: Path | None = None,
         blend: Mapping[Path, float] | None = None,
@@ -84,21 +74,49 @@ class Repairer:
         self.steps = QUALITY_STEPS[quality] if steps is None else steps
         if not 1 <= self.steps <= 50:
             raise OptionError(f"steps={self.steps} is out of range; use 1 to 50")
-        self.wet = wet if wet is not None else preset.wet if preset is not None else 1.0
-        if not 0.0 <= self.wet <= 1.0:
-            raise OptionError(f"wet={self.wet:g} is out of range; use 0 (untouched) to 1 (fully repaired)")
+        if wet is not None and not 0.0 <= wet <= 1.0:
+            raise OptionError(f"wet={wet:g} is out of range; use 0 (untouched) to 1 (fully repaired)")
         self.jobs = jobs if jobs is not None else available_cores()
         if self.jobs < 1:
             raise OptionError(f"jobs={self.jobs} is out of range; use 1 or more")
         self.segments = segments or SegmentConfig()
-        adapters = blend if blend is not None else preset.adapters if preset is not None else {}
         self.linked = linked
+        self._wet, self._separated, self._restrained, self._device = wet, separated, restrained, device
+        self._auto = AutoChoice(self._with) if preset == AUTO else None
+        if isinstance(preset, str | os.PathLike):
+            preset = preset_or_blend("general" if self._auto else preset)
+        adapters = blend if blend is not None else preset.adapters if preset is not None else {}
         self.runtime = Runtime(Bundle.load(bundle or base_bundle()), adapters, device)
-        self.trust = self.runtime.trust if restrained else None
+        self._use(preset)
+
+    def _use(self, preset: Preset | None) -> None:
+        self.preset = preset
+        self.wet = self._wet if self._wet is not None else preset.wet if preset is not None else 1.0
+        self.trust = self.runtime.trust if self._restrained else None
         self.correction_blend: CorrectionBlend | None = None
-        if separated if separated is not None else preset is not None and preset.separated:
+        if self._separated if self._separated is not None else preset is not None and preset.separated:
             self.correction_blend = SEPARATED_BLEND
             self.trust = self.trust.for_separated() if self.trust else None
+
+    def _with(self, preset: Preset) -> Repairer:
+        """The same with a preset that auto chose; the model is loaded again only if its adapters differ."""
+        other = copy.copy(self)
+        other._auto = None
+        if not preset.wet:
+            other._wet = None  # a stem that needs no repair gets none, whatever the wet that was asked for
+        if self.preset is None or preset.adapters != self.preset.adapters:
+            other.runtime = Runtime(self.runtime.bundle, preset.adapters, self._device)
+        other._use(preset)
+        return other
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the detectors choose the preset."""
+        return self._auto is not None
+
+    def choose(self, analysis: Analysis) -> Repairer:
+        """What repairs a stem with this analysis, and its `preset`: for auto the choice, otherwise this repairer."""
+        return self._auto.choose(analysis)[0] if self._auto else self
 
     @property
     def provider(self) -> str:
@@ -109,13 +127,14 @@ class Repairer:
         """Repair a whole array (C, T) or (T,), with the mix of the same shape if there is one. Returns a new array."""
         stem = _checked(audio, "audio")
         whole = None if mix is None else _checked(mix, "mix")
-        if whole is not None and whole.shape != stem.shape:
-            raise MixMismatchError(
-                f"mix of shape {whole.shape} and stem of shape {stem.shape} must be equal (channels, samples)"
-            )
+        if whole is not None:
+            check_mix(stem, whole)
+        used = self
+        if self.is_auto:
+            used = self.choose(analyse(finite(stem), sample_rate, None if whole is None else finite(whole)))
         blocks = [slice(start, start + BLOCK_SAMPLES) for start in range(0, stem.shape[1], BLOCK_SAMPLES)]
         chunks: Iterator[Chunk] = (stem[:, b] if whole is None else (stem[:, b], whole[:, b]) for b in blocks)
-        parts = list(self.process_chunks(chunks, sample_rate, len(stem), has_mix=whole is not None))
+        parts = list(used.process_chunks(chunks, sample_rate, len(stem), has_mix=whole is not None))
         out = np.concatenate(parts, axis=1) if parts else np.zeros_like(stem)
         return out.reshape(np.shape(audio))
 
@@ -123,7 +142,9 @@ class Repairer:
         self, chunks: Iterable[Chunk], sample_rate: float, channels: int, *, has_mix: bool = False
     ) -> Iterator[np.ndarray]:
         """Chunks (C, n), or pairs of stem and mix chunks, to repaired chunks: as many samples in total as came in, in
-        memory that does not grow with the length. Raises OptionError where a chunk does not fit."""
+        memory that does not grow with the length. Raises OptionError where a chunk does not fit, and for auto."""
+        if self.is_auto:
+            raise OptionError("auto chooses by the whole stem, not by chunks; use process, render_file or stream")
         rate = check_rate(sample_rate)
         checked = (_checked_chunk(chunk, channels, has_mix) for chunk in chunks)
         if self.wet == 0.0:
@@ -165,9 +186,11 @@ class Repairer:
     def stream(
         self, sample_rate: float, channels: int, *, has_mix: bool = False, chunk_frames: int = 4
     ) -> RepairStream:
-        """A live stream: `process(block)` returns a block of the same size, `latency_samples` later; `flush()` the
-        rest."""
+        """A live stream: `process(block)`, or `process(block, mix_block)` with has_mix, returns a block of the same
+        size, `latency_samples` later; `flush()` the rest. For auto an `AutoStream`."""
         rate = check_rate(sample_rate)
+        if self.is_auto:
+            return AutoStream(rate, channels, make_repairer=self._with, has_mix=has_mix, chunk_frames=chunk_frames)
         return RepairStream(self.correction_stream(), rate, channels, has_mix, self.wet, chunk_frames)
 
     def correction_stream(self) -> CorrectionStream:
@@ -252,6 +275,6 @@ def _checked_chunk(chunk: Chunk, channels: int, has_mix: bool) -> tuple[np.ndarr
         raise OptionError(f"chunk of shape {stem.shape}: pass ({channels}, samples)")
     if (mix is not None) != has_mix:
         raise MixMismatchError(f"has_mix={has_mix}, but a chunk came {'with' if mix is not None else 'without'} a mix")
-    if mix is not None and mix.shape != stem.shape:
-        raise MixMismatchError(f"mix chunk of shape {mix.shape} and stem chunk of shape {stem.shape} must be equal")
+    if mix is not None:
+        check_mix(stem, mix)
     return np.array(stem, np.float32), None if mix is None else np.asarray(mix, np.float32)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from pedalboard import Compressor, HighpassFilter, Pedalboard
 from pedalboard.io import AudioFile
-from stemprover import Repairer, load_preset
+from stemprover import Repairer
 
 BLOCK_SAMPLES = 8192
 
@@ -41,4 +41,4 @@ def repair_in_chain(stem: Path, mix: Path, output: Path, repairer: Repairer) -> 
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit("usage: python pedalboard_chain.py STEM MIX OUTPUT")
-    repair_in_chain(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), Repairer(load_preset("general")))
+    repair_in_chain(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), Repairer("general"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..engine.detect.analysis import Analyser, Analysis
 from .audiofile import AudioReader
 from .pair import StemAndMix
-from .render import Progress
 
 
-def analyse_pair(pair: StemAndMix, *, progress: Progress | None = None) -> Analysis:
+def analyse_pair(pair: StemAndMix, *, progress: Callable[[float, float], None] | None = None) -> Analysis:
     """Detect what is wrong with a stem, with the help of its mix if there is one. Raises AudioFileError.
 
     progress: called with the seconds done and the seconds in total.

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,9 @@ import numpy as np
 from ..engine.chain import Chain
 from ..engine.dsp.fifo import Fifo
 from ..engine.errors import InputError, ModelError, OutputError
-from ..engine.preset import Preset
+from ..engine.preset import AUTO, Preset
+from ..engine.repair import Repairer
+from .analysis import analyse_pair
 from .audiofile import AudioInfo, AudioReader, AudioWriter, clock, probe
 from .formats import check_space, choose_format
 from .outfile import atomic_output, check_output
@@ -71,7 +73,7 @@ class RenderReport:
 def render_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    repairer: ChunkRepairer,
+    repairer: ChunkRepairer | Preset | str | os.PathLike[str] | None = None,
     *,
     mix: str | os.PathLike[str] | None = None,
     preset: Preset | None = None,
@@ -80,19 +82,35 @@ def render_file(
 ) -> RenderReport:
     """Repair `source` into `target`.
 
+        render_file("vocals.wav", "repaired.wav", mix="song.wav")             # auto chooses the preset
+        render_file("vocals.wav", "repaired.wav", "bleed", mix="song.wav")
+        render_file("vocals.wav", "repaired.wav", Repairer("bleed", wet=0.5), mix="song.wav")
+
+    repairer: a Repairer, to load the model once for many files or to set more, or what it takes as a preset. By default
+    auto with the mix and general without.
     mix: the mix the stem was separated from. It may be up to half a second longer or shorter and start up to half a
     second earlier or later (alignment.py); if it does not contain the stem, it is left out.
-    preset: its plugins run before the repair (also on the mix, so that the two still match) and after it.
+    preset: its plugins run before the repair (also on the mix, so that the two still match) and after it; by default
+    the Repairer's own.
     progress: called with the seconds of audio done and the seconds in total.
-    Raises AudioFileError, MixMismatchError, OutputExistsError, OptionError (file type), OutputError, ModelError.
+    Raises AudioFileError, MixMismatchError, OutputExistsError, OptionError (file type), PresetError, OutputError,
+    ModelError.
     The target appears only if everything succeeded.
     """
     source, target, mix = Path(source), Path(target), None if mix is None else Path(mix)
     info = probe(source)
     check_output(target, [source] if mix is None else [source, mix], overwrite=overwrite)
     choose_format(info, target)  # find out about a wrong file type before the alignment, which takes time
+    if repairer is None:
+        repairer = "general" if mix is None else AUTO
+    if isinstance(repairer, str | os.PathLike | Preset):
+        repairer = Repairer(repairer)
     pair = StemAndMix.open(info, mix)
-    return render_pair(pair, target, repairer, preset=preset, overwrite=overwrite, progress=progress)
+    if isinstance(repairer, Repairer):
+        repairer = repairer.choose(analyse_pair(pair)) if repairer.is_auto else repairer
+        preset = preset or repairer.preset
+    report = render_pair(pair, target, repairer, preset=preset, overwrite=overwrite, progress=progress)
+    return replace(report, notes=(preset.note, *report.notes)) if preset and preset.note else report
 
 
 def render_pair(

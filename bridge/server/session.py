@@ -23,6 +23,7 @@ from ..osc import (
     ProtocolError,
     StreamFormat,
     client_spec,
+    converted,
     decode,
     encode_reply,
     from_blob,
@@ -108,7 +109,7 @@ class Session:
         if spec is None or path == address:
             raise ProtocolError(Code.UNKNOWN_ADDRESS, f"there is no {address[:80]!r}; see docs/osc.md")
         if spec is _BLOCK:
-            self._int32_positions = message.tags[2:3] == "i"
+            self._int32_positions = message.tags[2:3] not in "hd"
             self._block(*(arguments if message.tags == spec.tags else spec.check(arguments)))
             return
         if path == "/hello":
@@ -214,8 +215,6 @@ class Session:
         if not number.isdecimal() or len(number) > 9:
             raise ProtocolError(Code.UNKNOWN_ADDRESS, f"there is no {address[:80]!r}; see docs/osc.md")
         stream = self.registry.stream(int(number))
-        if arguments and isinstance(arguments[0], bool):
-            arguments = (int(arguments[0]), *arguments[1:])
         spec = FROM_CLIENT[f"/stream/<n>/{name}"]
         values = spec.check(arguments)
         request = 0 if spec.request_place(len(values)) is None else values.pop()
@@ -351,7 +350,7 @@ def _request_of(message: Message) -> int:
     else:
         place = 1 if spec is _BLOCK else spec.request_place(len(arguments))
     value = arguments[place] if place is not None and 0 <= place < len(arguments) else 0
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 31 else 0
+    return converted(value, "i") or 0
 
 
 def _blend(values: list[Any]) -> dict[str, float]:

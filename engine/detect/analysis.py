@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..constants import MODEL_RATE
-from ..dsp.channels import pair_count, to_pairs
+from ..constants import BLOCK_SAMPLES, MODEL_RATE
+from ..dsp.channels import check_mix, pair_count, to_pairs
 from ..dsp.resample import Resampler, check_rate
 from ..dsp.stft import Stft
 from ..errors import MixMismatchError, OptionError
@@ -156,12 +156,11 @@ class FrameAnalyser:
         audio = np.asarray(block, np.float32)
         if audio.ndim != 2 or len(audio) != self.channels:
             raise OptionError(f"block of shape {audio.shape}: must be ({self.channels}, samples)")
-        if self.has_mix and (mix is None or np.shape(mix) != audio.shape):
-            given = "no mix" if mix is None else f"a mix block of shape {np.shape(mix)}"
-            raise MixMismatchError(f"{given} for a stem block of shape {audio.shape}: pass one of the same shape")
-        if mix is not None and not self.has_mix:
-            raise MixMismatchError("a mix block for an analyser without a mix: create it with has_mix=True")
+        if (mix is not None) != self.has_mix:
+            hint = "pass the mix as well" if mix is None else "leave out the mix, or create it with has_mix=True"
+            raise MixMismatchError(f"this analyser was created with has_mix={self.has_mix}: {hint}")
         if mix is not None:
+            check_mix(audio, mix)
             audio = np.concatenate([audio, np.asarray(mix, np.float32)])
         return self._advance(self._resampler.process(audio), last=False)
 
@@ -283,9 +282,13 @@ class Analyser:
 
 
 def analyse(stem: np.ndarray, sample_rate: float, mix: np.ndarray | None = None) -> Analysis:
-    """Analyse a whole stem (C, T), with its mix of the same shape if there is one."""
+    """Analyse a whole stem (C, T), with its mix of the same shape if there is one. Raises as `Analyser.process`."""
+    if mix is not None:
+        check_mix(stem, mix)
     analyser = Analyser(sample_rate, len(stem), mix is not None)
-    analyser.process(stem, mix)
+    for start in range(0, stem.shape[1], BLOCK_SAMPLES):
+        block = slice(start, start + BLOCK_SAMPLES)
+        analyser.process(stem[:, block], None if mix is None else mix[:, block])
     return analyser.finish()
 
 

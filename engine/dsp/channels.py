@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import MixMismatchError
+
 LOUDEST = 1e4  # times full scale
 
 
@@ -28,6 +30,22 @@ def from_pairs(pairs: np.ndarray, channels: int) -> np.ndarray:
             [flat[: channels - 1], flat[channels - 1 :].mean(axis=0, keepdims=True, dtype=np.float32)]
         )
     return flat
+
+
+def check_mix(stem: np.ndarray, mix: np.ndarray) -> None:
+    """Raises MixMismatchError unless the mix has the shape of the stem (C, T)."""
+    found, wanted = np.shape(mix), np.shape(stem)
+    if found == wanted:
+        return
+    if len(found) != 2:
+        raise MixMismatchError(f"mix of shape {found}: pass (channels, samples), as the stem's {wanted}")
+    if found[0] != wanted[0]:
+        hint = f"convert the mix to {'mono' if wanted[0] == 1 else f'{wanted[0]} channels'}"
+    else:
+        hint = f"pass the {wanted[1]} samples of the mix that belong to the stem"
+    raise MixMismatchError(
+        f"the mix has {found[0]} x {found[1]} and the stem {wanted[0]} x {wanted[1]} (channels x samples); {hint}"
+    )
 
 
 def finite(sound: np.ndarray) -> np.ndarray:

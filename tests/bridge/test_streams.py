@@ -407,6 +407,23 @@ def test_settings_can_come_from_another_socket(doubling: Bridge) -> None:
         assert (state.wet, state.bypass, state.selection.name) == (0.25, True, "bleed")
 
 
+def test_a_client_that_knows_only_floats_is_served(doubling: Bridge) -> None:
+    with Wire(doubling.port, udp=True) as wire, Wire(doubling.port, udp=True) as faders:
+        assert faders.ask("/hello", "fsssffff", 3.0, "", "Pd", "control", 0.0, 0.0, 0.0, 0.0).arguments[0] == 3
+        ready = wire.ask("/hello", "fsssfffff", 1.0, "", "Pd", "stream", 44100.0, 512.0, 2.0, 0.0, 1.0)
+        stream = ready.arguments[2]
+        assert ready.address == "/ready"
+        for name in ("bypass", "wet"):
+            assert faders.ask(f"/stream/{stream}/{name}", "ff", 1.0, 7.0).arguments[0] == 7
+        assert doubling.call(lambda: doubling.registry.streams[stream].bypass)
+        reply = wire.ask("/block", "dffffb", stream, 0.0, 64.0, 64.0, 1.0, to_blob(noise(64)))
+        assert reply.arguments[:4] == (stream, 0, 64, 64)
+        error = faders.ask(f"/stream/{stream}/bypass", "ff", 0.5, 8.0)
+        assert error.arguments[:2] == (8, Code.ARGUMENTS)
+        assert "argument 1 is 0.5, not a whole number" in error.arguments[3]
+        assert wire.ask("/close", "ff", 9.0, float(stream)).address == "/ack"
+
+
 def chosen(
     bridge: Bridge, client: Client, stem: np.ndarray, mix: np.ndarray, wanted: Callable[[Preset], bool]
 ) -> Preset:
