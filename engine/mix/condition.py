@@ -130,6 +130,8 @@ def _tone(cross: np.ndarray, stem: np.ndarray, mix: np.ndarray, edges_hz: np.nda
         return np.ones(bands)
     if np.nanmax(np.where(highs, db, -np.inf)) > MAX_HIGHS_DB:
         db = np.where(highs, np.minimum(db, 0.0), db)
+        if np.nanmax(np.abs(db)) < MIN_TONE_DB:
+            return np.ones(bands)
     places = np.arange(bands)
     filled = np.interp(places, places[known], db[known])
     return 10 ** (filled / 20)

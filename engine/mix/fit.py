@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,6 +25,9 @@ MIN_PROVED = 0.4
 INDEPENDENT, MAX_UNSURE = 200.0, 0.4
 FAINT = 1e-4  # power of a unit relative to the loudest, below which it decides nothing
 MAX_DELAY = 0.75  # samples by which a unit may be off
+#: In a stretch of its own, the mix may be by so many dB less exactly the stem, or by any number below EXACT_DB.
+MAX_LESS_EXACT_DB, EXACT_DB = 6.0, -30.0
+AUDIBLE = 1e-3  # power of a patch relative to the loudest of its band
 DUAL_MONO = 1e-4  # power of the side relative to the whole, in a mix with two equal channels
 MIN_SIDE_SHARE = 1e-3  # of the stem's power, so that left and right can be told apart
 MIN_LEVEL_SHARE = 1e-5  # power of a channel relative to the loudest one's, below which it is dead
@@ -150,15 +154,20 @@ def judge(
     stem, lack, cross, mix = (_three(found.by_unit(x.astype(np.float64))) for x in sums)
     with np.errstate(divide="ignore", invalid="ignore"):
         unsure = np.sqrt(mix / stem / INDEPENDENT)  # of the projection, beside a mix that is much louder
-        lacks = (lack / stem >= MAX_LACK) & (cross / stem < 2 * MIN_PROJECTION)
-        good = (cross / stem > MIN_PROJECTION) & ~lacks
-        bad = (cross / stem + 2 * unsure < MIN_PROJECTION) | lacks
+        contained = cross / stem
+        usual = contained[(stem > FAINT * stem.max(initial=0.0)) & (unsure < MAX_UNSURE)]
+        # Elsewhere in the song there may be something alike.
+        least = max(MIN_PROJECTION, 0.5 * float(np.median(usual)) if len(usual) else 0.0)
+        lacks = (lack / stem >= MAX_LACK) & (contained < 2 * MIN_PROJECTION)
+        good = (contained > least) & ~lacks
+        bad = (contained + 2 * unsure < least) | lacks
     off = _are_off(found.delays[: len(stem)])
     good &= ~off[:, None]
     bad |= off[:, None]
     loud = stem > FAINT * stem.max(initial=0.0)
     decided = loud & (bad | (good & (unsure < MAX_UNSURE)))
-    holds = _fill(good, decided)
+    good &= ~_only_alike(lanes, time, unit_samples, len(good))[:, None]
+    holds = _with_margin(_fill(good, decided))
     total = power.sum(axis=0, dtype=np.float64)
     dead = tuple(c for c in range(power.shape[1]) if total[c] <= MIN_LEVEL_SHARE * total.max(initial=0.0))
     holds[:, list(dead)] = False
@@ -194,6 +203,40 @@ def _are_off(delays: np.ndarray) -> np.ndarray:
     middle = np.median(near, axis=-1)
     agree = (np.abs(near - middle[:, None]) < MAX_DELAY).sum(axis=-1)
     found: np.ndarray = (np.abs(middle) > MAX_DELAY) & (agree >= 4)
+    return found
+
+
+def _only_alike(lanes: Lanes, time: TimeMap, unit_samples: int, units: int) -> np.ndarray:
+    """Units (U,) of stretches in which the mix is only like the stem, such as another repetition of a loop: it is never
+    as exactly the stem there, where the stem is alone, as in the longest stretch."""
+    found = np.zeros(units, bool)
+    if len(time.stretches) < 2:
+        return found
+    starts = [round(s.start / unit_samples) for s in time.stretches] + [units]
+    starts[0] = 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        residue = 1.0 - np.abs(lanes.cross) ** 2 / (lanes.stem * lanes.mix)
+    residue[~(lanes.stem > AUDIBLE * lanes.stem.max(axis=0, initial=0.0))] = np.nan
+    spans = [slice(PATCHES_PER_UNIT * a, PATCHES_PER_UNIT * b) for a, b in pairwise(starts)]
+    least = [_exactness_db(residue[span]) for span in spans]
+    longest = int(np.argmax(np.diff(starts)))
+    for a, b, db in zip(starts, starts[1:], least, strict=False):
+        found[a:b] = db > max(least[longest] + MAX_LESS_EXACT_DB, EXACT_DB)
+    return found
+
+
+def _exactness_db(residue: np.ndarray) -> float:
+    """The residue of the most exact places (P, C, B), as a median over the bands, in dB."""
+    flat = residue.reshape(-1, residue.shape[-1])
+    bands = [row[~np.isnan(row)] for row in flat.T]
+    found = [10 * np.log10(max(float(np.quantile(row, 0.1)), 1e-9)) for row in bands if len(row) >= 10]
+    return float(np.median(found)) if found else 0.0
+
+
+def _with_margin(holds: np.ndarray) -> np.ndarray:
+    """Holds (U, C) without the units next to one that does not hold: an edit may be anywhere in them."""
+    padded = np.pad(holds, ((1, 1), (0, 0)), constant_values=True)
+    found: np.ndarray = padded[:-2] & padded[1:-1] & padded[2:]
     return found
 
 

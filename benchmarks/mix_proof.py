@@ -1,0 +1,311 @@
+"""What a wrong or slightly different mix does to a stem: random chains of changes to the mix, then a repair with auto.
+
+    python -m stemprover.benchmarks.mix_proof SONGS --draws 500
+
+SONGS is a folder of true stems, <song>/<stem>.wav. Without it the demo's song is used. A stem is a true one, or holds
+12% of the rest of its song. Prints each draw that came out worse than it went in by more than 0.5 dB (and than with the
+clean mix), and a table by kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from ..engine.metrics.basic import si_sdr
+from ..engine.preset import Preset
+from ..engine.repair import Repairer
+from ..offline.auto import AutoChoice
+from ..offline.batch import BatchListener, repair_batch
+from ..offline.plan import plan_batch
+
+RATE = 44100
+HIGHEST_DB = 40.0  # of SI-SDR: what is above counts as this
+MAX_HARM_DB = 0.5
+BLEED = 0.12
+Change = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, str]]
+
+
+def shift(mix: np.ndarray, samples: float) -> np.ndarray:
+    """A mix (C, T) that comes later by so many samples; as long as before, with silence where it has nothing."""
+    whole = int(np.floor(samples))
+    if samples != whole:
+        size = mix.shape[1] + 512
+        turn = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size * (samples - whole))
+        mix = np.fft.irfft(np.fft.rfft(mix, size) * turn, size)[:, : mix.shape[1]]
+    moved = np.pad(mix, ((0, 0), (max(whole, 0), 0)))[:, max(-whole, 0) :]
+    return np.pad(moved, ((0, 0), (0, max(0, mix.shape[1] - moved.shape[1]))))[:, : mix.shape[1]]
+
+
+def offset(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """Up to a tenth of a second, often with a fraction of a sample."""
+    samples = float(rng.uniform(-4410, 4410))
+    samples = round(samples) if rng.random() < 0.5 else samples
+    return shift(mix, samples), f"offset {samples:.2f}"
+
+
+def drift(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """A clock that is up to 100 ppm off."""
+    ppm = float(rng.uniform(-100, 100))
+    fine = soxr.resample(mix.T, 1_000_000, 1_000_000 * (1 + ppm * 1e-6), quality="VHQ").T
+    return fit_length(fine, mix.shape[1]), f"drift {ppm:.0f} ppm"
+
+
+def slip(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """Samples that are missing or too many from somewhere in the middle on."""
+    samples = int(rng.choice([-1, 1])) * int(10 ** rng.uniform(0.5, 3.5))
+    place = int(rng.uniform(0.3, 0.7) * mix.shape[1])
+    later = shift(mix, samples)
+    return np.concatenate([mix[:, :place], later[:, place:]], axis=1), f"slip {samples} at {place / RATE:.1f} s"
+
+
+def edit(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """The second part comes from elsewhere in the song."""
+    place = int(rng.uniform(0.3, 0.7) * mix.shape[1])
+    return np.concatenate([mix[:, :place], np.roll(mix, mix.shape[1] // 3, axis=1)[:, place:]], axis=1), "edit"
+
+
+def gain(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """Up to 8 dB."""
+    db = float(rng.uniform(-8, 4))
+    return mix * 10 ** (db / 20), f"gain {db:.1f} dB"
+
+
+def balance(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """Left and right up to 3 dB apart."""
+    db = float(rng.uniform(-3, 3))
+    return mix * 10 ** (np.array([[db], [-db]]) / 40), f"balance {db:.1f} dB"
+
+
+def polarity(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """Inverted in one channel or both."""
+    signs = [(-1, -1), (1, -1), (-1, 1)][rng.integers(3)]
+    return mix * np.array(signs)[:, None], f"polarity {signs}"
+
+
+def swap(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """Left and right."""
+    return mix[::-1], "swap"
+
+
+def mono(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """The same in both channels."""
+    return np.repeat(mix.mean(axis=0, keepdims=True), 2, axis=0), "mono"
+
+
+def codec(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """MP3 or Vorbis."""
+    kind, subtype = [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS")][rng.integers(2)]
+    level = float(rng.uniform(0.3, 0.9))
+    file = io.BytesIO()
+    settings = {"bitrate_mode": "CONSTANT"} if kind == "MP3" else {}
+    with soundfile.SoundFile(file, "w", RATE, 2, subtype, format=kind, compression_level=level, **settings) as out:
+        out.write(np.clip(mix.T, -1, 1))
+    file.seek(0)
+    found = soundfile.read(file, dtype="float64", always_2d=True)[0].T
+    return fit_length(found, mix.shape[1]), f"{kind.lower()} at {level:.2f}"
+
+
+def shelf(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """A shelving equaliser of up to 3 dB."""
+    from pedalboard import HighShelfFilter, LowShelfFilter, Pedalboard
+
+    kind, hz = [(LowShelfFilter, 250.0), (HighShelfFilter, 4000.0)][rng.integers(2)]
+    db = float(rng.uniform(-3, 3))
+    found = Pedalboard([kind(cutoff_frequency_hz=hz, gain_db=db)])(mix.astype(np.float32), RATE)
+    return found.astype(float), f"shelf {hz:.0f} Hz {db:.1f} dB"
+
+
+def limiter(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """A bus limiter that takes up to 3 dB off."""
+    from pedalboard import Limiter, Pedalboard
+
+    peak = 20 * np.log10(np.abs(mix).max() + 1e-9)
+    db = float(rng.uniform(1, 3))
+    board = Pedalboard([Limiter(threshold_db=peak - db, release_ms=100)])
+    found = board(mix.astype(np.float32), RATE).astype(float)
+    return found * (10 ** ((peak - db) / 20) / max(np.abs(found).max(), 1e-9)), f"limiter {db:.1f} dB"
+
+
+def noise(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """White noise, 30 to 60 dB below the mix."""
+    db = float(rng.uniform(-60, -30))
+    level = np.sqrt(np.mean(mix**2)) * 10 ** (db / 20)
+    return mix + level * rng.standard_normal(mix.shape), f"noise {db:.0f} dB"
+
+
+def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:
+    """Cut or padded with silence to a length."""
+    return np.pad(audio, ((0, 0), (0, max(0, samples - audio.shape[1]))))[:, :samples]
+
+
+HARMLESS: tuple[Change, ...] = (offset, drift, gain, balance, polarity, swap)
+PROCESSED: tuple[Change, ...] = (codec, shelf, limiter, noise)
+BROKEN: tuple[Change, ...] = (slip, edit, mono)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A stem, its true stem, the mix that is given and the true one, all (2, T); what was done to the mix, and its
+    kind."""
+
+    stem: np.ndarray
+    truth: np.ndarray
+    mix: np.ndarray
+    clean: np.ndarray
+    done: str
+    kind: str
+
+
+def draw(truth: np.ndarray, rest: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> Draw:
+    """A random chain. other: the mix of another song."""
+    clean = truth + rest
+    stem = truth + (BLEED * rest if rng.random() < 0.7 else 0.0)
+    mix, done, kind = clean, [], "harmless"
+    chance = rng.random()
+    if chance < 0.08:
+        mix, kind = rest, "instrumental"
+    elif chance < 0.16:
+        mix, kind = other, "wrong song"
+    pools = [(HARMLESS, 0.6)] * 2
+    if kind == "harmless" and chance > 0.5:
+        extra, kind = ((PROCESSED, "processed"), (BROKEN, "broken"))[rng.integers(2)]
+        pools.append((extra, 1.0))
+    for pool, likely in pools:
+        if rng.random() < likely:
+            mix, what = pool[rng.integers(len(pool))](mix, rng)
+            done.append(what)
+    return Draw(stem, truth, mix, clean, ", ".join(done) or "as it is", kind)
+
+
+class Repairs:
+    """Repairs stems with auto through files, as the command line does."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, bool], Repairer] = {}
+        self._choice = AutoChoice(self._repairer)
+
+    def _repairer(self, preset: Preset) -> Repairer:
+        key = preset.name, preset.separated
+        if key not in self._made:
+            self._made[key] = Repairer(preset, jobs=1)
+        return self._made[key]
+
+    def __call__(self, stem: np.ndarray, mix: np.ndarray) -> tuple[np.ndarray, str]:
+        """The repaired stem (2, T), and what was said about the mix."""
+        notes: list[str] = []
+
+        class Listener(BatchListener):
+            def repaired(self, job: object, report: object) -> None:
+                notes.extend(report.notes)  # type: ignore[attr-defined]
+
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for file, audio in (("stem", stem), ("mix", mix)):
+                soundfile.write(folder / f"{file}.wav", audio.T, RATE, subtype="FLOAT")
+            plan = plan_batch([folder / "stem.wav"], folder / "out.wav", mix=folder / "mix.wav")
+            failures = repair_batch(plan, self._choice, Listener(), mix=folder / "mix.wav")
+            if failures:
+                return stem, f"refused: {failures[0][1]}"
+            return soundfile.read(folder / "out.wav", dtype="float64", always_2d=True)[0].T, "; ".join(notes)
+
+
+def change_db(found: np.ndarray, one: Draw) -> float:
+    """How much nearer to the true stem the repair is than the stem, in dB of SI-SDR."""
+    before, after = (min(HIGHEST_DB, si_sdr(x, one.truth)) for x in (one.stem, found))
+    return after - before
+
+
+def is_harm(change: float, best: float) -> bool:
+    """Whether the mix has made the stem worse: by more than half a decibel, and than the clean mix would."""
+    return change < min(0.0, best) - MAX_HARM_DB
+
+
+def excerpts(songs: Path | None, rng: np.random.Generator, seconds: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless excerpts of a true stem and the rest of its song (2, T), both audible."""
+    if songs is None:
+        from ..offline.audiofile import read_start
+
+        demo = Path(__file__).parent.parent / "presets" / "demo"
+        truth, mix = (read_start(demo / f"{name}.flac").astype(float) for name in ("truth", "song"))
+        material = [(truth, mix - truth)]
+    else:
+        material = []
+        for folder in sorted(path for path in songs.iterdir() if path.is_dir()):
+            stems = [
+                _read(file) for file in sorted(folder.iterdir()) if file.suffix.lower() in (".wav", ".flac", ".ogg")
+            ]
+            if len(stems) > 1:
+                length = min(stem.shape[1] for stem in stems)
+                total = np.sum([stem[:, :length] for stem in stems], axis=0)
+                material += [(stem[:, :length], total - stem[:, :length]) for stem in stems]
+    count = round(seconds * RATE)
+    while True:
+        truth, rest = material[rng.integers(len(material))]
+        start = int(rng.integers(max(1, truth.shape[1] - count)))
+        parts = truth[:, start : start + count], rest[:, start : start + count]
+        if all(np.sqrt(np.mean(part**2)) > 3e-3 for part in parts):
+            yield parts
+
+
+def _read(file: Path) -> np.ndarray:
+    audio, rate = soundfile.read(file, dtype="float64", always_2d=True)
+    audio = audio if rate == RATE else soxr.resample(audio, rate, RATE)
+    return np.repeat(audio.T, 2, axis=0) if audio.shape[1] == 1 else audio.T[:2]
+
+
+def run(songs: Path | None, draws: int, seed: int, seconds: float) -> list[tuple[Draw, float, float, str]]:
+    """Each draw with its change and that with the clean mix in dB, and what was said."""
+    rng, repairs = np.random.default_rng(seed), Repairs()
+    source = excerpts(songs, rng, seconds)
+    found = []
+    for number in range(draws):
+        (truth, rest), (a, b) = next(source), next(source)
+        one = draw(truth, rest, np.roll(a + b, a.shape[1] // 2, axis=1), rng)
+        out, said = repairs(one.stem, one.mix)
+        change = change_db(out, one)
+        best = change_db(repairs(one.stem, one.clean)[0], one)
+        found.append((one, change, best, said))
+        if is_harm(change, best):
+            print(f"{number}: {one.kind}, {one.done}: {change:+.1f} dB (clean mix {best:+.1f}): {said}", flush=True)
+    return found
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("songs", nargs="?", type=Path)
+    parser.add_argument("--draws", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    options = parser.parse_args()
+    found = run(options.songs, options.draws, options.seed, options.seconds)
+    rows = defaultdict(list)
+    for one, change, best, _ in found:
+        rows[one.kind].append((change, best))
+    print(
+        "| mix | draws | worse by more than 0.5 dB | worst | median | with the clean mix | less than 1 dB behind it |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for kind, pairs in rows.items():
+        changes, bests = (np.array(column) for column in zip(*pairs, strict=True))
+        behind = f"{100 * np.mean(changes > bests - 1.0):.0f}%" if kind in ("harmless", "processed") else ""
+        with_clean = f"{np.median(bests):+.2f} dB" if behind else ""
+        harmed = sum(is_harm(*pair) for pair in pairs)
+        worst, median = (f"{value:+.2f} dB" for value in (changes.min(), np.median(changes)))
+        print(f"| {kind} | {len(pairs)} | {harmed} | {worst} | {median} | {with_clean} | {behind} |")
+    sys.exit(1 if any(is_harm(change, best) for _, change, best, _ in found) else 0)
+
+
+if __name__ == "__main__":
+    main()
