@@ -28,20 +28,22 @@ class _ModelSlot:
     wet: float
     unready: int = 0
     sees: int = 0
+    with_mix: bool = True
     states: list[CorrectionState] | None = None
 
     @classmethod
-    def of(cls, model: CorrectionStream | None, wet: float, *, joins: bool = False) -> _ModelSlot:
-        """`joins`: the stream is running already."""
+    def of(cls, model: CorrectionStream | None, wet: float, with_mix: bool, *, joins: bool = False) -> _ModelSlot:
+        """`with_mix`: whether it hears the mix. `joins`: the stream is running already."""
         if model is None or wet == 0.0:
-            return cls(None, 0.0)
+            return cls(None, 0.0, with_mix=with_mix)
         sees = model.warmup_samples + model.timing.delay_samples
-        return cls(model, wet, model.memory_samples + sees if joins else 0, sees)
+        return cls(model, wet, model.memory_samples + sees if joins else 0, sees, with_mix)
 
     def correction(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
         """The correction (C, n) of a chunk, times wet."""
         if self.model is None:
             return np.zeros_like(stem)
+        mix = mix if self.with_mix else None
         if self.states is None:
             if not stem.any() and (mix is None or not mix.any()):
                 self.unready = max(0, self.unready - stem.shape[1])
@@ -69,6 +71,7 @@ class LiveCorrectionStream:
         self.timing, self.sample_rate, self.channels, self.has_mix = timing, sample_rate, channels, has_mix
         self.latency_samples = stream_latency(timing, sample_rate, chunk_frames)
         self._chunk = chunk_frames * timing.hop
+        self.uses_mix = has_mix
         self._chosen: tuple[CorrectionStream | None, float] | None = None
         self._next: _ModelSlot | None = None
         self._after_next: _ModelSlot | None = None  # waits for the end of a fade that has begun
@@ -104,7 +107,7 @@ class LiveCorrectionStream:
         it should have processed before). Raises OptionError as `swap`."""
         self._check(model, wet)
         self._chosen = (model, wet)
-        self._current = _ModelSlot.of(model, wet)
+        self._current = _ModelSlot.of(model, wet, self.uses_mix)
         self._next, self._after_next, self._faded = None, None, 0
 
     def reset(self) -> None:
@@ -117,7 +120,7 @@ class LiveCorrectionStream:
         self._processed = 0  # samples in chunks, at the model's rate
         self._received = self._returned = 0  # samples of the stem, and of its correction
         self._skip = self.timing.delay_samples
-        self._current = _ModelSlot.of(*(self._chosen or (None, 0.0)))
+        self._current = _ModelSlot.of(*(self._chosen or (None, 0.0)), self.uses_mix)
         self._next, self._after_next, self._faded = None, None, 0
 
     def swap(self, model: CorrectionStream | None, wet: float) -> int:
@@ -130,7 +133,7 @@ class LiveCorrectionStream:
         """
         self._check(model, wet)
         self._chosen = (model, wet)
-        slot = _ModelSlot.of(model, wet, joins=True)
+        slot = _ModelSlot.of(model, wet, self.uses_mix, joins=True)
         if self._faded:
             self._after_next = slot
         else:
@@ -138,6 +141,16 @@ class LiveCorrectionStream:
         chunks = -(-slot.unready // self._chunk)
         at = self._processed + chunks * self._chunk - self.timing.delay_samples
         return max(0, at) * self.sample_rate // MODEL_RATE
+
+    def use_mix(self, on: bool) -> None:
+        """Have the model hear the mix from now on, or not; as `swap`, to the same model."""
+        if on == self.uses_mix:
+            return
+        self.uses_mix = on
+        if self._chosen is not None and self._processed:
+            self.swap(*self._chosen)
+        elif self._chosen is not None:
+            self.begin(*self._chosen)
 
     def process(self, stem: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
         """The next samples (C, n), and the mix's where the stream has one, to the correction (C, m) that is ready."""
@@ -149,10 +162,11 @@ class LiveCorrectionStream:
     def drop(self, stem: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
         """As `process`, for samples that there is no time to repair: no model runs, their correction is zero, and the
         model starts anew with what follows."""
-        self._current, self._next, self._after_next, self._faded = _ModelSlot.of(None, 0.0), None, None, 0
+        nothing = _ModelSlot.of(None, 0.0, self.uses_mix)
+        self._current, self._next, self._after_next, self._faded = nothing, None, None, 0
         correction = self.process(stem, mix)
         if self._chosen is not None and self._chosen[0] is not None:
-            self._next = _ModelSlot.of(*self._chosen, joins=True)
+            self._next = _ModelSlot.of(*self._chosen, self.uses_mix, joins=True)
         return correction
 
     def finish(self, samples: int) -> np.ndarray:

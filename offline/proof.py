@@ -10,11 +10,12 @@ from itertools import pairwise
 import numpy as np
 
 from ..engine.mix.fit import MixFit, Routing, find_routing, judge
+from ..engine.mix.levels import estimate_gain
+from ..engine.mix.locate import WINDOW_S, WINDOWS, locate
 from ..engine.mix.statistics import MIN_POWER, PairStatistics, Statistics
 from ..engine.mix.timing import TimeMap, fit_time_map
-from .alignment import WINDOW_S, WINDOWS, locate, open_early
+from .alignment import open_early
 from .audiofile import AudioInfo, AudioReader, clock
-from .levels import estimate_gain
 from .mix_reader import MixReader, SampleReader, match_channels
 
 SAME_OFFSET = 0.05  # samples

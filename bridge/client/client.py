@@ -187,6 +187,10 @@ class AsyncClient:
         """Latency-matched bypass; as `select`."""
         return await self._set("bypass", int(on))
 
+    async def set_check_mix(self, on: bool) -> int:
+        """Whether the bridge has to prove the mix before it uses it, as it does at first; False if that was done."""
+        return await self._set("check_mix", int(on))
+
     async def set_quality(self, quality: str) -> int:
         """draft, standard or best; as `select`."""
         return await self._set("quality", quality)
@@ -408,6 +412,10 @@ class Client:
     def set_bypass(self, on: bool) -> int:
         """As AsyncClient.set_bypass."""
         return self._run(self._client.set_bypass(on))
+
+    def set_check_mix(self, on: bool) -> int:
+        """As AsyncClient."""
+        return self._run(self._client.set_check_mix(on))
 
     def set_quality(self, quality: str) -> int:
         """As AsyncClient.set_quality."""

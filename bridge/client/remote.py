@@ -40,6 +40,8 @@ class RemoteRepairer:
             raise OptionError(f"{channels} channels: a bridge takes up to {MAX_CHANNELS}; use stemprover repair")
         block = min(MAX_BLOCK, 2048)
         with Client(sample_rate, channels, channels if has_mix else 0, max_block=block, **self.options) as client:
+            if has_mix:
+                client.set_check_mix(False)  # whoever reads the files has proved the mix
             self.prepare(client)
             skip, begun, sent = client.latency_samples, time.monotonic(), 0
             pending: deque[Future[Reply]] = deque()

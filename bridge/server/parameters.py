@@ -35,6 +35,10 @@ PARAMETERS = {
         "i", "The dry signal, with the same latency", {"VALS": [0, 1]}, lambda stream: int(stream.bypass),
         lambda stream, value: stream.set_bypass(bool(value)),
     ),
+    "check_mix": Parameter(
+        "i", "Whether the mix has to be proved before it is used", {"VALS": [0, 1]},
+        lambda stream: int(stream.checks_mix), lambda stream, value: stream.check_mix(bool(value)),
+    ),
     "quality": Parameter(
         "s", "Steps of the sampler", {"VALS": list(QUALITY_STEPS)}, lambda stream: stream.selection.quality,
         lambda stream, value: stream.selection.set_quality(value),

@@ -49,7 +49,8 @@ def log(event: str, **fields: Any) -> None:
 class BridgeConfig:
     """How a bridge runs. host: an address of this machine; any but loopback needs a token. port: OSC over TCP and UDP.
     http_port: discovery and monitor page, always on loopback. 0 for a free port. roots: folders that jobs may read and
-    write. threads: workers, None for one a CPU core. most_streams: None for what the machine can run."""
+    write. check_mix: whether streams begin with their mix
+    unproved. threads: workers, None for one a CPU core. most_streams: None for what the machine can run."""
 
     host: str = "127.0.0.1"
     port: int = PORT
@@ -60,6 +61,7 @@ class BridgeConfig:
     threads: int | None = None
     most_streams: int | None = None
     jobs_file: Path | None = None
+    check_mix: bool = True
     make_repairer: Callable[..., Repairer] = field(default=Repairer, repr=False)
 
     def __post_init__(self) -> None:
@@ -150,6 +152,7 @@ class Registry:
             )
         number = next(self._numbers)
         stream = Stream(number, name, form, self.timing, self.general, self.models, self.workers.wake, answer)
+        stream.check_mix(form.has_mix and self.config.check_mix)
         stream.selection.allow = lambda quality: self._check_quality(number, quality)
         self.streams[number] = stream
         if datagrams:
@@ -282,6 +285,7 @@ def stream_status(stream: Stream) -> dict[str, Any]:
         "queued": stream.queued,
         "load": round(counters.load, 4),
         "trouble": stream.trouble,
+        "side_chain": stream.mix_text,
     }
 
 

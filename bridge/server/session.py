@@ -168,6 +168,7 @@ class Session:
         finally:
             self._opening = False
         stream = self.registry.open(name, form, lambda answer: self._answer(stream, answer), datagrams=self.datagrams)
+        stream.mix_changed = lambda text, state: self.send("/mix", stream.number, state, text)
         self.streams[stream.number] = stream
         parts = stream.latency
         self.send(

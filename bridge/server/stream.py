@@ -16,6 +16,7 @@ from ...engine.detect.choice import Choice, LiveChoice
 from ...engine.dsp.channels import pair_count
 from ...engine.latency import BridgeLatency, ModelTiming, reserve_samples
 from ...engine.live import LiveCorrectionStream
+from ...engine.mix.guard import MixReport
 from ...engine.mixer import Mixer
 from ...engine.preset import Preset
 from ...engine.stream import CorrectionStream
@@ -88,7 +89,11 @@ class Stream:
         self._wake, self._answer = wake, answer
         corrections = LiveCorrectionStream(timing, form.sample_rate, form.channels, form.has_mix, CHUNK_FRAMES)
         self.latency = BridgeLatency.of(timing, form.sample_rate, CHUNK_FRAMES)
-        self._worker = StreamWorker(form, corrections, self.call, self._respond, self._follow_choice, self._failed)
+        self._worker = StreamWorker(
+            form, corrections, self.call, self._respond, self._follow_choice, self._failed, self._mix_changed
+        )
+        self.mix_changed: Callable[[str, int], None] = lambda text, state: None
+        self.checks_mix = False
         self.wet, self.bypass = 1.0, False
         self.counters, self.scope = Counters(), Scope()
         self.watched = self.closed = False
@@ -145,6 +150,21 @@ class Stream:
         self.bypass = on
         self._mixer.set(bypass=on, at_once=self._position is None)
         return self.position
+
+    def check_mix(self, on: bool) -> int:
+        """Have the mix proved before it is used, or use it as it is; returns the position at which that begins."""
+        self.checks_mix = on
+        self._worker.check_mix(on)
+        return self.position
+
+    @property
+    def mix_text(self) -> str:
+        """What is known of the mix, for users; empty without one."""
+        return str(self._worker.mix_report) if self.format.has_mix and self.checks_mix else ""
+
+    def _mix_changed(self, report: MixReport) -> None:
+        _LOG.info("event=mix stream=%d state=%s", self.number, report.state.name.lower())
+        self.mix_changed(str(report), int(report.state))
 
     def future(self) -> asyncio.Future[Any]:
         """Something to wait for, which ends with the stream at the latest."""

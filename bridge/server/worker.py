@@ -17,6 +17,7 @@ from ...engine.detect.choice import Choice, LiveChoice
 from ...engine.dsp.channels import finite
 from ...engine.errors import StemProverError
 from ...engine.live import LiveCorrectionStream
+from ...engine.mix.guard import MixGuard, MixReport, MixState
 from ..osc import StreamFormat
 
 _LOG = logging.getLogger("stemprover.bridge")
@@ -72,7 +73,7 @@ class StreamWorker:
 
     call: has a function called on the loop's thread. ready: called there after a chunk, if `eager` was set before the
     chunk ended; the result is in `take`. choose: called there with what a live choice asks for. failed: called there
-    with the model's exception.
+    with the model's exception. mix_changed: called there when the mix begins or ceases to be used.
     """
 
     def __init__(
@@ -83,12 +84,13 @@ class StreamWorker:
         ready: Callable[[], None],
         choose: Callable[[Choice], None],
         failed: Callable[[Exception], None],
+        mix_changed: Callable[[MixReport], None],
     ) -> None:
         self.format = form
         self.held = True  # whether audio waits for a model
         self.eager = False
         self._corrections, self._call = corrections, call
-        self._ready, self._choose, self._failed = ready, choose, failed
+        self._ready, self._choose, self._failed, self._mix_changed = ready, choose, failed, mix_changed
         self._lock = threading.Lock()  # for what both threads write
         self._inbox: deque[InputBlock] = deque()
         self._inbox_samples = 0
@@ -101,6 +103,8 @@ class StreamWorker:
         self._choice: LiveChoice | None = None
         self._reported: LiveChoice | None = None  # the choice whose first result was reported
         self._broken = False
+        self._guard: MixGuard | None = None
+        self.mix_report = MixReport(MixState.USED)
         self._begin(corrections)
 
     @property
@@ -147,6 +151,16 @@ class StreamWorker:
         with self._lock:
             self._choice = choice
 
+    def check_mix(self, on: bool) -> None:
+        """Have the mix proved before it is used, from the next chunk on; or use it as it is."""
+
+        def act(corrections: LiveCorrectionStream) -> None:
+            form = self.format
+            self._guard = MixGuard(form.sample_rate, form.channels) if on and form.has_mix else None
+            self._use_mix(self._guard is None and form.has_mix)
+
+        self.call_before_next_chunk(act, _ignore)
+
     def take(self) -> WorkerResult | None:
         """The oldest result not taken yet, or None."""
         while self._results:
@@ -165,7 +179,8 @@ class StreamWorker:
             self._choice = None
         self.held = True
         self._results.clear()
-        self._call = self._ready = self._choose = self._failed = _ignore  # frees the owner at once
+        # frees the owner at once
+        self._call = self._ready = self._choose = self._failed = self._mix_changed = _ignore
 
     # the worker's thread
 
@@ -232,6 +247,9 @@ class StreamWorker:
 
     def _begin(self, corrections: LiveCorrectionStream) -> None:
         corrections.reset()
+        if self._guard is not None:
+            self._guard = MixGuard(self.format.sample_rate, self.format.channels)
+            self._use_mix(False)
         self._broken = False
         self._needed = self._samples_needed()
 
@@ -247,13 +265,29 @@ class StreamWorker:
         else:
             stem = finite(block.stem)
             mix = None if block.mix is None else form.mix_for_stem(finite(block.mix))
+            if self._guard is not None and mix is not None and not too_late:
+                mix = self._guard.process(stem, mix)
+                self._use_mix(self._guard.uses_mix)
             if (choice := self._choice) is not None and not too_late:
                 self._analyse(choice, stem, mix)
         return (self._corrections.drop if too_late else self._corrections.process)(stem, mix)
 
+    def _use_mix(self, on: bool) -> None:
+        """Go over to the repair with the mix, or without it; a live choice begins anew."""
+        report = self._guard.report if self._guard is not None else MixReport(MixState.USED)
+        if report != self.mix_report:
+            self.mix_report = report
+            self._call(self._mix_changed, report)
+        if on == self._corrections.uses_mix:
+            return
+        self._corrections.use_mix(on)
+        with self._lock:
+            if self._choice is not None:
+                self._choice = LiveChoice(self.format.sample_rate, self.format.channels, on)
+
     def _analyse(self, choice: LiveChoice, stem: np.ndarray, mix: np.ndarray | None) -> None:
         before = choice.present
-        after = choice.process(stem, mix)
+        after = choice.process(stem, mix if choice.has_mix else None)
         if choice.made and (after != before or self._reported is not choice):
             self._reported = choice
             self._call(self._choose, after)

@@ -161,7 +161,9 @@ def judge(
         lacks = (lack / stem >= MAX_LACK) & (contained < 2 * MIN_PROJECTION)
         good = (contained > least) & ~lacks
         bad = (contained + 2 * unsure < least) | lacks
-    off = _are_off(found.delays[: len(stem)])
+    delays = np.full(len(stem), np.nan)  # of a unit that has not ended there is none
+    delays[: len(found.delays)] = found.delays[: len(stem)]
+    off = _are_off(delays)
     good &= ~off[:, None]
     bad |= off[:, None]
     loud = stem > FAINT * stem.max(initial=0.0)

@@ -13,7 +13,7 @@ FRAMES_PER_PATCH = 4  # half a window apart
 PATCHES_PER_UNIT = 3
 #: Edges of the bands in Hz.
 EDGES_HZ = (60, 120, 200, 300, 450, 650, 900, 1250, 1750, 2500, 3500, 5000, 7000, 9500, 12500, 16000, 20000)
-MAX_DELAY = 24  # samples by which a unit's delay may differ from the alignment
+MAX_DELAY = 256  # samples by which a unit's delay may differ from the alignment
 WHITENING = 0.75
 #: A delay counts where the correlation at its peak is that much higher than BESIDE samples away.
 SHARP, BESIDE = 1.1, 3
