@@ -22,7 +22,7 @@ from .formats import check_space, choose_format
 from .outfile import atomic_output, check_output
 from .pair import StemAndMix
 from .samples import SampleCodec
-from .tags import carries_all_tags, copy_tags
+from .tags import carries_all_tags, copy_tags, left_out
 
 Progress = Callable[[float, float], None]
 """Called with the seconds of audio done and the seconds in total."""
@@ -108,14 +108,14 @@ def render_pair(
     started_s = time.perf_counter()
     info = pair.stem
     chosen = choose_format(info, target)
-    notes = [chosen.note, *pair.notes]
+    notes = [chosen.note, *info.notes, *_mix_notes(pair), *pair.notes]
     with atomic_output(target, pair.paths, overwrite=overwrite) as part:
         check_space(info, chosen, target)
         keeps_tags = carries_all_tags(info, chosen.container)
         totals = _Totals()
         with (
             AudioWriter(
-                part, info, chosen.container, chosen.subtype, strings_from=None if keeps_tags else info.path
+                part, info, chosen.container, chosen.subtype, strings_from=None if keeps_tags else info
             ) as writer,
             contextlib.closing(_repaired(pair, repairer, preset)) as repaired,
         ):
@@ -129,14 +129,17 @@ def render_pair(
                     progress(totals.samples / info.sample_rate, info.duration_s)
             if writer.lost_tags:
                 notes.append(f"{chosen.container} files have no tags: title, artist and the like were dropped")
-        if keeps_tags:
-            notes.append(copy_tags(info, part, chosen.subtype))
+        notes.append(copy_tags(info, part, chosen.subtype) if keeps_tags else left_out(info, chosen.container))
         _check_written(part, info, target)
     notes.append(totals.clip_note())
     elapsed_s = pair.elapsed_s + time.perf_counter() - started_s
     return RenderReport(
         info.path, target, info.duration_s, elapsed_s, totals.correction_db(), tuple(n for n in notes if n)
     )
+
+
+def _mix_notes(pair: StemAndMix) -> list[str]:
+    return [f"the mix: {note}" for note in pair.mix.notes] if pair.mix is not None else []
 
 
 def _repaired(
