@@ -114,7 +114,7 @@ def send(
         from ..bridge.client.client import Client, find_token
         from ..bridge.client.remote import RemoteRepairer
         from ..offline.render import render_file
-        from ..reports.terminal import file_progress
+        from ..reports.terminal import file_progress, say
 
         def prepare(client: Client) -> None:
             if preset is not None:
@@ -129,7 +129,7 @@ def send(
         )
         with file_progress(source.name) as progress:
             report = render_file(source, output, remote, mix=mix, overwrite=overwrite, progress=progress)
-        print(report.render())
+        say(report.render())
         if remote.late:
             raise StemProverError(
                 f"{remote.late} of {remote.blocks} blocks came back too late and are not repaired in {output}; "
