@@ -31,7 +31,7 @@ def repair(
     output: Annotated[
         str,
         typer.Option(
-            "--output", "-o", metavar="OUT", help="The repaired file; for several files or a folder, an output folder."
+            "--output", "-o", metavar="OUT", help="The repaired file, or an output folder (with a slash at the end)."
         ),
     ],
     mix: Annotated[
@@ -88,7 +88,9 @@ def repair(
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)
     check_range("--jobs", jobs, 1, 1024)
-    plan = plan_batch(inputs, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix)
+    plan = plan_batch(
+        inputs, Path(output), is_folder=output.endswith(("/", os.sep, "/.", "/..")) or output == "..", mix=mix
+    )
     if mix is not None:
         from ..offline.audiofile import probe
 

@@ -81,10 +81,9 @@ def repair_batch(
             if check is not None:
                 check(job)
             check_output(job.target, plan.inputs, overwrite=overwrite)
-            if plan.makes_folders:
-                make_folder(job.target.parent)
             info = probe(job.source)
             choose_format(info, job.target)  # raises for a wrong file type before anything takes time
+            make_folder(job.target.parent)
             pair = StemAndMix.open(info, mix)
             if isinstance(choice, tuple):
                 repairer, preset = choice
