@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 def repair(
+    context: typer.Context,
     inputs: Annotated[list[Path], typer.Argument(metavar="IN", help="Stems to repair: files, or folders of files.")],
     output: Annotated[
         str,
@@ -88,9 +89,14 @@ def repair(
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)
     check_range("--jobs", jobs, 1, 1024)
-    plan = plan_batch(
-        inputs, Path(output), is_folder=output.endswith(("/", os.sep, "/.", "/..")) or output == "..", mix=mix
-    )
+    piped = options.read_pipes(context, *inputs, mix)
+    mix = piped.get(mix, mix)
+    stems = [piped.get(path, path) for path in inputs]
+    plan = plan_batch(stems, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix)
+    if plan.folder is not None and (pipes := [path for path in inputs if path in piped]):
+        raise OptionError(
+            f"{pipes[0]} has no name that its result in {output} could get; repair it alone, with a file for the output"
+        )
     if mix is not None:
         from ..offline.audiofile import probe
 

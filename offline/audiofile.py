@@ -69,7 +69,8 @@ def probe(path: Path, what: str = "") -> AudioInfo:
             raise AudioFileError(f"{name}: the file is empty (0 bytes)")
         layout = _read_layout(path)
     except FileNotFoundError:
-        raise AudioFileError(f"{name}: there is no such file") from None
+        what = "the link leads to no file" if path.is_symlink() else "there is no such file"
+        raise AudioFileError(f"{name}: {what}") from None
     except OSError as error:
         raise AudioFileError(f"{name} cannot be read ({error.strerror or error})") from error
     if layout is None:

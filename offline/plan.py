@@ -57,7 +57,7 @@ def plan_batch(inputs: Sequence[Path], output: Path, *, is_folder: bool = False,
         if output.suffix.lower() not in (*AUDIO_EXTENSIONS, inputs[0].suffix.lower()):
             raise OptionError(
                 f"{output}: {output.suffix} is not an audio file type; for a folder of this name put a slash at the "
-                f"end ({output}/), for a file use {', '.join(CONTAINERS)}"
+                f"end ({output}/), for a file use .wav or .flac"
             )
         return BatchPlan((BatchJob(inputs[0], output),), (inputs[0], *mixes))
     if output.suffix.lower() in AUDIO_EXTENSIONS and not is_folder and not output.is_dir():

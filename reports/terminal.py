@@ -32,8 +32,18 @@ _SHOWN |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 _SHOWN_IN_LINES = {code: shown for code, shown in _SHOWN.items() if code not in (ord("\n"), ord("\t"))}
 
 
+_NAMES: dict[str, str] = {}
+
+
+def show_as(path: Path, name: str) -> None:
+    """Call a file by another name from now on, such as a temporary file by that of the pipe it comes from."""
+    _NAMES[str(path)] = name
+
+
 def printable(text: str) -> str:
     """One line in which control characters are shown as text."""
+    for path, name in _NAMES.items():
+        text = text.replace(path, name)
     return text.translate(_SHOWN)
 
 
