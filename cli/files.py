@@ -72,6 +72,7 @@ def repair(
     """Repair stems.
 
     File type, bit depth, sample rate, length and tags stay the same unless the output's extension differs.
+    Run a command on a folder again to continue it: finished files are skipped.
 
     \b
     stemprover repair vocals.wav -o repaired.wav --mix song.wav
@@ -116,7 +117,14 @@ def repair(
         choice = AutoChoice(lambda preset: options.make_repairer(preset, wet=wet if preset.wet else None, **settings))
     else:
         choice = (options.make_repairer(chosen, wet=wet, **settings), chosen)
-    code = run_plan(plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix and wet != 0.0)
+    sum_to_mix = sum_to_mix and wet != 0.0
+    journal = None
+    if plan.folder is not None:
+        from ..offline.journal import Journal, settings_checksum
+
+        heard = {"wet": wet, "steps": steps, "quality": settings["quality"], "linked": linked, "sum": sum_to_mix}
+        journal = Journal(plan.folder, settings_checksum(chosen, **heard), mix)
+    code = run_plan(plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, journal=journal)
     raise typer.Exit(code)
 
 

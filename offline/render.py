@@ -103,8 +103,10 @@ def render_pair(
     preset: Preset | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    written: Callable[[Path], None] | None = None,
 ) -> RenderReport:
-    """`render_file` for a stem and mix that are already aligned."""
+    """`render_file` for a stem and mix that are already aligned. written: called with the complete file, before it gets
+    its name."""
     started_s = time.perf_counter()
     info = pair.stem
     chosen = choose_format(info, target)
@@ -131,6 +133,8 @@ def render_pair(
                 notes.append(f"{chosen.container} files have no tags: title, artist and the like were dropped")
         notes.append(copy_tags(info, part, chosen.subtype) if keeps_tags else left_out(info, chosen.container))
         _check_written(part, info, target)
+        if written is not None:
+            written(part)
     notes.append(totals.clip_note())
     elapsed_s = pair.elapsed_s + time.perf_counter() - started_s
     return RenderReport(

@@ -21,6 +21,7 @@ from ..engine.errors import StemProverError
 from ..engine.preset import Preset
 from ..offline.auto import RepairerChoice
 from ..offline.batch import BatchListener, repair_batch
+from ..offline.journal import Journal
 from ..offline.plan import BatchJob, BatchPlan
 from ..offline.render import Progress, RenderReport
 from ..offline.stem_set import SetReport
@@ -124,7 +125,7 @@ class _TerminalListener(BatchListener):
     """Shows the progress and results of a batch."""
 
     def __init__(self, plan: BatchPlan, mix: Path | None) -> None:
-        self._jobs, self._name = len(plan.jobs), ""
+        self._jobs, self._name, self.already = len(plan.jobs), "", 0
         targets = [job.target for job in plan.jobs]
         self._others = [*targets, *{target.parent for target in targets}, *([mix] if mix else [])]
 
@@ -143,6 +144,10 @@ class _TerminalListener(BatchListener):
     def repaired(self, job: BatchJob, report: RenderReport) -> None:
         say(report.render())
 
+    def already_done(self, job: BatchJob) -> None:
+        self.already += 1
+        say(f"{job.source} -> {job.target}: already done")
+
     def failed(self, path: Path, error: StemProverError) -> None:
         print_error(error, path=path, others=self._others)
 
@@ -154,7 +159,13 @@ class _TerminalListener(BatchListener):
 
 
 def run_plan(
-    plan: BatchPlan, choice: RepairerChoice, *, mix: Path | None, overwrite: bool, sum_to_mix: bool = False
+    plan: BatchPlan,
+    choice: RepairerChoice,
+    *,
+    mix: Path | None,
+    overwrite: bool,
+    sum_to_mix: bool = False,
+    journal: Journal | None = None,
 ) -> int:
     """Repair every file of a plan and show how each went. Arguments as in `repair_batch`.
 
@@ -169,11 +180,14 @@ def run_plan(
         elif mix is None and (preset.is_shipped or preset.path is None):  # a user's own may be made for stems alone
             warn("Note: without --mix hardly anything is repaired")
     listener = _TerminalListener(plan, mix)
-    failures = repair_batch(plan, choice, listener, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix)
+    failures = repair_batch(
+        plan, choice, listener, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, journal=journal
+    )
     total = len(plan.jobs) + len(plan.failures)
     if total > 1:
-        done = total - len(failures)
-        OUT.print(f"{done} of {total} repaired" + (f", {len(failures)} failed:" if failures else ""))
+        done, already = total - len(failures) - listener.already, listener.already
+        counted = f"{done} repaired, {already} already done" if already else f"{done} of {total} repaired"
+        say(counted + (f", {len(failures)} failed:" if failures else ""))
         for path, _ in failures:
             say(f"  {path}")
     if not failures:

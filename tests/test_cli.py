@@ -87,7 +87,7 @@ def test_file_names_may_be_anything(run_cli, make_audio, tmp_path, name, subtype
     assert result.code == 0
     assert "unchanged" in result.out
     assert soundfile.info(os.fsencode(tmp_path / "out" / source.name)).frames == 22050
-    assert run_cli("repair", source, "-o", tmp_path / "out", repairer=FakeRepairer()).code == 2
+    assert "already done" in run_cli("repair", source, "-o", tmp_path / "out", repairer=FakeRepairer()).out
     if b"[" in name:
         assert str(source) in result.out
 
