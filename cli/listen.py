@@ -69,7 +69,7 @@ def analyze(
             check_output(target, inputs, overwrite=overwrite)
     piped = read_pipes(context, *inputs)
     pair = StemAndMix.open(piped.get(file, file), piped.get(mix, mix))
-    print_notes(file.name, pair.notes)
+    print_notes(file.name, (*pair.stem.notes, *pair.notes))
     with file_progress(file.name) as progress:
         analysis = analyse_pair(pair, progress=progress)
     if json is not None:

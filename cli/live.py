@@ -114,6 +114,7 @@ def send(
     with needs_extra("live"):
         from ..bridge.client.client import Client, find_token
         from ..bridge.client.remote import RemoteRepairer
+        from ..offline.outfile import make_folder
         from ..offline.render import render_file
         from ..reports.terminal import file_progress, say
 
@@ -128,6 +129,7 @@ def send(
         name = source.name[:60]
         piped = read_pipes(context, source, mix)
         source, mix = piped.get(source, source), piped.get(mix, mix)
+        make_folder(output.parent)
         remote = RemoteRepairer(
             prepare, realtime=realtime, host=host, port=port, token=find_token(token_file), name=name
         )

@@ -136,5 +136,5 @@ def read_pipes(context: typer.Context, *paths: Path | None) -> dict[Path | None,
 
     copies = context.with_resource(regular_files(paths))
     for path, copy in copies.items():
-        show_as(copy, str(path))
+        show_as(copy, "/dev/stdin" if str(path) == "-" else str(path))
     return copies

@@ -151,6 +151,8 @@ def _count_samples(file: Any) -> int:
 
 
 def _check_whole(info: AudioInfo, file: Any, name: str) -> None:
+    if info.container.startswith("WAV") and info.subtype.startswith("MPEG"):
+        raise AudioFileError(f"{name} is MP3 inside a WAV file, which cannot be read; convert it to plain WAV or MP3")
     try:
         file.seek(info.samples - 1)
         is_whole = len(file.read(1)) == 1

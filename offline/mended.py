@@ -23,7 +23,7 @@ def read_layout(path: Path, found: ChunkFile) -> Layout:
     if any(chunk.name == b"RIFF" for chunk in found.chunks):
         notes.append("several WAV files joined into one: only the first is read")
     elif any(rest := content_of(path, found.rest)) and not rest.startswith(TAGS):
-        notes.append(f"{len(rest)} bytes at the end belong to no chunk: left out")
+        notes.append(f"{found.file_size - found.end} bytes at the end belong to no chunk: left out")
     if found.endless:
         notes.append(_ENDLESS)
     view = _view(path, found)
@@ -36,6 +36,8 @@ def _view(path: Path, found: ChunkFile) -> View | None:
     if audio is None or about is None:
         return None
     dialect, content = DIALECTS[found.form], bytearray(content_of(path, about))
+    if found.form == b"riff" and len(content) >= 40:  # libsndfile takes extensible floats in Wave64 for integers
+        content = content[24:26] + content[2:16]
     if found.form == b"FORM" and len(content) >= 18:
         content[2:6] = struct.pack(">I", _aiff_frames(bytes(content), audio.size - 8))
     kept = [c for c in found.chunks if c.name in _NEEDED and not (found.endless and c.name == b"fact")]

@@ -51,6 +51,8 @@ def plan_batch(inputs: Sequence[Path], output: Path, *, is_folder: bool = False,
     """
     if not inputs:
         raise OptionError("there is nothing to repair: name at least one audio file or folder")
+    if str(output) in ("-", "/dev/stdout"):
+        raise OptionError(f"{output}: a result cannot be written to standard output; name a file or a folder")
     mixes = () if mix is None else (mix,)
     single = len(inputs) == 1 and not inputs[0].is_dir()
     if single and not is_folder and not output.is_dir() and output.suffix:

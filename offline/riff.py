@@ -21,6 +21,7 @@ _OWN = AUDIO | {
     b"desc", b"free", b"kuki", b"pakt", b"peak", b"ovvw", b"edct",
 }  # fmt: skip
 TAGS = (b"ID3", b"TAG", b"APETAGEX")  # some programs put them behind all chunks
+_MOST_TAGS = 1 << 26
 _COPY_BYTES = 1 << 20
 _EXTENSIBLE = 0xFFFE
 _W64_ID = bytes.fromhex("f3acd3118cd100c04f8edb8a")
@@ -84,15 +85,17 @@ class ChunkFile:
 
     @property
     def is_usual(self) -> bool:
-        """Whether libsndfile can read it. It takes chunks behind the audio of Wave64 for audio."""
-        ends_with_audio = bool(self.chunks) and self.chunks[-1].name in AUDIO
+        """Whether libsndfile can read it. In Wave64 it takes chunks behind the audio for audio, and misreads floats in
+        the extensible format."""
         is_odd = self.endless or self.unpadded or self.rest.size or self.find(b"RIFF")
-        return not is_odd and self.form != b"BW64" and (self.form != b"riff" or ends_with_audio)
+        fmt = self.find(b"fmt ")
+        is_plain = bool(self.chunks) and self.chunks[-1].name in AUDIO and fmt is not None and fmt.size < 40
+        return not is_odd and self.form != b"BW64" and (self.form != b"riff" or is_plain)
 
     @property
     def rest(self) -> Chunk:
-        """What comes behind the last chunk."""
-        return Chunk(b"", self.end, max(0, self.file_size - self.end))
+        """What comes behind the last chunk, or the start of it if that is much."""
+        return Chunk(b"", self.end, min(max(0, self.file_size - self.end), _MOST_TAGS))
 
     @property
     def missing_bytes(self) -> int:

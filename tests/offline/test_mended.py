@@ -116,6 +116,16 @@ def test_joined_files_are_read_one_after_another(
         samples_of(first)
 
 
+def test_mp3_inside_wav_is_refused_with_its_name(make_audio: Callable[..., Path]) -> None:
+    mp3 = make_audio("a.mp3", subtype="MPEG_LAYER_III").read_bytes()
+    fmt = struct.pack("<HHIIHHHHIHHH", 0x55, 2, 44100, 16000, 1, 0, 12, 1, 2, 417, 1, 1105)
+    body = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", len(mp3)) + mp3
+    path = make_audio("b.wav")
+    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body)
+    with pytest.raises(AudioFileError, match="is MP3 inside a WAV file, which cannot be read; convert it"):
+        probe(path)
+
+
 def test_different_files_joined_into_one_are_refused(make_audio: Callable[..., Path]) -> None:
     first, second = make_audio("a.flac"), make_audio("b.flac", channels=1)
     first.write_bytes(first.read_bytes() + second.read_bytes())
@@ -129,6 +139,23 @@ def test_the_second_of_two_joined_wav_files_is_reported(make_audio: Callable[...
     path.write_bytes(path.read_bytes() * 2)
     assert probe(path).notes == ("several WAV files joined into one: only the first is read",)
     np.testing.assert_array_equal(samples_of(path), alone)
+
+
+def test_floats_in_an_extensible_wave64_file_are_read_as_floats(make_audio: Callable[..., Path]) -> None:
+    path = make_audio("a.w64", subtype="FLOAT")
+    before, content = samples_of(path), path.read_bytes()
+    chunks = read_chunks(path)
+    assert chunks is not None
+    audio = chunks.find(b"data")
+    assert audio is not None
+    guid = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+    fmt = struct.pack("<HHIIHHHHIH", 0xFFFE, 2, 44100, 8 * 44100, 8, 32, 22, 32, 3, 3) + bytes.fromhex(
+        "000000001000800000aa00389b71"
+    )
+    head = content[:40] + b"fmt " + guid + struct.pack("<Q", 24 + len(fmt)) + fmt
+    path.write_bytes(head + content[audio.start - 24 :])
+    assert probe(path).subtype == "FLOAT"
+    np.testing.assert_array_equal(samples_of(path), before)
 
 
 def test_bw64_is_read_and_stays_bw64(make_audio: Callable[..., Path], tmp_path: Path) -> None:

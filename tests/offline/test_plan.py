@@ -46,6 +46,12 @@ def test_an_unknown_extension_may_be_meant_as_a_folder(tree: Path, out: str) -> 
     assert pairs(tree, plan_batch([tree / "song.wav"], tree / out)) == [("song.wav", f"{out}/song.wav")]
 
 
+@pytest.mark.parametrize("out", ["-", "/dev/stdout"])
+def test_standard_output_is_refused(tree: Path, out: str) -> None:
+    with pytest.raises(OptionError, match="a result cannot be written to standard output; name a file or a folder"):
+        plan_batch([tree / "song.wav"], Path(out))
+
+
 def test_an_extension_that_the_input_has_too_is_kept(tree: Path) -> None:
     assert plan_batch([tree / "song.take"], tree / "out.take").jobs[0].target == tree / "out.take"
 
