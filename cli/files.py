@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import __version__
 from ..engine.errors import OptionError
 from . import options
 from .options import (
@@ -122,8 +123,8 @@ def repair(
     if plan.folder is not None:
         from ..offline.journal import Journal, settings_checksum
 
-        heard = {"wet": wet, "steps": steps, "quality": settings["quality"], "linked": linked, "sum": sum_to_mix}
-        journal = Journal(plan.folder, settings_checksum(chosen, **heard), mix)
+        deciding = {"wet": wet, "steps": steps, "quality": settings["quality"], "linked": linked, "sum": sum_to_mix}
+        journal = Journal(plan.folder, settings_checksum(chosen, **deciding, version=__version__), mix)
     code = run_plan(plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, journal=journal)
     raise typer.Exit(code)
 

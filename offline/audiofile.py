@@ -103,7 +103,7 @@ def _read_layout(path: Path) -> Layout | None:
     if is_mpeg or head[:3] == b"ID3" or path.suffix.lower() in _MPEG_EXTENSIONS:
         # mpg123 tries to decode any file called .mp3 and prints its own warnings on the terminal.
         layout = mp3.read_layout(path)
-        return Layout() if layout is None and head[:3] in (b"ID3", b"fLa") else layout
+        return Layout() if layout is None and head[:3] == b"ID3" else layout  # a tag may precede other files too
     return Layout()
 
 
@@ -131,7 +131,7 @@ def _read_header(path: Path, layout: Layout, name: str) -> AudioInfo:
             samples = file.frames if file.frames < 1 << 60 else _count_samples(file)
             info = AudioInfo(path, file.format, file.subtype, file.endian, file.samplerate, file.channels, samples)
             found.append(info)
-            if samples and samples == file.frames and not layout.parts:
+            if samples and samples == file.frames and layout.samples is None:
                 _check_whole(info, file, name)
     info, samples = found[0], sum(part.samples for part in found)
     if len({(part.sample_rate, part.channels, part.subtype) for part in found}) > 1:

@@ -19,7 +19,9 @@ _NEEDED = {b"FVER", b"kuki", b"pakt", b"fact", b"LIST", b"info", b"NAME", b"AUTH
 
 def read_layout(path: Path, found: ChunkFile) -> Layout:
     """How a file with these chunks has to be read. Raises OSError."""
-    notes = []
+    notes: list[str] = []
+    if found.find(*AUDIO) is None:
+        return Layout()
     if any(chunk.name == b"RIFF" for chunk in found.chunks):
         notes.append("several WAV files joined into one: only the first is read")
     elif any(rest := content_of(path, found.rest)) and not rest.startswith(TAGS):

@@ -174,16 +174,25 @@ class _Walk:
             return False
         name, size = head[0][:4], head[1]
         is_whole = at + self._dialect.head_bytes + size <= self._file_size
-        return name in AUDIO or (is_whole and all(0x20 <= byte < 0x7F for byte in name))
+        return name in AUDIO or (is_whole and min(name) >= 0x20)
 
     def _behind(self, start: int, size: int) -> int:
         """Where the next chunk begins. Some writers forget the byte that makes an odd size even."""
         end = start + size
         padded = end + -size % self._dialect.align
-        if padded == end or self._form == b"riff" or self._is_chunk(padded) or not self._is_chunk(end):
+        if padded == end or self._form == b"riff" or self._is_chain(padded) or not self._is_chain(end):
             return padded
         self.unpadded = True
         return end
+
+    def _is_chain(self, at: int, most: int = 3) -> bool:
+        """Whether several chunks follow each other here, or all up to the end."""
+        if most == 0 or at >= self._file_size or not self._is_chunk(at):
+            return most == 0 or at >= self._file_size
+        head = self._head(at)
+        assert head is not None, "a chunk has a head"
+        end = at + self._dialect.head_bytes + head[1]
+        return any(self._is_chain(place, most - 1) for place in {end, end + -head[1] % self._dialect.align})
 
 
 def is_placeholder(size: int, left: int) -> bool:

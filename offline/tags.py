@@ -47,7 +47,7 @@ def copy_tags(source: AudioInfo, target: Path, subtype: str) -> str:
         elif source.container == "FLAC":
             _copy_flac(source.path, target)
         else:
-            _copy_ogg(source.path, target, subtype)
+            _copy_ogg(source, target, subtype)
     except mutagen.MutagenError as error:
         cause = error.__cause__ or error.__context__
         if isinstance(cause, OSError):
@@ -91,13 +91,13 @@ def _copy_flac(source: Path, target: Path) -> None:
         new.save(padding=lambda _: padding)
 
 
-def _copy_ogg(source: Path, target: Path, subtype: str) -> None:
+def _copy_ogg(source: AudioInfo, target: Path, subtype: str) -> None:
     import mutagen.oggopus
     import mutagen.oggvorbis
 
-    kind = mutagen.oggopus.OggOpus if subtype == "OPUS" else mutagen.oggvorbis.OggVorbis
-    new = kind(target)
-    if _copy_comments(kind(source), new):
+    kinds = {"OPUS": mutagen.oggopus.OggOpus, "VORBIS": mutagen.oggvorbis.OggVorbis}
+    new = kinds[subtype](target)
+    if _copy_comments(kinds[source.subtype](source.path), new):
         new.save()
 
 

@@ -139,6 +139,15 @@ def test_ogg_keeps_every_tag(make_audio, tmp_path, name, subtype, rate, kind):
     assert soundfile.info(target).frames == soundfile.info(source).frames
 
 
+def test_tags_are_copied_between_vorbis_and_opus(make_audio, tmp_path):
+    source, target = make_audio("a.ogg", subtype="VORBIS", rate=48000), tmp_path / "out.opus"
+    tags = mutagen.oggvorbis.OggVorbis(source)
+    tags["custom"] = ["one", "two"]
+    tags.save()
+    render_file(source, target, FakeRepairer())
+    assert mutagen.oggopus.OggOpus(target)["custom"] == ["one", "two"]
+
+
 def test_mp3_keeps_every_tag_and_picture_and_its_length(make_audio, tmp_path):
     source, target = make_audio("a.mp3", subtype="MPEG_LAYER_III"), tmp_path / "out.mp3"
     tags = mutagen.id3.ID3()
