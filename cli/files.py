@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 def repair(
     context: typer.Context,
-    inputs: Annotated[list[Path], typer.Argument(metavar="IN", help="Stems to repair: files, or folders of files.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN", help="Stems to repair: files, folders of files, or a pipe (- is standard input)."),
+    ],
     output: Annotated[
         str,
         typer.Option(
