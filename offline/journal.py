@@ -1,7 +1,7 @@
 """Remembers which results in an output folder are finished, so that a run that was stopped can go on.
 
-The file `.stemprover.jsonl` in the folder has a line for each result: the checksums of the result, of its stem and its
-mix, and of the settings. A result is only taken for finished if all of them are still the same.
+A hidden file beside the folder, `.NAME.stemprover.jsonl`, has a line for each result: the checksums of the result, of
+its stem and its mix, and of the settings. A result is only taken for finished if all of them are still the same.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,17 @@ from ..engine.preset import SHIPPED, Preset
 from .outfile import atomic_output
 from .plan import BatchJob
 
-FILE_NAME = ".stemprover.jsonl"
+_FILE_NAME = ".stemprover.jsonl"
+
+
+def journal_path(folder: Path) -> Path:
+    """Where the journal of an output folder is: beside it, so that there is nothing but results in it. Inside, if the
+    folder has no name, as `.`, or the place beside it cannot be written."""
+    inside = folder / _FILE_NAME
+    may_write = os.access(folder.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    if folder.name in ("", "..") or inside.exists() or not may_write:
+        return inside
+    return folder.parent / f".{folder.name}{_FILE_NAME}"
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ class Journal:
     def _read(self) -> list[Entry]:
         entries = []
         with contextlib.suppress(OSError):
-            for line in (self._folder / FILE_NAME).read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in journal_path(self._folder).read_text(encoding="utf-8", errors="replace").splitlines():
                 with contextlib.suppress(ValueError, TypeError):
                     entries.append(Entry(**json.loads(line)))
         return [entry for entry in entries if all(isinstance(value, str) for value in asdict(entry).values())]
@@ -121,7 +132,7 @@ class Journal:
         for entry in (*self._read(), *new):
             by_output[entry.output] = [*by_output.get(entry.output, [])[-1:], entry]
         lines = [json.dumps(asdict(entry)) for entries in by_output.values() for entry in entries]
-        with atomic_output(self._folder / FILE_NAME, (), overwrite=True) as part:
+        with atomic_output(journal_path(self._folder), (), overwrite=True) as part:
             part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sounds import noise
 from stemprover.engine.preset import load_preset
-from stemprover.offline.journal import FILE_NAME, Journal, settings_checksum
+from stemprover.offline.journal import Journal, journal_path, settings_checksum
 from stemprover.offline.plan import BatchJob
 
 RATE = 44100
@@ -76,7 +76,23 @@ def test_a_run_that_was_stopped_goes_on(repair: Callable, tmp_path: Path) -> Non
     assert out.endswith("2 repaired, 1 already done\n")
     assert f"{tmp_path}/out/a.wav: already done" in out
     assert repair()[1].endswith("0 repaired, 3 already done\n")
-    assert [path.name for path in (tmp_path / "out").glob(".*")] == [FILE_NAME]
+    assert not list((tmp_path / "out").glob(".*")), "there is nothing but results in the folder"
+    assert [path.name for path in tmp_path.glob(".*")] == [".out.stemprover.jsonl"]
+
+
+def test_a_folder_without_a_name_has_its_journal_inside(tmp_path: Path) -> None:
+    assert journal_path(Path(".")) == Path(".stemprover.jsonl")
+    assert journal_path(Path("..")) == Path("../.stemprover.jsonl")
+    assert journal_path(tmp_path / "new") == tmp_path / ".new.stemprover.jsonl"
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / ".stemprover.jsonl").touch()
+    assert journal_path(tmp_path / "old") == tmp_path / "old" / ".stemprover.jsonl"
+
+
+def test_a_journal_is_inside_where_nothing_can_be_written_beside_the_folder(as_plain_user: Path) -> None:
+    (as_plain_user / "locked" / "out").mkdir(parents=True)
+    (as_plain_user / "locked").chmod(0o555)
+    assert journal_path(as_plain_user / "locked" / "out").name == ".stemprover.jsonl"
 
 
 def test_overwrite_repairs_anew(repair: Callable) -> None:
@@ -139,13 +155,13 @@ def test_times_and_names_of_the_inputs_do_not_matter(
 @pytest.mark.parametrize("content", [b"", b"\xff\x00", b"[1]\n{}\n", b'{"output": 3}\n', b"\n\n"])
 def test_a_damaged_journal_vouches_for_nothing(repair: Callable, tmp_path: Path, content: bytes) -> None:
     repair()
-    (tmp_path / "out" / FILE_NAME).write_bytes(content)
+    journal_path(tmp_path / "out").write_bytes(content)
     assert repair()[0] == 2
     assert len(files(tmp_path / "out")) == 3
 
 
 def test_a_journal_that_cannot_be_written_stops_nothing(repair: Callable, tmp_path: Path) -> None:
-    (tmp_path / "out" / FILE_NAME).mkdir(parents=True)
+    journal_path(tmp_path / "out").mkdir()
     code, _, repaired = repair()
     assert (code, repaired) == (0, 3)
 
@@ -187,7 +203,7 @@ def test_a_result_is_noted_before_it_has_its_name(tmp_path: Path, make_audio: Ca
     assert journal.sort([job]) == ({job}, set(), False)
     journal.record(job, make_audio("newer.wav", seed=1))
     assert journal.sort([job]) == ({job}, set(), False), "the newer one never got its name"
-    lines = (target.parent / FILE_NAME).read_text().splitlines()
+    lines = journal_path(target.parent).read_text().splitlines()
     assert [json.loads(line)["output"] for line in lines] == ["stem.wav", "stem.wav"]
 
 
