@@ -133,12 +133,13 @@ def _read_header(path: Path, layout: Layout, name: str) -> AudioInfo:
             found.append(info)
             if samples and samples == file.frames and layout.samples is None:
                 _check_whole(info, file, name)
-    info, samples = found[0], sum(part.samples for part in found)
+    info, samples = found[0], layout.samples
+    if samples is None:
+        samples = sum(part.samples for part in found)
     if len({(part.sample_rate, part.channels, part.subtype) for part in found}) > 1:
         raise AudioFileError(f"{name} is several different files joined into one; cut them apart")
     if samples == 0:
         raise AudioFileError(f"{name} contains no audio (0 samples)")
-    samples = samples if layout.samples is None else layout.samples
     return replace(info, samples=samples, parts=layout.parts, notes=layout.notes)
 
 

@@ -24,7 +24,7 @@ _KBPS = {
     (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }  # (version, layer); version 2 is also 2.5
 _OTHER_FILES = (b"fLaC", b"OggS", b"RIFF", b"FORM")  # may follow an ID3 tag
-_MOST_JUNK = 1 << 16  # bytes before the first frame
+_MOST_JUNK = 1 << 22  # bytes before the first frame, as of a tag that is longer than it says
 _MOST_FREE = 1 << 13  # bytes of a frame of free format
 _DECODER_DELAY = 529  # samples by which a decoder of layer III is late; mpg123 leaves them out with the encoder's
 _INFO_ROOM = 156  # bytes of an Info frame behind its side information
@@ -167,7 +167,7 @@ class _Walk:
             return Layout(damage=damage)
         for piece in self._pieces:
             missing = (piece.promised or 0) - piece.frames
-            if missing > 0:
+            if missing > (0 if piece.encoder else 1):  # some old encoders counted the Info frame too
                 missing_s = missing * piece.header.samples / piece.header.rate_hz
                 return Layout(damage=f"is cut off or damaged: {clock(missing_s)} is missing; get a complete copy")
         pieces = [piece for piece in self._pieces if piece.frames]

@@ -111,6 +111,22 @@ def test_joined_files_are_read_one_after_another(
     assert quiet <= 10 * len(kinds), "there is sound all the way"
 
 
+def test_an_info_frame_without_the_encoder_may_count_itself(encoded: bytes, plain: bytes, read: Callable) -> None:
+    size = frame_bytes(encoded)
+    count = len(plain) // size
+    for told in (count, count + 1):
+        info = encoded[:40] + struct.pack(">II", 1, told) + bytes(size - 48)
+        np.testing.assert_array_equal(read(info + plain), read(plain))
+
+
+def test_a_file_without_frames_is_refused(encoded: bytes, tmp_path: Path) -> None:
+    info = bytearray(encoded[: frame_bytes(encoded)])
+    info[44:48] = bytes(4)  # no frames
+    (tmp_path / "a.mp3").write_bytes(info)
+    with pytest.raises(AudioFileError, match=r"contains no audio|is not a readable audio file"):
+        probe(tmp_path / "a.mp3")
+
+
 def test_a_joined_file_is_reported(encoded: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
     path.write_bytes(encoded + encoded)
