@@ -5,23 +5,51 @@ Exit codes: 0 success, 1 failure, 2 wrong input. One line on the error stream sa
 
 from __future__ import annotations
 
-import io
+import contextlib
 import signal
 import sys
 import warnings
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from .. import __version__
 from ..engine.errors import StemProverError
 from ..engine.threads import limit_own_process
 from . import corpus, files, listen, live, models, options, plugin, presets
+from .streams import lasting_streams
 
 __all__ = ["app", "main", "options"]
 
+
+@contextlib.contextmanager
+def _printable_errors() -> Iterator[None]:
+    """Typer quotes arguments in its messages, which it prints by itself."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "message"):
+            from ..reports.terminal import printable
+
+            error.message = printable(str(error.message))
+        raise
+
+
+class _Commands(TyperGroup):
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        with _printable_errors():
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, context: Any) -> Any:
+        with _printable_errors():
+            return super().invoke(context)
+
+
 app = typer.Typer(
     name="stemprover",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -57,20 +85,34 @@ for _command in (
     app.command()(_command)
 
 
+def _stop(number: int, _: object) -> None:
+    """Clean up unfinished files on a plain kill or a lost terminal, as on Ctrl-C."""
+    for other in _STOPPING:  # a second signal, which often follows, must not stop the cleaning up
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+_STOPPING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 def main() -> None:
     """The entry point: runs the command line and exits with its code."""
     limit_own_process()
-    # File names may contain bytes that are not valid text.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    warnings.showwarning = lambda message, *_, **__: print(f"stemprover: {message}", file=sys.stderr)
-    # Clean up unfinished files on a plain kill, as on Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        app(prog_name="stemprover")
-    except StemProverError as error:
-        from ..reports.terminal import print_error
+    for number in _STOPPING:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, _stop)
+    with lasting_streams():
+        warnings.showwarning = _show_warning
+        try:
+            app(prog_name="stemprover")
+        except StemProverError as error:
+            from ..reports.terminal import print_error
 
-        print_error(error)
-        sys.exit(error.exit_code)
+            print_error(error)
+            sys.exit(error.exit_code)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    from ..reports.terminal import warn
+
+    warn(f"stemprover: {message}")

@@ -48,16 +48,18 @@ def corpus_build(
     check_range("--hours", hours, 0.01, 10000)
     with needs_extra("train"):
         from ..engine.train.corpus.build import CorpusOptions, build_corpus, render_pool
+        from ..reports.terminal import say
 
         options = CorpusOptions(folder, _stems(stems), hours, not no_packages)
         try:
-            about = build_corpus(options, say=lambda line: print(line, flush=True))
+            about = build_corpus(options, say=say)
         except KeyboardInterrupt:
-            print("Stopped; run the same command again to continue.", flush=True)
+            say("Stopped; run the same command again to continue.")
             raise typer.Exit(130) from None
         except OSError as error:
             raise OutputError(f"{folder} cannot be built: {error}") from error
-    print(render_pool(about, folder))
+    for line in render_pool(about, folder).splitlines():
+        say(line)
 
 
 @app.command("list")
@@ -66,9 +68,11 @@ def corpus_list(stems: StemsOption = None, no_packages: NoPackagesOption = False
     with needs_extra("train"):
         from ..engine.train.corpus.collect import list_sources
         from ..engine.train.corpus.manifest import render_table
+        from ..reports.terminal import say
 
-        sources = list_sources(_stems(stems), not no_packages, say=lambda line: print(line, flush=True))
+        sources = list_sources(_stems(stems), not no_packages, say=say)
     if sources:
-        print(render_table(sources))
+        for line in render_table(sources).splitlines():
+            say(line)
     else:
-        print("No sources yet: 'stemprover corpus build DIR' downloads packages, --stems DIR adds your own stems.")
+        say("No sources yet: 'stemprover corpus build DIR' downloads packages, --stems DIR adds your own stems.")

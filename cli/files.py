@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import __version__
 from ..engine.errors import OptionError
 from . import options
 from .options import (
@@ -27,11 +28,15 @@ if TYPE_CHECKING:
 
 
 def repair(
-    inputs: Annotated[list[Path], typer.Argument(metavar="IN", help="Stems to repair: files, or folders of files.")],
+    context: typer.Context,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN", help="Stems to repair: files, folders of files, or a pipe (- is standard input)."),
+    ],
     output: Annotated[
         str,
         typer.Option(
-            "--output", "-o", metavar="OUT", help="The repaired file; for several files or a folder, an output folder."
+            "--output", "-o", metavar="OUT", help="The repaired file, or an output folder (with a slash at the end)."
         ),
     ],
     mix: Annotated[
@@ -71,6 +76,7 @@ def repair(
     """Repair stems.
 
     File type, bit depth, sample rate, length and tags stay the same unless the output's extension differs.
+    Run a command on a folder again to continue it: finished files are skipped.
 
     \b
     stemprover repair vocals.wav -o repaired.wav --mix song.wav
@@ -88,7 +94,14 @@ def repair(
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)
     check_range("--jobs", jobs, 1, 1024)
-    plan = plan_batch(inputs, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix)
+    piped = options.read_pipes(context, *inputs, mix)
+    mix = piped.get(mix, mix)
+    stems = [piped.get(path, path) for path in inputs]
+    plan = plan_batch(stems, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix)
+    if plan.folder is not None and (pipes := [path for path in inputs if path in piped]):
+        raise OptionError(
+            f"{pipes[0]} has no name that its result in {output} could get; repair it alone, with a file for the output"
+        )
     if mix is not None:
         from ..offline.audiofile import probe
 
@@ -108,7 +121,14 @@ def repair(
         choice = AutoChoice(lambda preset: options.make_repairer(preset, wet=wet if preset.wet else None, **settings))
     else:
         choice = (options.make_repairer(chosen, wet=wet, **settings), chosen)
-    code = run_plan(plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix and wet != 0.0)
+    sum_to_mix = sum_to_mix and wet != 0.0
+    journal = None
+    if plan.folder is not None:
+        from ..offline.journal import Journal, settings_checksum
+
+        deciding = {"wet": wet, "steps": steps, "quality": settings["quality"], "linked": linked, "sum": sum_to_mix}
+        journal = Journal(plan.folder, settings_checksum(chosen, **deciding, version=__version__), mix)
+    code = run_plan(plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, journal=journal)
     raise typer.Exit(code)
 
 

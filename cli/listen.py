@@ -22,6 +22,7 @@ from .options import (
     flag,
     needs_extra,
     parse_also,
+    read_pipes,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 def analyze(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The stem to analyze.")],
     mix: Annotated[
         Path | None,
@@ -65,8 +67,9 @@ def analyze(
     for target in (json, html, png):
         if target is not None:
             check_output(target, inputs, overwrite=overwrite)
-    pair = StemAndMix.open(file, mix)
-    print_notes(file.name, pair.notes)
+    piped = read_pipes(context, *inputs)
+    pair = StemAndMix.open(piped.get(file, file), piped.get(mix, mix))
+    print_notes(file.name, (*pair.stem.notes, *pair.notes))
     with file_progress(file.name) as progress:
         analysis = analyse_pair(pair, progress=progress)
     if json is not None:
@@ -79,6 +82,7 @@ def analyze(
 
 
 def compare(
+    context: typer.Context,
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The stem before the repair.")],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="The stem after the repair.")],
     reference: Annotated[Path | None, typer.Option(metavar="TRUE", help="The true stem, if you have it.")] = None,
@@ -106,6 +110,9 @@ def compare(
         if target is not None:
             check_output(target, inputs, overwrite=overwrite)
     extras = parse_also(also)
+    piped = read_pipes(context, *inputs)
+    before, after = piped.get(before, before), piped.get(after, after)
+    reference, mix = piped.get(reference, reference), piped.get(mix, mix)
     with file_progress(before.name) as progress, needs_extra("metrics"):
         comparison = compare_files(before, after, reference, mix, also=extras, progress=progress)
     if json is not None:

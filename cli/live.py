@@ -10,7 +10,7 @@ import typer
 
 from ..bridge import PORT
 from ..engine.errors import OptionError, StemProverError
-from .options import Device, DeviceOption, OverwriteOption, PresetOption, check_range, flag, needs_extra
+from .options import Device, DeviceOption, OverwriteOption, PresetOption, check_range, flag, needs_extra, read_pipes
 
 HTTP_PORT = PORT + 1
 PortOption = Annotated[int, typer.Option(metavar="N", help="Port of the bridge (OSC over TCP and UDP).")]
@@ -89,6 +89,7 @@ def status(
 
 
 def send(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="IN", help="The stem to send.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The repaired file.")],
     mix: Annotated[
@@ -113,8 +114,9 @@ def send(
     with needs_extra("live"):
         from ..bridge.client.client import Client, find_token
         from ..bridge.client.remote import RemoteRepairer
+        from ..offline.outfile import make_folder
         from ..offline.render import render_file
-        from ..reports.terminal import file_progress
+        from ..reports.terminal import file_progress, say
 
         def prepare(client: Client) -> None:
             if preset is not None:
@@ -124,12 +126,16 @@ def send(
 
         if source.is_dir():
             raise OptionError(f"{source} is a folder; send a single file, or use stemprover repair")
+        name = source.name[:60]
+        piped = read_pipes(context, source, mix)
+        source, mix = piped.get(source, source), piped.get(mix, mix)
+        make_folder(output.parent)
         remote = RemoteRepairer(
-            prepare, realtime=realtime, host=host, port=port, token=find_token(token_file), name=source.name[:60]
+            prepare, realtime=realtime, host=host, port=port, token=find_token(token_file), name=name
         )
         with file_progress(source.name) as progress:
             report = render_file(source, output, remote, mix=mix, overwrite=overwrite, progress=progress)
-        print(report.render())
+        say(report.render())
         if remote.late:
             raise StemProverError(
                 f"{remote.late} of {remote.blocks} blocks came back too late and are not repaired in {output}; "

@@ -18,11 +18,14 @@ def export(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Turn a checkpoint into a model bundle (ONNX) and prove that both are equal. Needs the \\[export] extra."""
+    from ..reports.terminal import say
+
     with needs_extra("export"):
         from ..export.bundle import export_bundle
 
         report = export_bundle(checkpoint, output, adapter, overwrite)
-    print(report.render())
+    for line in report.render().splitlines():
+        say(line)
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -97,6 +100,7 @@ def _train_on_pairs(
     from ..engine.train import pairs
     from ..engine.train.loop import train as run_training
     from ..engine.train.options import load_options
+    from ..reports.terminal import say
 
     if adapter is None:
         raise OptionError("--pairs trains an adapter; name it with --adapter NAME")
@@ -106,7 +110,7 @@ def _train_on_pairs(
     run = run if run is not None else Path("runs") / adapter
     lengths = pairs.build_pairs(found, run / "pairs")
     minutes_used = f"{lengths['train']:.1f} minutes for training, {lengths['valid']:.1f} for validation"
-    print(f"{len(found)} pairs: {minutes_used}", flush=True)
+    say(f"{len(found)} pairs: {minutes_used}")
     options = load_options(
         config, run=run, pool=run / "pairs", steps=steps, minutes=10.0 if minutes is None else minutes,
         threads=threads, adapter=adapter, device=device.value if device else None,
@@ -115,7 +119,8 @@ def _train_on_pairs(
     run_training(options)
     preset = pairs.finish(options, found, lengths)
     check_preset(preset)
-    print(f"Preset {preset}\nTry it: stemprover repair STEM -o OUT --preset {preset.parent}")
+    say(f"Preset {preset}")
+    say(f"Try it: stemprover repair STEM -o OUT --preset {preset.parent}")
 
 
 def bench(

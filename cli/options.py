@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -126,3 +127,14 @@ def make_repairer(preset: Preset, **options: Any) -> Repairer:
     from ..engine.repair import Repairer
 
     return Repairer(preset, **options)
+
+
+def read_pipes(context: typer.Context, *paths: Path | None) -> dict[Path | None, Path]:
+    """Temporary files in place of those among `paths` that are pipes, until the command ends."""
+    from ..offline.pipes import regular_files
+    from ..reports.terminal import show_as
+
+    copies = context.with_resource(regular_files(paths))
+    for path, copy in copies.items():
+        show_as(copy, "/dev/stdin" if str(path) == "-" else str(path))
+    return copies

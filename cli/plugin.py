@@ -25,20 +25,22 @@ def plugin_install(
     make plugin && stemprover plugin install
     """
     from ..bridge.plugin.install import find_command, install
+    from ..reports.terminal import say
 
     for done in install(source):
-        print(f"{done.path}{' (replaced an older one)' if done.replaced else ''}")
+        say(f"{done.path}{' (replaced an older one)' if done.replaced else ''}")
     if find_command() is None:
-        print("No stemprover command found, so the plug-in cannot start the bridge: run 'stemprover serve' yourself.")
-    print("Rescan plug-ins in your DAW, insert StemProver on the stem's track, and send the mix to its side-chain.")
+        say("No stemprover command found, so the plug-in cannot start the bridge: run 'stemprover serve' yourself.")
+    say("Rescan plug-ins in your DAW, insert StemProver on the stem's track, and send the mix to its side-chain.")
 
 
 @app.command("remove")
 def plugin_remove() -> None:
     """Remove the plug-ins from your plug-in folders."""
     from ..bridge.plugin.install import remove
+    from ..reports.terminal import say
 
     for path in (gone := remove()):
-        print(f"removed {path}")
+        say(f"removed {path}")
     if not gone:
-        print("no plug-in was installed")
+        say("no plug-in was installed")

@@ -55,13 +55,13 @@ def presets_check(
 ) -> None:
     """Check presets: all keys, values and files."""
     from ..engine.preset import find_presets, load_preset
-    from ..reports.terminal import print_error
+    from ..reports.terminal import print_error, say
 
     exit_code = 0
     wanted: list[str | Path] = list(names) if names else list(find_presets().values())
     for name in wanted:
         try:
-            print(f"{load_preset(name).name}: OK")
+            say(f"{load_preset(name).name}: OK")
         except StemProverError as error:
             print_error(error)
             exit_code = error.exit_code

@@ -9,9 +9,8 @@ integers or 64-bit floats.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,16 +19,22 @@ import numpy as np
 import soundfile
 
 from ..engine.errors import AudioFileError, OptionError
+from . import joined, mended, mp3
 from .riff import read_chunks
 from .samples import FLOATS, LOSSY, SampleCodec
+from .views import Layout, View, ViewFile, clock
 
 BLOCK_SAMPLES = 1 << 16
-_STRINGS = ("title", "artist", "album", "date", "genre", "tracknumber", "comment", "copyright", "license")
+_MPEG_EXTENSIONS = {".mp3", ".mp2", ".mp1", ".mpa"}
+STRINGS = ("title", "artist", "album", "date", "genre", "tracknumber", "comment", "copyright", "license")
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The header of a file; `container` and `subtype` are libsndfile's names (WAV, PCM_24)."""
+    """The header of a file; `container` and `subtype` are libsndfile's names (WAV, PCM_24).
+
+    parts, notes: as in `views.Layout`.
+    """
 
     path: Path
     container: str
@@ -38,6 +43,8 @@ class AudioInfo:
     sample_rate: int
     channels: int
     samples: int
+    parts: tuple[View, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -46,13 +53,6 @@ class AudioInfo:
     @property
     def is_float(self) -> bool:
         return self.subtype in FLOATS
-
-
-def clock(seconds: float) -> str:
-    """A time in minutes and seconds, 1:02.345, or with hours, 1:00:02.345."""
-    minutes, rest = divmod(round(seconds * 1000) / 1000, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}:{minutes:02d}:{rest:06.3f}" if hours else f"{minutes}:{rest:06.3f}"
 
 
 def probe(path: Path, what: str = "") -> AudioInfo:
@@ -67,25 +67,56 @@ def probe(path: Path, what: str = "") -> AudioInfo:
             raise AudioFileError(f"{name} is a folder, not an audio file")
         if size == 0:
             raise AudioFileError(f"{name}: the file is empty (0 bytes)")
-        with path.open("rb") as file:
-            head = file.read(4)
+        layout = _read_layout(path)
     except FileNotFoundError:
-        raise AudioFileError(f"{name}: there is no such file") from None
+        what = "the link leads to no file" if path.is_symlink() else "there is no such file"
+        raise AudioFileError(f"{name}: {what}") from None
     except OSError as error:
         raise AudioFileError(f"{name} cannot be read ({error.strerror or error})") from error
-    # mpg123 tries to decode any file called .mp3 and prints its own warnings on the terminal.
-    if path.suffix.lower() == ".mp3" and not (
-        head[:3] == b"ID3" or (head[0] == 0xFF and len(head) > 1 and head[1] >= 0xE0)
-    ):
+    if layout is None:
         raise AudioFileError(f"{name} is not a readable audio file; use WAV or FLAC")
+    if layout.damage:
+        raise AudioFileError(f"{name} {layout.damage}")
     try:
-        with soundfile.SoundFile(_name(path)) as file:
-            info = AudioInfo(path, file.format, file.subtype, file.endian, file.samplerate, file.channels, file.frames)
-            _check_whole(info, file, name)
+        return _read_header(path, layout, name)
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
         raise AudioFileError(f"{name} is not a readable audio file ({reason}); use WAV or FLAC") from error
-    return info
+
+
+def _read_layout(path: Path) -> Layout | None:
+    """How to read the file; None if it is certainly no audio. Raises OSError."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    if (chunks := read_chunks(path)) is not None:
+        if chunks.missing_bytes:
+            missing = f"{chunks.missing_bytes} bytes are missing at the end"
+            return Layout(damage=f"is cut off: {missing}; get a complete copy")
+        return Layout() if chunks.is_usual else mended.read_layout(path, chunks)
+    if head == b"OggS":
+        return joined.read_ogg_layout(path)
+    if head == b"fLaC":
+        return joined.read_flac_layout(path)
+    if head == b".snd":
+        return mended.read_au_layout(path)
+    is_mpeg = head[0] == 0xFF and len(head) > 1 and head[1] >= 0xE0
+    if is_mpeg or head[:3] == b"ID3" or path.suffix.lower() in _MPEG_EXTENSIONS:
+        # mpg123 tries to decode any file called .mp3 and prints its own warnings on the terminal.
+        layout = mp3.read_layout(path)
+        return Layout() if layout is None and head[:3] == b"ID3" else layout  # a tag may precede other files too
+    return Layout()
+
+
+class _Sequential(soundfile.SoundFile):
+    """soundfile seeks after each block that it has read, which fails at the end of a file of unknown length."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _open(path: Path, view: View | None) -> Any:
+    """A file to read, or the part of it that `view` shows."""
+    return _Sequential(_name(path) if view is None else ViewFile(path, view))
 
 
 def _name(path: Path) -> str | bytes:
@@ -93,43 +124,46 @@ def _name(path: Path) -> str | bytes:
     return os.fsencode(path) if os.name == "posix" else str(path)
 
 
-def _check_whole(info: AudioInfo, file: Any, name: str) -> None:
-    chunks = read_chunks(info.path)
-    missing_bytes = chunks.missing_bytes if chunks else _missing_bytes_by_log(file)
-    if missing_bytes:
-        raise AudioFileError(f"{name} is cut off: {missing_bytes} bytes are missing at the end; get a complete copy")
-    if info.samples == 0:
+def _read_header(path: Path, layout: Layout, name: str) -> AudioInfo:
+    found = []
+    for view in layout.parts or (None,):
+        with _open(path, view) as file:
+            samples = file.frames if file.frames < 1 << 60 else _count_samples(file)
+            info = AudioInfo(path, file.format, file.subtype, file.endian, file.samplerate, file.channels, samples)
+            found.append(info)
+            if samples and samples == file.frames and layout.samples is None:
+                _check_whole(info, file, name)
+    info, samples = found[0], layout.samples
+    if samples is None:
+        samples = sum(part.samples for part in found)
+    if len({(part.sample_rate, part.channels, part.subtype) for part in found}) > 1:
+        raise AudioFileError(f"{name} is several different files joined into one; cut them apart")
+    if samples == 0:
         raise AudioFileError(f"{name} contains no audio (0 samples)")
-    if info.samples >= 1 << 60:
-        raise AudioFileError(f"{name} has no length in its header; save it again with an audio editor")
+    return replace(info, samples=samples, parts=layout.parts, notes=layout.notes)
+
+
+def _count_samples(file: Any) -> int:
+    """The length of a file whose header does not tell it, as FLAC that was written to a pipe."""
+    count = 0
+    while read := len(file.read(BLOCK_SAMPLES)):
+        count += read
+    return count
+
+
+def _check_whole(info: AudioInfo, file: Any, name: str) -> None:
+    if info.container.startswith("WAV") and info.subtype.startswith("MPEG"):
+        raise AudioFileError(f"{name} is MP3 inside a WAV file, which cannot be read; convert it to plain WAV or MP3")
     try:
         file.seek(info.samples - 1)
-        last = len(file.read(1))
+        is_whole = len(file.read(1)) == 1
     except soundfile.SoundFileError:
-        last = 0
-    if not last or (info.container == "OGG" and not _ogg_has_end(info.path)):
+        is_whole = False
+    if not is_whole:
         raise AudioFileError(
             f"{name} is cut off or damaged: it cannot be read to its end at {clock(info.duration_s)}; "
             "get a complete copy"
         )
-
-
-def _missing_bytes_by_log(file: Any) -> int:
-    """libsndfile reads W64, CAF and AU files that are cut off, and only its log shows it: `data : 9 (should be 5)`."""
-    sizes = re.findall(r"^ *(?:riff|data|Data Size)\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-    return max((int(expected) - int(actual) for expected, actual in sizes), default=0)
-
-
-def _ogg_has_end(path: Path) -> bool:
-    """Whether the last page (at most 65 kB) is complete and has the end-of-stream flag (RFC 3533, header bit 4)."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 66_000))
-        tail = file.read()
-    page = tail[tail.rfind(b"OggS") :] if b"OggS" in tail else b""
-    if len(page) < 27 or not page[5] & 4:
-        return False
-    lengths = page[27 : 27 + page[26]]
-    return len(page) >= 27 + page[26] + sum(lengths)
 
 
 def read_start(path: Path, max_samples: int | None = None) -> np.ndarray:
@@ -172,13 +206,15 @@ class AudioReader:
         self.info = info
         self.codec = SampleCodec(info.subtype)
         self._by_pedalboard = _is_pedalboard_exact(info.container, info.subtype, info.channels, info.endian)
+        self._waiting = list(info.parts)
+        view = self._waiting.pop(0) if self._waiting else None
         if self._by_pedalboard:
             from pedalboard.io import AudioFile
 
-            self._stream = info.path.open("rb")
+            self._stream = info.path.open("rb") if view is None else ViewFile(info.path, view)
             self._file: Any = AudioFile(self._stream)
         else:
-            self._file = soundfile.SoundFile(_name(info.path))
+            self._file = _open(info.path, view)
 
     def __enter__(self) -> AudioReader:
         return self
@@ -212,7 +248,12 @@ class AudioReader:
     def _read(self, samples: int) -> np.ndarray:
         if self._by_pedalboard:
             return self._file.read(samples)
-        return self._file.read(samples, dtype=np.dtype(self.codec.dtype).name, always_2d=True).T
+        while True:
+            block = self._file.read(samples, dtype=np.dtype(self.codec.dtype).name, always_2d=True).T
+            if block.shape[1] or not self._waiting:
+                return block
+            self._file.close()
+            self._file = _open(self.info.path, self._waiting.pop(0))
 
     def _clock(self, position: int) -> str:
         return clock(position / self.info.sample_rate)
@@ -222,7 +263,7 @@ class AudioWriter:
     """Writes blocks to a new file; `close` (or the end of the `with` block) completes it. OSErrors pass through."""
 
     def __init__(
-        self, path: Path, like: AudioInfo, container: str, subtype: str, *, strings_from: Path | None = None
+        self, path: Path, like: AudioInfo, container: str, subtype: str, *, strings_from: AudioInfo | None = None
     ) -> None:
         """like: has the sample rate and channels of the new file.
         strings_from: a file whose title, artist and so on are copied; `lost_tags` becomes True if this file type has no
@@ -253,8 +294,8 @@ class AudioWriter:
                 "choose another file type for the output, such as .wav"
             ) from error
         if strings_from is not None:
-            with soundfile.SoundFile(_name(strings_from)) as old:
-                for name in _STRINGS:
+            with _open(strings_from.path, strings_from.parts[0] if strings_from.parts else None) as old:
+                for name in STRINGS:
                     if text := getattr(old, name):
                         try:
                             setattr(self._file, name, text)

@@ -6,6 +6,7 @@ import os
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from ..engine.errors import StemProverError
@@ -13,6 +14,7 @@ from ..engine.preset import Preset
 from .audiofile import probe
 from .auto import RepairerChoice
 from .formats import choose_format
+from .journal import Journal
 from .outfile import check_output, make_folder
 from .pair import StemAndMix
 from .plan import BatchJob, BatchPlan
@@ -40,6 +42,9 @@ class BatchListener:
     def repaired(self, job: BatchJob, report: RenderReport) -> None:
         """The present job is done."""
 
+    def already_done(self, job: BatchJob) -> None:
+        """An earlier run finished the present job."""
+
     def failed(self, path: Path, error: StemProverError) -> None:
         """This input could not be repaired, or the repaired stems could not be made to sum to this mix."""
 
@@ -60,11 +65,13 @@ def repair_batch(
     overwrite: bool = False,
     sum_to_mix: bool = False,
     check: Callable[[BatchJob], None] | None = None,
+    journal: Journal | None = None,
 ) -> list[tuple[Path, StemProverError]]:
     """Repair all files of a plan. Returns the inputs that failed, and why.
 
     sum_to_mix: if all went well and the jobs are all stems of the mix, make the repaired stems sum to it.
     check: called before each job; raises StemProverError to refuse it.
+    journal: of the output folder. What it calls finished is not repaired again, unless `overwrite` is set.
     """
     failures: list[tuple[Path, StemProverError]] = []
 
@@ -74,17 +81,23 @@ def repair_batch(
 
     for path, error in plan.failures:
         fail(path, error)
-    pairs: list[StemAndMix] = []
+    done, again, is_summed = journal.sort(plan.jobs) if journal is not None and not overwrite else ((), (), False)
+    pairs: dict[BatchJob, StemAndMix] = {}
     for number, job in enumerate(plan.jobs):
         listener.started(number, job)
         try:
             if check is not None:
                 check(job)
-            check_output(job.target, plan.inputs, overwrite=overwrite)
-            if plan.makes_folders:
-                make_folder(job.target.parent)
+            if job in done:
+                listener.already_done(job)
+                continue
+            may_replace = overwrite or job in again
+            check_output(job.target, plan.inputs, overwrite=may_replace)
+            if journal is not None:
+                journal.note_inputs(job)
             info = probe(job.source)
             choose_format(info, job.target)  # raises for a wrong file type before anything takes time
+            make_folder(job.target.parent)
             pair = StemAndMix.open(info, mix)
             if isinstance(choice, tuple):
                 repairer, preset = choice
@@ -93,7 +106,10 @@ def repair_batch(
                     repairer, preset = choice(pair, progress)
                 listener.chose(job, preset)
             with listener.repairing() as progress:
-                report = render_pair(pair, job.target, repairer, preset=preset, overwrite=overwrite, progress=progress)
+                report = render_pair(
+                    pair, job.target, repairer, preset=preset, overwrite=may_replace, progress=progress,
+                    written=partial(journal.record, job) if journal is not None else None,
+                )  # fmt: skip
         except StemProverError as error:
             fail(job.source, error)
         except Exception as error:
@@ -102,14 +118,20 @@ def repair_batch(
             what = f"internal error: {type(error).__name__}: {error}"
             fail(job.source, StemProverError(f"{what}; please report it with the output of STEMPROVER_DEBUG=1"))
         else:
-            pairs.append(pair)
+            pairs[job] = pair
             listener.repaired(job, report)
     has_plugins = isinstance(choice, tuple) and bool(choice[1].before or choice[1].after)
-    if sum_to_mix and mix is not None and not failures and not has_plugins and is_set(pairs):
+    can_sum = sum_to_mix and mix is not None and len(plan.jobs) > 1 and not failures and not has_plugins
+    if can_sum and not is_summed:
+        assert mix is not None
         try:
-            with listener.summing() as progress:
-                set_report = complete_set(pairs, [job.target for job in plan.jobs], progress=progress)
-            listener.summed(set_report)
+            stems = [pairs.get(job) or StemAndMix.open(job.source, mix) for job in plan.jobs]
+            if is_set(stems):
+                with listener.summing() as progress:
+                    set_report = complete_set(stems, [job.target for job in plan.jobs], progress=progress)
+                listener.summed(set_report)
+            if journal is not None:
+                journal.record_sum(plan.jobs)
         except StemProverError as error:
             fail(mix, error)
     return failures

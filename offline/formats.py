@@ -77,9 +77,10 @@ def choose_format(source: AudioInfo, target: Path) -> OutputFormat:
     if container == "WAV" and _estimated_bytes(source, subtype) > _FOUR_GB:
         return OutputFormat("RF64", subtype, "written as RF64, because WAV is limited to 4 GB")
     _check_four_gb(source, container, subtype, target)
-    return OutputFormat(
-        container, subtype, f"converted from {source.container} {source.subtype} to {container} {subtype}"
-    )
+    note = f"converted from {source.container} {source.subtype} to {container} {subtype}"
+    if subtype in LOSSY:
+        note += ", which is lossy; use .flac or .wav to lose nothing"
+    return OutputFormat(container, subtype, note)
 
 
 def _kept_format(source: AudioInfo, target: Path) -> OutputFormat:

@@ -55,6 +55,8 @@ def check_output(target: Path, inputs: Iterable[Path], *, overwrite: bool) -> No
                 raise OutputExistsError(f"{target} is an input and is never overwritten; choose another output")
     if target.is_dir():
         raise OutputExistsError(f"{target} is a folder; name a file in it")
+    if target.exists() and not target.is_file():
+        raise OutputExistsError(f"{target} is a device or a pipe; name a file")
     if not overwrite:
         raise OutputExistsError(f"{target} already exists; choose another output or add --overwrite")
 
@@ -69,7 +71,8 @@ def atomic_output(target: Path, inputs: Iterable[Path], *, overwrite: bool) -> I
     check_output(target, inputs, overwrite=overwrite)
     if not target.parent.is_dir():
         raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
-    part = target.parent / f".{target.name[:80]}.{secrets.token_hex(4)}.part"
+    start = os.fsencode(target.name)[:80].decode("utf-8", "ignore")  # a name's bytes are limited, not its letters
+    part = target.parent / f".{start}.{secrets.token_hex(4)}.part"
     try:
         part.open("xb").close()
     except OSError as error:

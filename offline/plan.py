@@ -1,7 +1,8 @@
 """Decides which file goes where, from the inputs of `stemprover repair` and its output name.
 
 One input file and an output name with an extension: that file is written. In every other case the output is a folder;
-files keep their names in it, and files from an input folder keep their subfolders.
+files keep their names in it, and files from an input folder keep their subfolders. A slash at the end of the output, or
+a folder of this name, always means a folder. Missing folders are created.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ class BatchPlan:
     """The jobs of a batch.
 
     inputs: all files that no output may replace. failures: inputs that gave no job, and why.
-    makes_folders: whether missing output folders are created.
+    folder: the output folder; None for a single output file.
     """
 
     jobs: tuple[BatchJob, ...]
     inputs: tuple[Path, ...]
     failures: tuple[tuple[Path, StemProverError], ...] = ()
-    makes_folders: bool = False
+    folder: Path | None = None
 
 
 def plan_batch(inputs: Sequence[Path], output: Path, *, is_folder: bool = False, mix: Path | None = None) -> BatchPlan:
@@ -50,10 +51,20 @@ def plan_batch(inputs: Sequence[Path], output: Path, *, is_folder: bool = False,
     """
     if not inputs:
         raise OptionError("there is nothing to repair: name at least one audio file or folder")
+    if str(output) in ("-", "/dev/stdout"):
+        raise OptionError(f"{output}: a result cannot be written to standard output; name a file or a folder")
     mixes = () if mix is None else (mix,)
     single = len(inputs) == 1 and not inputs[0].is_dir()
     if single and not is_folder and not output.is_dir() and output.suffix:
+        if output.suffix.lower() not in (*AUDIO_EXTENSIONS, inputs[0].suffix.lower()):
+            raise OptionError(
+                f"{output}: {output.suffix} is not an audio file type; for a folder of this name put a slash at the "
+                f"end ({output}/), for a file use .wav or .flac"
+            )
         return BatchPlan((BatchJob(inputs[0], output),), (inputs[0], *mixes))
+    if output.suffix.lower() in AUDIO_EXTENSIONS and not is_folder and not output.is_dir():
+        what = f"there are {len(inputs)} inputs" if len(inputs) > 1 else f"{inputs[0]} is a folder"
+        raise OptionError(f"{output} is a name for one file, but {what}; name a folder, such as {output.stem}/")
     if output.exists() and not output.is_dir():
         raise OutputExistsError(f"{output} is a file; to repair a folder or several files, name an output folder")
     jobs: list[BatchJob] = []
@@ -76,7 +87,7 @@ def plan_batch(inputs: Sequence[Path], output: Path, *, is_folder: bool = False,
                 seen.add(real)
                 jobs.append(BatchJob(source, output / relative))
     _check_collisions(jobs)
-    return BatchPlan(tuple(jobs), (*(job.source for job in jobs), *mixes), tuple(failures), makes_folders=True)
+    return BatchPlan(tuple(jobs), (*(job.source for job in jobs), *mixes), tuple(failures), output)
 
 
 def _audio_below(folder: Path, output: Path, mix: Path | None, unreadable: list[OSError]) -> list[tuple[Path, Path]]:

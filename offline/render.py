@@ -24,7 +24,7 @@ from .formats import check_space, choose_format
 from .outfile import atomic_output, check_output
 from .pair import StemAndMix
 from .samples import SampleCodec
-from .tags import carries_all_tags, copy_tags
+from .tags import carries_all_tags, copy_tags, left_out
 
 Progress = Callable[[float, float], None]
 """Called with the seconds of audio done and the seconds in total."""
@@ -121,19 +121,21 @@ def render_pair(
     preset: Preset | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    written: Callable[[Path], None] | None = None,
 ) -> RenderReport:
-    """`render_file` for a stem and mix that are already aligned."""
+    """`render_file` for a stem and mix that are already aligned. written: called with the complete file, before it gets
+    its name."""
     started_s = time.perf_counter()
     info = pair.stem
     chosen = choose_format(info, target)
-    notes = [chosen.note, *pair.notes]
+    notes = [chosen.note, *info.notes, *_mix_notes(pair), *pair.notes]
     with atomic_output(target, pair.paths, overwrite=overwrite) as part:
         check_space(info, chosen, target)
         keeps_tags = carries_all_tags(info, chosen.container)
         totals = _Totals()
         with (
             AudioWriter(
-                part, info, chosen.container, chosen.subtype, strings_from=None if keeps_tags else info.path
+                part, info, chosen.container, chosen.subtype, strings_from=None if keeps_tags else info
             ) as writer,
             contextlib.closing(_repaired(pair, repairer, preset)) as repaired,
         ):
@@ -147,14 +149,19 @@ def render_pair(
                     progress(totals.samples / info.sample_rate, info.duration_s)
             if writer.lost_tags:
                 notes.append(f"{chosen.container} files have no tags: title, artist and the like were dropped")
-        if keeps_tags:
-            notes.append(copy_tags(info, part, chosen.subtype))
+        notes.append(copy_tags(info, part, chosen.subtype) if keeps_tags else left_out(info, chosen.container))
         _check_written(part, info, target)
+        if written is not None:
+            written(part)
     notes.append(totals.clip_note())
     elapsed_s = pair.elapsed_s + time.perf_counter() - started_s
     return RenderReport(
         info.path, target, info.duration_s, elapsed_s, totals.correction_db(), tuple(n for n in notes if n)
     )
+
+
+def _mix_notes(pair: StemAndMix) -> list[str]:
+    return [f"the mix: {note}" for note in pair.mix.notes] if pair.mix is not None else []
 
 
 def _repaired(

@@ -89,7 +89,7 @@ def _copy_as_wav(source: Path, target: Path) -> None:
     with (
         atomic_output(target, [source], overwrite=True) as part,
         AudioReader(info) as reader,
-        AudioWriter(part, info, "WAV", info.subtype, strings_from=source) as writer,
+        AudioWriter(part, info, "WAV", info.subtype, strings_from=info) as writer,
     ):
         for native in reader.blocks():
             writer.write(native)

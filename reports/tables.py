@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..engine.preset import AUTO, Preset
 from ..offline.audiofile import clock
-from .terminal import OUT, print_notes
+from .terminal import OUT, print_notes, say
 
 if TYPE_CHECKING:
     from ..engine.detect.analysis import Analysis
@@ -35,8 +35,8 @@ def print_demo(report: DemoReport) -> None:
     for name, (before, after), better in rows:
         table.add_row(name, f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}", better)
     OUT.print(table, soft_wrap=False)
-    OUT.print(Text(f"{report.repair.source.name} with preset auto: {report.chosen}"))
-    OUT.print(Text(report.repair.render()))
+    say(f"{report.repair.source.name} with preset auto: {report.chosen}")
+    say(report.repair.render())
     OUT.print(
         Text(f"Open {report.folder / 'listen.html'} to listen; audio files and spectrograms are in the same folder")
     )
@@ -58,7 +58,7 @@ def print_analysis(analysis: Analysis, path: Path) -> None:
         bar = Text.assemble(("█" * length, colour), ("░" * (BAR_WIDTH - length), "dim"))
         table.add_row(Text(finding.kind), bar, Text(describe(finding, analysis.duration_s)))
     OUT.print(table, soft_wrap=False)
-    OUT.print(Text(advice(analysis)))
+    say(advice(analysis))
     if not analysis.has_mix and analysis.blend():
         OUT.print(NO_MIX_HINT)
 
@@ -100,8 +100,8 @@ def print_validation(results: Sequence[CaseResult], page: Path) -> None:
     OUT.print(describe_clean_stems(results))
     OUT.print(f"{100 * harmed_fraction(results):.0f}% of the cases lost more than {HARM_DB} dB of SI-SDR")
     worst = ", ".join(f"{result.case.name} ({result.gain('SI-SDR'):+.2f} dB)" for result in worst_cases(results)[:3])
-    OUT.print(Text(f"Smallest gains: {worst}"))
-    OUT.print(Text(f"Report with audio: {page}"))
+    say(f"Smallest gains: {worst}")
+    say(f"Report with audio: {page}")
 
 
 def print_presets(presets: Sequence[Preset], user_folder: Path) -> None:
@@ -114,7 +114,7 @@ def print_presets(presets: Sequence[Preset], user_folder: Path) -> None:
             Text(preset.name, style="bold"), Text(preset.artefact), "yes" if preset.trained else "not yet", origin
         )
     OUT.print(table, soft_wrap=False)
-    OUT.print(Text(f"Put your own presets into {user_folder}, one folder each"))
+    say(f"Put your own presets into {user_folder}, one folder each")
 
 
 def print_auto() -> None:
@@ -125,7 +125,7 @@ def print_auto() -> None:
         "repairs: whatever the detectors find; with --mix they find far more",
         "default: with repair --mix",
     ):
-        OUT.print(Text(line))
+        say(line)
 
 
 def print_preset(preset: Preset) -> None:

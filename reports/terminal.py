@@ -1,42 +1,89 @@
-"""Progress, results and errors on the terminal. Progress, notes and errors go to stderr."""
+"""Everything that is printed passes here: progress, results and errors. Progress, notes and errors go to stderr.
+
+File names and tags come from others and may hold escape sequences, which would command the terminal. They are shown as
+text: backslash and code.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.segment import Segment
 from rich.text import Text
 
 from ..engine.errors import StemProverError
 from ..engine.preset import Preset
 from ..offline.auto import RepairerChoice
 from ..offline.batch import BatchListener, repair_batch
+from ..offline.journal import Journal
 from ..offline.plan import BatchJob, BatchPlan
 from ..offline.render import Progress, RenderReport
 from ..offline.stem_set import SetReport
 
-OUT = Console(soft_wrap=True, highlight=False)
-ERR = Console(soft_wrap=True, highlight=False, stderr=True)
+# Control characters (C0, DEL, C1) and those that change the direction of text.
+_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_SHOWN = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _CONTROLS}
+_SHOWN |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+_SHOWN_IN_LINES = {code: shown for code, shown in _SHOWN.items() if code not in (ord("\n"), ord("\t"))}
+
+
+_NAMES: dict[str, str] = {}
+
+
+def show_as(path: Path, name: str) -> None:
+    """Call a file by another name from now on, such as a temporary file by that of the pipe it comes from."""
+    _NAMES[str(path)] = name
+
+
+def printable(text: str) -> str:
+    """One line in which control characters are shown as text."""
+    for path, name in _NAMES.items():
+        text = text.replace(path, name)
+    return text.translate(_SHOWN)
+
+
+class _Terminal(Console):
+    """Prints no control characters but its own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(text.translate(_SHOWN_IN_LINES), style)
+
+
+OUT = _Terminal(soft_wrap=True, highlight=False)
+ERR = _Terminal(soft_wrap=True, highlight=False, stderr=True)
+
+
+def say(line: str) -> None:
+    """One line of a result."""
+    OUT.print(Text(printable(line)))
+
+
+def warn(line: str) -> None:
+    """One line on stderr."""
+    ERR.print(Text(printable(line), style="yellow"))
 
 
 def print_error(error: StemProverError, *, path: Path | None = None, others: Sequence[Path] = ()) -> None:
     """One line on stderr. It starts with the file `path` unless the message names it, or begins with one of `others`,
     such as an output."""
-    message = " ".join(str(error).split())
+    message = str(error).strip()
     if path is not None and str(path) not in message and not message.startswith(tuple(map(str, others))):
         message = f"{path}: {message}"
-    ERR.print(Text.assemble(("Error: ", "bold red"), message))
+    ERR.print(Text.assemble(("Error: ", "bold red"), printable(message)))
 
 
 def print_notes(name: str, notes: Sequence[str]) -> None:
     """Notes about a file, case or preset, one line each on stderr."""
     for note in notes:
-        ERR.print(f"Note: {name}: {note}", markup=False, style="yellow")
+        warn(f"Note: {name}: {note}")
 
 
 class _Speed(ProgressColumn):
@@ -70,7 +117,7 @@ def file_progress(name: str, *, show_speed: bool = True) -> Iterator[Progress]:
         redirect_stdout=False,
         redirect_stderr=False,
     ) as bars:
-        task = bars.add_task(name, total=None)
+        task = bars.add_task(printable(name), total=None)
         yield lambda done_s, total_s: bars.update(task, completed=done_s, total=total_s)
 
 
@@ -78,7 +125,7 @@ class _TerminalListener(BatchListener):
     """Shows the progress and results of a batch."""
 
     def __init__(self, plan: BatchPlan, mix: Path | None) -> None:
-        self._jobs, self._name = len(plan.jobs), ""
+        self._jobs, self._name, self.already = len(plan.jobs), "", 0
         targets = [job.target for job in plan.jobs]
         self._others = [*targets, *{target.parent for target in targets}, *([mix] if mix else [])]
 
@@ -95,7 +142,11 @@ class _TerminalListener(BatchListener):
         return file_progress(self._name)
 
     def repaired(self, job: BatchJob, report: RenderReport) -> None:
-        OUT.print(Text(report.render()))
+        say(report.render())
+
+    def already_done(self, job: BatchJob) -> None:
+        self.already += 1
+        say(f"{job.source} -> {job.target}: already done")
 
     def failed(self, path: Path, error: StemProverError) -> None:
         print_error(error, path=path, others=self._others)
@@ -104,11 +155,17 @@ class _TerminalListener(BatchListener):
         return file_progress("making the stems sum to the mix")
 
     def summed(self, report: SetReport) -> None:
-        OUT.print(Text(report.render()))
+        say(report.render())
 
 
 def run_plan(
-    plan: BatchPlan, choice: RepairerChoice, *, mix: Path | None, overwrite: bool, sum_to_mix: bool = False
+    plan: BatchPlan,
+    choice: RepairerChoice,
+    *,
+    mix: Path | None,
+    overwrite: bool,
+    sum_to_mix: bool = False,
+    journal: Journal | None = None,
 ) -> int:
     """Repair every file of a plan and show how each went. Arguments as in `repair_batch`.
 
@@ -121,15 +178,18 @@ def run_plan(
         if preset.separated and mix is None:
             print_notes(f"preset {preset.name}", ["repairs stems from a separator and needs their mix (--mix FILE)"])
         elif mix is None and (preset.is_shipped or preset.path is None):  # a user's own may be made for stems alone
-            ERR.print("Note: without --mix hardly anything is repaired", style="yellow")
+            warn("Note: without --mix hardly anything is repaired")
     listener = _TerminalListener(plan, mix)
-    failures = repair_batch(plan, choice, listener, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix)
+    failures = repair_batch(
+        plan, choice, listener, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, journal=journal
+    )
     total = len(plan.jobs) + len(plan.failures)
     if total > 1:
-        done = total - len(failures)
-        OUT.print(f"{done} of {total} repaired" + (f", {len(failures)} failed:" if failures else ""))
+        done, already = total - len(failures) - listener.already, listener.already
+        counted = f"{done} repaired, {already} already done" if already else f"{done} of {total} repaired"
+        say(counted + (f", {len(failures)} failed:" if failures else ""))
         for path, _ in failures:
-            OUT.print(Text(f"  {path}"))
+            say(f"  {path}")
     if not failures:
         return 0
     return 2 if all(error.exit_code == 2 for _, error in failures) else 1

@@ -85,14 +85,15 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         if repairer is not None:
             monkeypatch.setattr(cli.options, "make_repairer", lambda preset, **options: repairer)
         monkeypatch.setattr(sys, "argv", ["stemprover", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         code = 0
         try:
             cli.main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         captured = capfd.readouterr()
         return CliResult(code, captured.out, captured.err)
 

@@ -87,7 +87,7 @@ def test_file_names_may_be_anything(run_cli, make_audio, tmp_path, name, subtype
     assert result.code == 0
     assert "unchanged" in result.out
     assert soundfile.info(os.fsencode(tmp_path / "out" / source.name)).frames == 22050
-    assert run_cli("repair", source, "-o", tmp_path / "out", repairer=FakeRepairer()).code == 2
+    assert "already done" in run_cli("repair", source, "-o", tmp_path / "out", repairer=FakeRepairer()).out
     if b"[" in name:
         assert str(source) in result.out
 
@@ -228,7 +228,17 @@ def test_existing_outputs_are_only_replaced_with_overwrite(run_cli, make_audio, 
     result = run_cli("repair", source, "-o", source, "--overwrite", repairer=FakeRepairer())
     assert result.code == 2
     assert result.err.endswith(f"Error: {source} is an input and is never overwritten; choose another output\n")
-    assert run_cli("repair", source, "-o", tmp_path / "no" / "out.wav", repairer=FakeRepairer()).code == 1
+
+
+def test_the_folder_of_an_output_is_made(run_cli, make_audio, tmp_path):
+    source = make_audio()
+    assert run_cli("repair", source, "-o", tmp_path / "new" / "er" / "out.wav", repairer=FakeRepairer()).code == 0
+    assert (tmp_path / "new" / "er" / "out.wav").exists()
+    assert run_cli("repair", source, "-o", f"{tmp_path}/Song feat. X/", repairer=FakeRepairer()).code == 0
+    assert (tmp_path / "Song feat. X" / "stem.wav").exists()
+    result = run_cli("repair", source, "-o", tmp_path / "v4.1", repairer=FakeRepairer())
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert "for a folder of this name put a slash at the end" in result.err
 
 
 def test_no_output_replaces_any_input_of_the_same_run(run_cli, make_audio, tmp_path):

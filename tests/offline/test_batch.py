@@ -17,7 +17,7 @@ from stemprover.engine.preset import Preset, load_preset
 from stemprover.offline import alignment
 from stemprover.offline.auto import AutoChoice
 from stemprover.offline.batch import BatchListener, repair_batch
-from stemprover.offline.plan import BatchJob, plan_batch
+from stemprover.offline.plan import BatchJob, BatchPlan, plan_batch
 from stemprover.offline.render import Progress, RenderReport
 from stemprover.offline.stem_set import SetReport
 
@@ -146,7 +146,8 @@ def test_a_check_can_refuse_a_job_and_the_others_go_on(song: tuple[list[Path], P
 def test_a_wrong_file_type_is_reported_before_the_analysis(song: tuple[list[Path], Path], tmp_path: Path) -> None:
     (stem, _), mix = song
     log = Log()
-    plan = plan_batch([stem], tmp_path / "out.xyz", mix=mix)
+    plan = BatchPlan((BatchJob(stem, tmp_path / "new" / "out.xyz"),), (stem, mix))
     [(_, error)] = repair_batch(plan, AutoChoice(lambda preset: FakeRepairer()), log, mix=mix)
     assert "StemProver cannot write .xyz" in str(error)
     assert log.events == ["started 0 vocals.wav", "failed vocals.wav"]
+    assert not (tmp_path / "new").exists(), "and before a folder is made"

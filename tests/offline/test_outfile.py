@@ -182,7 +182,7 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("existing", [True, False])
 def test_a_killed_repair_leaves_nothing_under_the_final_name(make_audio, tmp_path, number, existing):
     source = make_audio(seconds=60, rate=8000)

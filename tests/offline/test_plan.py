@@ -26,14 +26,44 @@ def test_one_file_and_a_file_name(tree: Path) -> None:
     plan = plan_batch([tree / "song.wav"], tree / "out.flac")
     assert plan.jobs == (BatchJob(tree / "song.wav", tree / "out.flac"),)
     assert plan.inputs == (tree / "song.wav",)
-    assert not plan.makes_folders, "if the folder of a file name is missing, it is probably a typo"
+    assert plan.folder is None
 
 
 @pytest.mark.parametrize(("out", "is_folder"), [("out", False), ("out.d", True), ("more", False)])
 def test_one_file_and_an_output_folder(tree: Path, out: str, is_folder: bool) -> None:
     plan = plan_batch([tree / "song.wav"], tree / out, is_folder=is_folder)
     assert pairs(tree, plan) == [("song.wav", f"{out}/song.wav")]
-    assert plan.makes_folders
+    assert plan.folder == tree / out
+
+
+@pytest.mark.parametrize("out", ["Song feat. X", "htdemucs_v4.1", "new/v1.0"])
+def test_an_unknown_extension_may_be_meant_as_a_folder(tree: Path, out: str) -> None:
+    message = rf"{out}: \.\S* ?\w* is not an audio file type; for a folder .* slash at the end \(.*{out}/\), for a file"
+    with pytest.raises(OptionError, match=message):
+        plan_batch([tree / "song.wav"], tree / out)
+    assert pairs(tree, plan_batch([tree / "song.wav"], tree / out, is_folder=True)) == [("song.wav", f"{out}/song.wav")]
+    (tree / out).mkdir(parents=True)
+    assert pairs(tree, plan_batch([tree / "song.wav"], tree / out)) == [("song.wav", f"{out}/song.wav")]
+
+
+@pytest.mark.parametrize("out", ["-", "/dev/stdout"])
+def test_standard_output_is_refused(tree: Path, out: str) -> None:
+    with pytest.raises(OptionError, match="a result cannot be written to standard output; name a file or a folder"):
+        plan_batch([tree / "song.wav"], Path(out))
+
+
+def test_an_extension_that_the_input_has_too_is_kept(tree: Path) -> None:
+    assert plan_batch([tree / "song.take"], tree / "out.take").jobs[0].target == tree / "out.take"
+
+
+def test_several_inputs_with_a_file_name_for_the_output_are_refused(tree: Path) -> None:
+    with pytest.raises(
+        OptionError, match=r"x\.wav is a name for one file, but there are 2 inputs; name a folder, such as x/"
+    ):
+        plan_batch([tree / "song.wav", tree / "more/vocals.wav"], tree / "x.wav")
+    with pytest.raises(OptionError, match=r"x\.flac is a name for one file, but .*stems is a folder; name a folder"):
+        plan_batch([tree / "stems"], tree / "x.flac")
+    assert plan_batch([tree / "stems"], tree / "x.wav", is_folder=True).folder == tree / "x.wav"
 
 
 def test_a_folder_keeps_its_subfolders_and_only_audio_is_picked(tree: Path) -> None:
@@ -74,8 +104,9 @@ def test_two_files_with_the_same_output_are_refused(tree: Path) -> None:
 
 
 def test_a_file_as_the_output_of_a_folder_is_refused(tree: Path) -> None:
-    with pytest.raises(OutputExistsError, match=r"song.wav is a file; .* name an output folder"):
-        plan_batch([tree / "stems"], tree / "song.wav")
+    (tree / "notes").write_bytes(b"x")
+    with pytest.raises(OutputExistsError, match=r"notes is a file; .* name an output folder"):
+        plan_batch([tree / "stems"], tree / "notes")
 
 
 def test_a_folder_without_audio_is_a_failure_and_the_others_are_planned(tree: Path) -> None:

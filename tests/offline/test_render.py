@@ -142,7 +142,9 @@ def test_another_extension_converts_without_loss_if_possible(
     assert (info.format, info.subtype) == expected
     assert info.frames == soundfile.info(source).frames
     assert report.notes[0].startswith("converted from ")
-    if expected[1] not in ("VORBIS", "MPEG_LAYER_III") and kind != "VORBIS":
+    is_lossy = expected[1] in ("VORBIS", "MPEG_LAYER_III")
+    assert report.notes[0].endswith(", which is lossy; use .flac or .wav to lose nothing") == is_lossy
+    if not is_lossy and kind != "VORBIS":
         np.testing.assert_array_equal(soundfile.read(tmp_path / target_name)[0], soundfile.read(source)[0])
 
 

@@ -3,6 +3,7 @@
 import struct
 from pathlib import Path
 
+import mutagen.apev2
 import mutagen.flac
 import mutagen.id3
 import mutagen.mp3
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from fakes import FakeRepairer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from stemprover.offline.render import render_file
 from stemprover.offline.riff import copy_chunks, read_chunks
@@ -138,6 +139,15 @@ def test_ogg_keeps_every_tag(make_audio, tmp_path, name, subtype, rate, kind):
     assert soundfile.info(target).frames == soundfile.info(source).frames
 
 
+def test_tags_are_copied_between_vorbis_and_opus(make_audio, tmp_path):
+    source, target = make_audio("a.ogg", subtype="VORBIS", rate=48000), tmp_path / "out.opus"
+    tags = mutagen.oggvorbis.OggVorbis(source)
+    tags["custom"] = ["one", "two"]
+    tags.save()
+    render_file(source, target, FakeRepairer())
+    assert mutagen.oggopus.OggOpus(target)["custom"] == ["one", "two"]
+
+
 def test_mp3_keeps_every_tag_and_picture_and_its_length(make_audio, tmp_path):
     source, target = make_audio("a.mp3", subtype="MPEG_LAYER_III"), tmp_path / "out.mp3"
     tags = mutagen.id3.ID3()
@@ -169,6 +179,133 @@ def test_title_and_artist_are_copied_between_file_types(tmp_path, source_name, t
     render_file(source, target, FakeRepairer())
     with soundfile.SoundFile(target) as file:
         assert (file.title, file.artist) == ("Vocal", "Ann")
+
+
+def extensible(path: Path, channels: int, mask: int, guid: str = "0000-0000-1000-8000-00aa00389b71") -> bytes:
+    """Write a WAVE_FORMAT_EXTENSIBLE file of 16 bits. Returns its mask and sub-format."""
+    audio = np.random.default_rng(0).integers(-9000, 9000, (100, channels)).astype("<i2").tobytes()
+    speakers = struct.pack("<IH", mask, 1) + bytes.fromhex(guid.replace("-", ""))
+    fmt = struct.pack("<HHIIHHHH", 0xFFFE, channels, 44100, 88200 * channels, 2 * channels, 16, 22, 16) + speakers
+    chunks = struct.pack("<4sI", b"fmt ", 40) + fmt + struct.pack("<4sI", b"data", len(audio)) + audio
+    path.write_bytes(struct.pack("<4sI4s", b"RIFF", 4 + len(chunks), b"WAVE") + chunks)
+    return speakers
+
+
+@given(channels=st.integers(1, 16), mask=st.integers(0, 0xFFFF_FFFF), ambisonic=st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_speaker_positions_of_a_wav_are_kept(tmp_path_factory, channels, mask, ambisonic):
+    folder = tmp_path_factory.getbasetemp()
+    guid = "0000-2107-d311-8644-c8c1ca000000" if ambisonic else "0000-0000-1000-8000-00aa00389b71"
+    speakers = extensible(folder / "mask.wav", channels, mask, guid)
+    report = render_file(folder / "mask.wav", folder / "mask-out.wav", FakeRepairer(), overwrite=True)
+    assert contents(folder / "mask-out.wav")[b"fmt "][20:40] == speakers
+    assert report.notes == ()
+    assert soundfile.info(folder / "mask-out.wav").subtype == "PCM_16"
+
+
+def test_speaker_positions_that_another_type_cannot_hold_are_reported(tmp_path):
+    extensible(tmp_path / "side.wav", 6, 0x60F)
+    notes = render_file(tmp_path / "side.wav", tmp_path / "out.flac", FakeRepairer()).notes
+    assert "not carried over to FLAC: channel mask 0x60f" in notes
+
+
+def test_caf_keeps_its_channel_layout_and_its_other_chunks(make_audio, tmp_path):
+    source, target = make_audio("a.caf", channels=6), tmp_path / "out.caf"
+    layout = struct.pack(">4sQ", b"chan", 12) + struct.pack(">III", 0x79_0006, 0, 0)
+    texts = b"\0\0\0\2title\0Vocal\0artist\0Ann\0"
+    source.write_bytes(source.read_bytes() + layout + struct.pack(">4sQ", b"info", len(texts)) + texts)
+    assert render_file(source, target, FakeRepairer()).notes == ()
+    assert contents(target)[b"chan"] == layout[12:]
+    assert contents(target)[b"info"] == texts
+    with soundfile.SoundFile(target) as file:
+        assert file.title == "Vocal"
+    np.testing.assert_array_equal(soundfile.read(target)[0], soundfile.read(source)[0])
+
+
+def test_chunks_of_a_wave64_file_are_not_read_as_audio_and_reported(make_audio, tmp_path):
+    source, target = make_audio("a.w64", levels=np.full((1, 101), 0.5)), tmp_path / "out.w64"
+    extra = b"bext\xf3\xac\xd3\x11\x8c\xd1\x00\xc0O\x8e\xdb\x8a" + struct.pack("<Q", 24 + 6) + b"take 3\0\0"
+    source.write_bytes(source.read_bytes() + bytes(-source.stat().st_size % 8) + extra)
+    notes = render_file(source, target, FakeRepairer()).notes
+    assert notes == ("not carried over to W64: bext",), "libsndfile would read them as audio"
+    assert soundfile.info(target).frames == 101
+
+
+def full_flac(path: Path) -> mutagen.flac.FLAC:
+    """Give a FLAC file a cue sheet, application data, a picture, a tag and padding."""
+    file = mutagen.flac.FLAC(path)
+    cue = mutagen.flac.CueSheet(None)
+    cue.lead_in_samples, cue.compact_disc, cue.media_catalog_number = 88200, True, b"1234567890123"
+    for number, start in ((1, 0), (2, 10000), (170, 22050)):
+        track = mutagen.flac.CueSheetTrack(number, start)
+        if number < 170:
+            track.indexes.append(mutagen.flac.CueSheetTrackIndex(1, 0))
+        cue.tracks.append(track)
+    file.cuesheet = cue
+    file.metadata_blocks.append(cue)
+    for data in (b"riffRIFF....WAVE", b"riffbext" + bytes(610)):
+        block = mutagen.flac.MetadataBlock(data)
+        block.code = 2
+        file.metadata_blocks.append(block)
+    picture = mutagen.flac.Picture()
+    picture.data, picture.mime, picture.type = PNG, "image/png", 3
+    file.add_picture(picture)
+    file["title"], file["mood"] = "Vocal", "calm"
+    file.save(padding=lambda _: 5000)
+    return mutagen.flac.FLAC(path)
+
+
+def test_flac_keeps_every_block(make_audio, tmp_path):
+    source, target = make_audio("a.flac"), tmp_path / "out.flac"
+    old = full_flac(source)
+    assert render_file(source, target, FakeRepairer()).notes == ()
+    new = mutagen.flac.FLAC(target)
+    assert new.cuesheet == old.cuesheet
+    assert [b.write() for b in new.metadata_blocks if b.code == 2] == [
+        b.write() for b in old.metadata_blocks if b.code == 2
+    ]
+    assert [p.data for p in new.pictures] == [PNG]
+    assert [b.length for b in new.metadata_blocks if b.code == 1] == [5000]
+    assert dict(new) == dict(old)
+    np.testing.assert_array_equal(soundfile.read(target)[0], soundfile.read(source)[0])
+
+
+def test_what_another_type_cannot_carry_is_reported_in_one_line(make_audio, tmp_path):
+    flac, wav, mp3 = make_audio("a.flac"), make_audio("a.wav"), make_audio("a.mp3", subtype="MPEG_LAYER_III")
+    full_flac(flac)
+    add_chunks(wav, CHUNKS, "<")
+    tags = mutagen.id3.ID3()
+    tags.add(mutagen.id3.TIT2(encoding=3, text="Vocal"))
+    tags.add(mutagen.id3.APIC(encoding=3, mime="image/png", type=3, desc="", data=PNG))
+    tags.save(mp3)
+    for source, target, items in (
+        (flac, "1.wav", "WAV: mood, the cue sheet, 1 picture, application data"),
+        (wav, "2.flac", "FLAC: bext, cue, smpl, id3, zzzz"),
+        (mp3, "3.flac", "FLAC: APIC"),
+    ):
+        notes = render_file(source, tmp_path / target, FakeRepairer()).notes
+        assert [note for note in notes if "carried" in note] == [f"not carried over to {items}"]
+    assert not [
+        n for n in render_file(make_audio("b.flac"), tmp_path / "4.wav", FakeRepairer()).notes if "carried" in n
+    ]
+
+
+def test_mp3_tags_that_are_true_of_the_old_encoding_alone_are_not_copied(make_audio, tmp_path):
+    source, target = make_audio("a.mp3", subtype="MPEG_LAYER_III"), tmp_path / "out.mp3"
+    tags = mutagen.id3.ID3()
+    for name in ("iTunSMPB", "remark"):
+        tags.add(mutagen.id3.COMM(encoding=0, lang="eng", desc=name, text=" 00000000 00000210 00000A2C"))
+    tags.add(mutagen.id3.TSSE(encoding=3, text="LAME 3.100"))
+    tags.save(source, v2_version=3)
+    ape = mutagen.apev2.APEv2()
+    ape["Title"], ape["MP3GAIN_UNDO"] = "Vocal", "+003,+003,N"
+    ape.save(source)
+    assert render_file(source, target, FakeRepairer()).notes == ("re-encoded as MPEG_LAYER_III, which is lossy",)
+    new = mutagen.id3.ID3(target)
+    assert sorted(new) == ["COMM:remark:eng"]
+    assert new.version == (2, 3, 0), "some players need this version"
+    assert dict(mutagen.apev2.APEv2(target)) == {"Title": "Vocal"}
+    assert soundfile.info(target).frames == soundfile.info(source).frames
 
 
 def test_damaged_tags_give_a_note_and_not_an_error(make_audio, tmp_path, monkeypatch):
