@@ -1,10 +1,11 @@
 """What a wrong or slightly different mix does to a stem: random chains of changes to the mix, then a repair with auto.
 
     python -m stemprover.benchmarks.mix_proof SONGS --draws 500
+    python -m stemprover.benchmarks.mix_proof SONGS --each
 
 SONGS is a folder of true stems, <song>/<stem>.wav. Without it the demo's song is used. A stem is a true one, or holds
 12% of the rest of its song. Prints each draw that came out worse than it went in by more than 0.5 dB (and than with the
-clean mix), and a table by kind.
+clean mix), and a table by kind. With --each, every change by itself.
 """
 
 from __future__ import annotations
@@ -154,6 +155,82 @@ PROCESSED: tuple[Change, ...] = (codec, shelf, limiter, noise)
 BROKEN: tuple[Change, ...] = (slip, edit, mono)
 
 
+def coded(mix: np.ndarray, kind: str, kbps: float) -> np.ndarray:
+    """Through a codec, at about so many kilobits per second."""
+    rate, subtype = (48000, "OPUS") if kind == "OPUS" else (RATE, "MPEG_LAYER_III")
+    sound = mix.T if rate == RATE else soxr.resample(mix.T, RATE, rate)
+    low, high = 0.0, 1.0  # of libsndfile's compression level
+    for _ in range(7):
+        level, file = (low + high) / 2, io.BytesIO()
+        settings = {"bitrate_mode": "CONSTANT"} if kind == "MP3" else {}
+        container = "OGG" if kind == "OPUS" else kind
+        with soundfile.SoundFile(
+            file, "w", rate, 2, subtype, format=container, compression_level=level, **settings
+        ) as to:
+            to.write(np.clip(sound, -1, 1))
+        found = 8e-3 * file.tell() / (mix.shape[1] / RATE)
+        low, high = (level, high) if found > kbps else (low, level)
+    file.seek(0)
+    audio = soundfile.read(file, dtype="float64", always_2d=True)[0]
+    audio = audio if rate == RATE else soxr.resample(audio, rate, RATE)
+    return fit_length(audio.T, mix.shape[1])
+
+
+def each(truth: np.ndarray, rest: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Every change by itself: its name, the stem and the mix (2, T)."""
+    from pedalboard import HighShelfFilter, Limiter, LowShelfFilter, Pedalboard
+
+    mix, stem = truth + rest, truth + BLEED * rest
+    half, nothing = mix.shape[1] // 2, np.array([[1.0], [0.0]])
+    peak = 20 * np.log10(np.abs(mix).max())
+
+    def board(plugin: object) -> np.ndarray:
+        return Pedalboard([plugin])(mix.astype(np.float32), RATE).astype(float)
+
+    yield "as it is", stem, mix
+    yield "instrumental", stem, rest
+    yield "one channel of the stem inverted", stem * np.array([[1.0], [-1.0]]), mix
+    yield "left and right swapped", stem, mix[::-1]
+    yield "50 ppm fast", stem, fit_length(soxr.resample(mix.T, 1_000_000, 999_950, quality="VHQ").T, mix.shape[1])
+    for samples in (500, 5):
+        yield f"slip of {samples} samples", stem, np.concatenate([mix[:, :half], shift(mix, samples)[:, half:]], axis=1)
+    yield (
+        "second half from elsewhere",
+        stem,
+        np.concatenate([mix[:, :half], np.roll(mix, half // 2, axis=1)[:, half:]], axis=1),
+    )
+    yield "mono mix", stem, np.repeat(mix.mean(axis=0, keepdims=True), 2, axis=0)
+    yield "balance 2 dB off", stem, mix * 10 ** (np.array([[1.0], [-1.0]]) / 20)
+    yield "dead channel of the stem", stem * nothing, mix
+    yield "dead channel of the mix", stem, mix * nothing
+    for kind, kbps in (("OPUS", 96), ("MP3", 96), ("MP3", 128), ("MP3", 192), ("MP3", 320)):
+        yield f"{kind.title()} {kbps} kbit/s", stem, coded(mix, kind, kbps)
+    limited = board(Limiter(threshold_db=peak - 3, release_ms=100))
+    yield "limiter 3 dB", stem, limited * 10 ** ((peak - 3) / 20) / np.abs(limited).max()
+    for db in (3, -3):
+        yield f"low shelf {db:+d} dB", stem, board(LowShelfFilter(cutoff_frequency_hz=250, gain_db=db))
+        yield f"high shelf {db:+d} dB", stem, board(HighShelfFilter(cutoff_frequency_hz=4000, gain_db=db))
+
+
+def print_each(songs: Path | None, seed: int, seconds: float, count: int) -> None:
+    """A table of every change by itself, over `count` excerpts."""
+    rng, repairs = np.random.default_rng(seed), Repairs()
+    rows: dict[str, list[float]] = defaultdict(list)
+    said: dict[str, str] = {}
+    for (truth, rest), _ in zip(excerpts(songs, rng, seconds), range(count), strict=False):
+        for name, stem, mix in each(truth, rest):
+            found, said[name] = repairs(stem, mix)
+            true = truth * np.sign((stem * truth).sum(axis=1, keepdims=True))  # a dead channel is silent
+            before, after = (min(HIGHEST_DB, si_sdr(x, true)) for x in (stem, found))
+            rows[name].append(after - before)
+    print("| mix | median | worst | clean mix's gain less 1 dB, or left out | said of the last |")
+    print("|---|---|---|---|---|")
+    best = np.array(rows["as it is"])
+    for name, values in rows.items():
+        enough = np.mean((np.array(values) > best - 1.0) | (np.abs(values) < 0.01))
+        print(f"| {name} | {np.median(values):+.2f} dB | {min(values):+.2f} dB | {100 * enough:.0f}% | {said[name]} |")
+
+
 @dataclass(frozen=True)
 class Draw:
     """A stem, its true stem, the mix that is given and the true one, all (2, T); what was done to the mix, and its
@@ -288,7 +365,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--each", type=int, metavar="EXCERPTS", nargs="?", const=10)
     options = parser.parse_args()
+    if options.each:
+        print_each(options.songs, options.seed, options.seconds, options.each)
+        return
     found = run(options.songs, options.draws, options.seed, options.seconds)
     rows = defaultdict(list)
     for one, change, best, _ in found:

@@ -148,6 +148,8 @@ void BridgeClient::handle (OscReader& reader)
         handleAck (reader);
     else if (address == "/pong")
         handlePong (reader);
+    else if (address == "/mix")
+        handleMix (reader);
     else if (address == "/presets")
         handlePresets (reader);
     else if (address == "/error")
@@ -190,6 +192,15 @@ void BridgeClient::handleBlock (OscReader& reader)
     block.untouched = status == protocol::BlockStatus::warmingUp;
     block.samples = bytes;
     listener.blockReceived (block);
+}
+
+void BridgeClient::handleMix (OscReader& reader)
+{
+    const auto number = (int) reader.integer();
+    const auto state = (int) reader.integer();
+    const auto text = reader.text();
+    if (! reader.failed && opened && number == stream)
+        listener.sideChainReported (state < 2, text);
 }
 
 void BridgeClient::handleAck (OscReader& reader)

@@ -40,6 +40,8 @@ public:
         /** The bridge accepted the settings that were sent last. */
         virtual void settingsAccepted() = 0;
         virtual void loadReceived (float load) = 0;
+        /** What the bridge knows of the side-chain, in words. fits: false if it is left out. */
+        virtual void sideChainReported (bool fits, const juce::String& text) = 0;
         virtual void presetsReceived (const juce::StringArray& names) = 0;
         /** The bridge sent an error. isSetting: it concerns the settings that were sent last. */
         virtual void refused (const juce::String& why, bool isSetting) = 0;
@@ -86,6 +88,7 @@ private:
     void handleReady (OscReader&);
     void handleBlock (OscReader&);
     void handleAck (OscReader&);
+    void handleMix (OscReader&);
     void handlePong (OscReader&);
     void handlePresets (OscReader&);
     void handleError (OscReader&);

@@ -68,6 +68,8 @@ void BridgeWorker::updateWarning()
         text = settingError;
     else if (mixIsLate)
         text = lateMixWarning (x.latency.total());
+    else
+        text = sideChainProblem;
     const juce::ScopedLock hold (reporting);
     shown.warning = text;
     if (! x.gaveUp.load())
@@ -232,6 +234,7 @@ void BridgeWorker::close()
     client.close();
     draining = modelFails = false;
     settingError.clear();
+    sideChainProblem.clear();
     progress.signal();
     const juce::ScopedLock hold (reporting);
     shown.load = 0.0f;

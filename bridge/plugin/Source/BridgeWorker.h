@@ -59,6 +59,7 @@ private:
     void blockReceived (const BridgeClient::Block&) override;
     void flushed() override { hasFlushed = true; }
     void settingsAccepted() override { settingError.clear(); }
+    void sideChainReported (bool fits, const juce::String& text) override { sideChainProblem = fits ? juce::String() : text; }
     void loadReceived (float load) override;
     void presetsReceived (const juce::StringArray& names) override { presetsCallback (names); }
     void refused (const juce::String& why, bool isSetting) override;
@@ -80,7 +81,7 @@ private:
 
     bool draining = false, hasFlushed = false; // let the stream finish what was sent, then open another
     bool hasWet = false, modelFails = false, mixIsLate = false;
-    juce::String settingError, lastRefusal;
+    juce::String settingError, lastRefusal, sideChainProblem;
     int lateBefore = 0;
     double nextTry = 0.0, retryPause = 0.0, lastAudio = 0.0;
     int64_t lastReceived = 0;
