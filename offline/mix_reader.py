@@ -17,7 +17,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 FADE_S = 0.02  # between the mix and what stands in for it
 #: Where clocks drift or the offset is no whole number, blocks of so many samples are shifted by their Fourier
 #: transforms, with a margin on both sides, and cross-faded.
-BLOCK, MARGIN = 2048, 128
+BLOCK, MARGIN = 1024, 128
 
 
 class MixReader:
@@ -87,9 +87,9 @@ class FittedMix:
     """The mix as its stem needs it: in step, with the stem's channels, polarity and level, and without the noise of a
     codec, then through a plugin chain.
 
-    If only some of the stem's channels have inverted polarity, the mix stays as it is, and the stem is to be inverted
-    for its repair (MixFit.polarise). Where the mix has no samples, or does not hold, the stem itself stands in for it,
-    as if nothing else played there: next to silence, all of the stem would look wrong.
+    If it is the stem some of whose channels have inverted polarity, the mix stays as it is, and the stem is to be
+    inverted for its repair (MixFit.polarise). Where the mix has no samples, or does not hold, the stem itself stands in
+    for it, as if nothing else played there: next to silence, all of the stem would look wrong.
     """
 
     def __init__(self, stem: AudioInfo, mix: AudioInfo, fit: MixFit, plugins: Sequence[PluginSettings] = ()) -> None:
@@ -145,8 +145,7 @@ class FittedMix:
         """The next samples of the mix with the stem's channels, polarities and levels."""
         mix = match_channels(reader.take(stem.shape[1]), len(stem))
         routing = self._fit.routing
-        signs = routing.signs if routing.has_one_sign else (1,) * len(stem)
-        factors = [sign / gain for sign, gain in zip(signs, self._fit.gains, strict=True)]
+        factors = [sign / gain for sign, gain in zip(routing.mix_signs, self._fit.gains, strict=True)]
         if routing.sources is None:
             mean = np.float32(factors[0]) * mix.mean(axis=0, keepdims=True)
             return stem + (mean - stem.mean(axis=0, keepdims=True))

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..engine.mix.fit import MixFit, Routing, find_routing, judge
+from ..engine.mix.fit import MixFit, Routing, completed_gains, find_routing, judge, steady_gains
 from ..engine.mix.levels import estimate_gain
 from ..engine.mix.locate import WINDOW_S, WINDOWS, locate
 from ..engine.mix.statistics import MIN_POWER, PairStatistics, Statistics
@@ -18,7 +18,8 @@ from .alignment import open_early
 from .audiofile import AudioInfo, AudioReader, clock
 from .mix_reader import MixReader, SampleReader, match_channels
 
-SAME_OFFSET = 0.05  # samples
+SAME_OFFSET = 0.015  # samples
+MOST_PASSES = 3  # in which an offset with a fraction, or a drift, is measured
 MIN_DELAYS = 4  # measurements that a finer time map needs
 SAME_LENGTH_S = 0.01  # of a stem and the rest of its song
 JUMP_REACH_S, JUMP_STEP = 2.0, 441  # how far around a jump, and in what steps in samples, its place is looked for
@@ -35,12 +36,16 @@ def prove(stem: AudioInfo, mix: AudioInfo) -> MixFit:
         whole, time = locate(blocks, _Matching(early, stem.channels), stem.sample_rate)
     time = _place_jumps(stem, mix, time)
     found, excerpts = _measure(stem, mix, time)
-    finer = _finer(time, found, mix.samples)
-    if finer is not None:
+    for _ in range(MOST_PASSES):
+        if (finer := _finer(time, found, mix.samples)) is None:
+            break
         time = _place_jumps(stem, mix, finer)
         found, excerpts = _measure(stem, mix, time)
     routing = find_routing(found)
     gains = _gains(excerpts, routing, stem.sample_rate)
+    steady = steady_gains(found, routing)
+    gains = tuple(one if gain == 1.0 else gain for gain, one in zip(gains, steady, strict=True))
+    gains = completed_gains(gains, found, routing)
     fit = judge(found, time, routing, gains, located=whole.found)
     if not fit.found and fit.reason == "rest" and abs(stem.samples - mix.samples) > SAME_LENGTH_S * stem.sample_rate:
         return replace(fit, reason="other")
@@ -171,7 +176,7 @@ def _left_out_note(fit: MixFit, mix: AudioInfo) -> str:
 
 
 def _corrections(fit: MixFit, rate: int) -> str:
-    mix_parts, stretches = [], fit.time.stretches
+    mix_parts, stem_parts, stretches = list[str](), list[str](), fit.time.stretches
     if len(stretches) > 1:
         jumps = [
             f"{later.offset - float(earlier.at(later.start)):+.3g} samples at {clock(later.start / rate)}"
@@ -194,11 +199,12 @@ def _corrections(fit: MixFit, rate: int) -> str:
         mix_parts.append("has inverted polarity")
     elif any(sign < 0 for sign in routing.signs):
         wrong = [names[c] for c, sign in enumerate(routing.signs) if sign < 0]
-        mix_parts.append(f"has inverted polarity in the {_list(wrong)} channel{'s' * (len(wrong) > 1)}")
+        places = f"inverted polarity in the {_list(wrong)} channel{'s' * (len(wrong) > 1)}"
+        (stem_parts if routing.in_stem else mix_parts).append(f"has {places}")
     if fit.condition is not None and (fit.condition.tone != 1.0).any():
         low, high = 20 * np.log10(fit.condition.tone.min()), 20 * np.log10(fit.condition.tone.max())
         mix_parts.append(f"has another tone ({low:+.1f} to {high:+.1f} dB)")
-    parts = [f"mix {_list(mix_parts)}"] if mix_parts else []
+    parts = [f"{what} {_list(said)}" for what, said in (("mix", mix_parts), ("stem", stem_parts)) if said]
     levels = [20 * float(np.log10(gain)) for gain in fit.gains]
     if len(set(fit.gains)) == 1 and levels[0]:
         parts.append(f"stem is {_level(levels[0])} than in the mix")

@@ -28,8 +28,12 @@ QUANTILE, AUDIBLE = 0.1, 1e-3
 #: is damaged itself is so everywhere, and between a clean mix and a clean stem there is none. A codec also takes energy
 #: away, so that the stem is less than itself in the mix, which the rest of a song cannot do.
 LOW_HZ, LOW_DB, HIGH_HZ, HIGHEST_HZ, HIGH_DB, MAX_PROJECTION = 1000.0, -18.0, 5000.0, 16000.0, -22.0, 0.99
+#: With such a difference between low and high bands, the energy need not be looked at.
+VERY_LOW_DB, VERY_HIGH_DB = -33.0, -16.0
 MAX_LEVEL_DB = 1.5  # mix against stem in places that count: more is bleed alone, or something that the stem lost
-MARGIN = 6.0  # times the noise that was measured
+#: A limiter takes MIN_RIPPLE_DB off this share of what is alone, which is this share of the stem at least.
+MIN_RIPPLE_DB, MIN_RIPPLE_SHARE, MIN_RIPPLE_ALONE = 0.7, 0.08, 0.2
+MARGIN = 12.0  # times the noise that was measured
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def measure_condition(
     undone."""
     tone = _tone(cross, stem, mix, edges_hz)
     cross, mix = cross / tone, mix / tone**2
-    noise = _noise(cross, stem, mix, edges_hz)
+    noise = np.maximum(_noise(cross, stem, mix, edges_hz), _ripple(cross, stem, mix))
     found = MixCondition(edges_hz, tone, noise) if (tone != 1.0).any() or noise.any() else None
     return found, lanes(cross, stem, mix)
 
@@ -156,11 +160,26 @@ def _noise(cross: np.ndarray, stem: np.ndarray, mix: np.ndarray, edges_hz: np.nd
     if np.isnan(noise_db[low]).all() or np.isnan(noise_db[high]).all():
         return none
     loses = np.nanmedian(projection[high]) < MAX_PROJECTION * np.nanmedian(projection[low])
-    if np.nanmin(noise_db[low]) > LOW_DB or np.nanmedian(noise_db[high]) < HIGH_DB or not loses:
+    lowest, highest = np.nanmin(noise_db[low]), np.nanmedian(noise_db[high])
+    if not (loses and lowest < LOW_DB and highest > HIGH_DB) and not (lowest < VERY_LOW_DB and highest > VERY_HIGH_DB):
         return none
     places = np.arange(bands)
     known = ~np.isnan(noise_db)
     return 10 ** (np.interp(places, places[known], noise_db[known]) / 10)
+
+
+def _ripple(cross: np.ndarray, stem: np.ndarray, mix: np.ndarray) -> float:
+    """Power, relative to the mix, of what a compressor or limiter takes off the stem here and there. Only they make
+    the mix quieter than a stem that is alone: a mask, or bleed, makes it louder."""
+    audible = stem > AUDIBLE * stem.max(axis=(0, 1), initial=0.0)
+    alone = audible & (cross.real > 0) & (np.abs(cross) ** 2 > (1.0 - ALONE) * stem * mix)
+    if not alone.any() or stem[alone].sum() < MIN_RIPPLE_ALONE * stem.sum():
+        return 0.0
+    gains, weights = cross[alone].real / stem[alone], stem[alone]
+    low = gains < 10 ** (-MIN_RIPPLE_DB / 20)
+    if weights[low].sum() < MIN_RIPPLE_SHARE * weights.sum():
+        return 0.0
+    return float((weights[low] * np.square(1.0 - gains[low])).sum() / weights[low].sum())
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:

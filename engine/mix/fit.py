@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .condition import MixCondition, measure_condition
+from .condition import ALONE, MixCondition, measure_condition
 from .statistics import PATCHES_PER_UNIT, Statistics
 from .timing import TimeMap
 
@@ -25,8 +25,9 @@ MIN_PROVED = 0.4
 INDEPENDENT, MAX_UNSURE = 200.0, 0.4
 FAINT = 1e-4  # power of a unit relative to the loudest, below which it decides nothing
 MAX_DELAY = 0.75  # samples by which a unit may be off
-#: In a stretch of its own, the mix may be by so many dB less exactly the stem, or by any number below EXACT_DB.
-MAX_LESS_EXACT_DB, EXACT_DB = 6.0, -30.0
+#: Gains agree if they are within MAX_STEADY_SPREAD_DB for most of this share of the stem; a much louder mix may be
+#: bleed.
+MIN_STEADY_SHARE, MAX_STEADY_SPREAD_DB, MIN_STEADY_DB, MAX_STEADY_DB = 0.3, 1.0, 0.5, 6.0
 AUDIBLE = 1e-3  # power of a patch relative to the loudest of its band
 DUAL_MONO = 1e-4  # power of the side relative to the whole, in a mix with two equal channels
 MIN_SIDE_SHARE = 1e-3  # of the stem's power, so that left and right can be told apart
@@ -36,10 +37,12 @@ MIN_LEVEL_SHARE = 1e-5  # power of a channel relative to the loudest one's, belo
 @dataclass(frozen=True)
 class Routing:
     """Which channel of the mix belongs to each channel of the stem. sources: their numbers; None: only the mean of the
-    mix's channels is known, and it is compared with the mean of the stem's. signs: -1 for inverted polarity."""
+    mix's channels is known, and it is compared with the mean of the stem's. signs: -1 for inverted polarity. in_stem:
+    whether it is the stem whose channels have different polarities, not the mix."""
 
     sources: tuple[int, ...] | None
     signs: tuple[int, ...]
+    in_stem: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -47,9 +50,9 @@ class Routing:
         return self.sources == tuple(range(len(self.signs))) and all(sign > 0 for sign in self.signs)
 
     @property
-    def has_one_sign(self) -> bool:
-        """Whether all channels have the same polarity."""
-        return len(set(self.signs)) == 1
+    def mix_signs(self) -> tuple[int, ...]:
+        """The signs that the mix is multiplied by."""
+        return (1,) * len(self.signs) if self.in_stem else self.signs
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class MixFit:
     def polarise(self, audio: np.ndarray) -> np.ndarray:
         """Audio (C, n) of a stem with inverted polarity in some channels, with the same polarity in all, and back: a
         repair that hears both channels would take it for a fault."""
-        if self.routing.has_one_sign or not self.found:
+        if not self.routing.in_stem or not self.found:
             return audio
         found: np.ndarray = np.array(self.routing.signs, audio.dtype)[:, None] * audio
         return found
@@ -121,7 +124,10 @@ def find_routing(found: Statistics) -> Routing:
     if sources is None:
         sign = -1 if cross.sum() < 0 else 1
         return Routing(None, (sign,) * channels)
-    return Routing(sources, tuple(-1 if cross[c, d] < 0 else 1 for c, d in enumerate(sources)))
+    signs = tuple(-1 if cross[c, d] < 0 else 1 for c, d in enumerate(sources))
+    # The middle of a mix is louder than its sides, unless one of its channels is inverted.
+    in_stem = channels == 2 and signs[0] != signs[1] and float(found.sides[:, 1].real.sum()) > 0
+    return Routing(sources, signs, in_stem)
 
 
 def lanes_of(found: Statistics, routing: Routing, gains: Sequence[float]) -> Lanes:
@@ -137,6 +143,39 @@ def lanes_of(found: Statistics, routing: Routing, gains: Sequence[float]) -> Lan
         stem, mix = found.stem, found.mix[:, order]
         factor = np.array([sign / gain for sign, gain in zip(routing.signs, gains, strict=True)], np.float32)[:, None]
     return Lanes(cross * factor, stem, mix * factor**2)
+
+
+def steady_gains(found: Statistics, routing: Routing) -> tuple[float, ...]:
+    """The gain of each channel of the stem in the mix from all places where it is alone, if they agree; else 1. A
+    limiter that follows the mix makes the most frequent gain unclear, but not the middle one."""
+    channels = len(routing.signs)
+    lanes, gains = lanes_of(found, routing, (1.0,) * channels), []
+    for c in range(lanes.stem.shape[1]):
+        cross, stem, mix = lanes.cross[:, c], lanes.stem[:, c], lanes.mix[:, c]
+        audible = stem > AUDIBLE * stem.max(axis=0, initial=0.0)
+        alone = audible & (cross.real > 0) & (np.abs(cross) ** 2 > (1.0 - ALONE) * stem * mix)
+        db = 20 * np.log10(cross[alone].real / stem[alone])
+        gains.append(1.0)
+        if stem[alone].sum() >= MIN_STEADY_SHARE * stem.sum() and len(db):
+            low, middle, high = np.quantile(db, (0.2, 0.5, 0.8))
+            if high - low <= MAX_STEADY_SPREAD_DB and MIN_STEADY_DB < abs(middle) < MAX_STEADY_DB:
+                gains[c] = 10 ** (float(middle) / 20)
+    return tuple(gains) if len(gains) == channels else tuple(gains) * channels
+
+
+def completed_gains(gains: Sequence[float], found: Statistics, routing: Routing) -> tuple[float, ...]:
+    """Gains of 1, which may be unknown ones, replaced by another channel's if the mix contains as much of both."""
+    lanes = lanes_of(found, routing, (1.0,) * len(gains))
+    if lanes.stem.shape[1] < len(gains) or set(gains) == {1.0}:
+        return tuple(gains)
+    contained = lanes.cross.real.sum(axis=(0, 2)) / np.maximum(lanes.stem.sum(axis=(0, 2)), 1e-30)
+    known = [c for c, gain in enumerate(gains) if gain != 1.0]
+    made = list(gains)
+    for c in range(len(gains)):
+        for other in known:
+            if gains[c] == 1.0 and 0.84 < contained[c] / max(float(contained[other]), 1e-9) < 1.19:
+                made[c] = gains[other]
+    return tuple(made)
 
 
 def judge(
@@ -164,11 +203,11 @@ def judge(
     delays = np.full(len(stem), np.nan)  # of a unit that has not ended there is none
     delays[: len(found.delays)] = found.delays[: len(stem)]
     off = _are_off(delays)
+    off |= _is_out_of_step(delays, time, unit_samples)
     good &= ~off[:, None]
     bad |= off[:, None]
     loud = stem > FAINT * stem.max(initial=0.0)
     decided = loud & (bad | (good & (unsure < MAX_UNSURE)))
-    good &= ~_only_alike(lanes, time, unit_samples, len(good))[:, None]
     holds = _with_margin(_fill(good, decided))
     total = power.sum(axis=0, dtype=np.float64)
     dead = tuple(c for c in range(power.shape[1]) if total[c] <= MIN_LEVEL_SHARE * total.max(initial=0.0))
@@ -208,31 +247,16 @@ def _are_off(delays: np.ndarray) -> np.ndarray:
     return found
 
 
-def _only_alike(lanes: Lanes, time: TimeMap, unit_samples: int, units: int) -> np.ndarray:
-    """Units (U,) of stretches in which the mix is only like the stem, such as another repetition of a loop: it is never
-    as exactly the stem there, where the stem is alone, as in the longest stretch."""
-    found = np.zeros(units, bool)
-    if len(time.stretches) < 2:
-        return found
-    starts = [round(s.start / unit_samples) for s in time.stretches] + [units]
-    starts[0] = 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        residue = 1.0 - np.abs(lanes.cross) ** 2 / (lanes.stem * lanes.mix)
-    residue[~(lanes.stem > AUDIBLE * lanes.stem.max(axis=0, initial=0.0))] = np.nan
-    spans = [slice(PATCHES_PER_UNIT * a, PATCHES_PER_UNIT * b) for a, b in pairwise(starts)]
-    least = [_exactness_db(residue[span]) for span in spans]
-    longest = int(np.argmax(np.diff(starts)))
-    for a, b, db in zip(starts, starts[1:], least, strict=False):
-        found[a:b] = db > max(least[longest] + MAX_LESS_EXACT_DB, EXACT_DB)
+def _is_out_of_step(delays: np.ndarray, time: TimeMap, unit_samples: int) -> np.ndarray:
+    """Units (U,) of stretches in which hardly any unit is in step, although in others many are: what looks like the
+    stem there is another sound like it."""
+    found = np.zeros(len(delays), bool)
+    starts = [0, *(min(len(delays), round(s.start / unit_samples)) for s in time.stretches[1:]), len(delays)]
+    spans = [slice(a, b) for a, b in pairwise(starts)]
+    shares = [float(np.mean(np.abs(delays[span]) < MAX_DELAY)) if span.stop > span.start else 1.0 for span in spans]
+    for span, share in zip(spans, shares, strict=True):
+        found[span] = share < 0.3 * max(shares) and max(shares) > 0.4
     return found
-
-
-def _exactness_db(residue: np.ndarray) -> float:
-    """The residue of the most exact places (P, C, B), as a median over the bands, in dB."""
-    flat = residue.reshape(-1, residue.shape[-1])
-    bands = [row[~np.isnan(row)] for row in flat.T]
-    found = [10 * np.log10(max(float(np.quantile(row, 0.1)), 1e-9)) for row in bands if len(row) >= 10]
-    return float(np.median(found)) if found else 0.0
 
 
 def _with_margin(holds: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ MIN_PEAK_RATIO, MIN_NEAR_RATIO, PEAK_WIDTH_S, SHARP_SAMPLES = 2.0, 1.05, 0.0004,
 MIN_PEAK_TO_MEDIAN, MIN_IN_STEP_TO_MEDIAN = 25.0, 7.0
 #: Offsets are followed through the windows in steps of POOL samples. A window's score is the height of its correlation
 #: over the median, at most MAX_SCORE; going over to another offset costs JUMP_COST. Chance gives a mean of about 7.
-POOL, MAX_SCORE, JUMP_COST, MIN_MEAN_SCORE = 8, 60.0, 60.0, 10.0
+POOL, MAX_SCORE, JUMP_COST, MIN_MEAN_SCORE = 8, 60.0, 20.0, 10.0
 CLEAR_SCORE = 20.0  # of a window whose channels are not swapped
 #: Exact loops give several peaks of nearly the same height. Of all above this part of the highest, the nearest counts.
 SAME_HEIGHT = 0.8

@@ -128,7 +128,7 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 def _misfit(x: np.ndarray, y: np.ndarray) -> float:
     slope, level = _line(x, y)
-    return float(np.minimum(np.abs(y - slope * x - level), 8.0).sum())
+    return float(np.minimum(np.abs(y - slope * x - level), 2.0).sum())
 
 
 def _split(x: np.ndarray, y: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
