@@ -88,7 +88,7 @@ function showStream(stream) {
     `Latency ${ms(parts.total)} (${parts.total} samples): window ${ms(parts.window)}, ` +
     `look-ahead ${ms(parts.lookahead)}, chunk ${ms(parts.chunk)}, processing and resampling ${ms(parts.adaptation)}. ` +
     `Load ${stream.load.toFixed(2)} CPU cores. ${plural(stream.blocks, "block")}, ${stream.late} late, ` +
-    `${stream.lost} lost.${stream.trouble ? ` ${stream.trouble}` : ""}`;
+    `${stream.lost} lost.${[stream.trouble, stream.side_chain].filter(Boolean).map((text) => ` ${text}.`).join("")}`;
   facts.classList.toggle("late", stream.late > 0);
   get(".dry").value = stream.dry.peak_db;
   get(".wet").value = stream.wet_level.peak_db;
