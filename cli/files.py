@@ -57,6 +57,9 @@ def repair(
         bool,
         flag("--sum/--no-sum", help="If you pass all stems of a song, make the results sum to the mix."),
     ] = True,
+    require_mix: Annotated[
+        bool, flag("--require-mix", help="Fail if the mix does not fit a stem, instead of repairing it without.")
+    ] = False,
     linked: Annotated[
         bool,
         flag(
@@ -85,6 +88,8 @@ def repair(
     if preset is None and blend is None and mix is not None:
         preset = "auto"
     chosen = None if preset == "auto" and blend is None else options.choose_preset(preset, blend)
+    if require_mix and mix is None:
+        raise OptionError("--require-mix needs a mix; add --mix FILE")
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)
     check_range("--jobs", jobs, 1, 1024)
@@ -108,7 +113,9 @@ def repair(
         choice = AutoChoice(lambda preset: options.make_repairer(preset, wet=wet if preset.wet else None, **settings))
     else:
         choice = (options.make_repairer(chosen, wet=wet, **settings), chosen)
-    code = run_plan(plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix and wet != 0.0)
+    code = run_plan(
+        plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix and wet != 0.0, require_mix=require_mix
+    )
     raise typer.Exit(code)
 
 

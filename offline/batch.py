@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from ..engine.errors import StemProverError
+from ..engine.errors import MixLeftOutError, StemProverError
 from ..engine.preset import Preset
 from .audiofile import probe
 from .auto import RepairerChoice
@@ -59,11 +59,13 @@ def repair_batch(
     mix: Path | None = None,
     overwrite: bool = False,
     sum_to_mix: bool = False,
+    require_mix: bool = False,
     check: Callable[[BatchJob], None] | None = None,
 ) -> list[tuple[Path, StemProverError]]:
     """Repair all files of a plan. Returns the inputs that failed, and why.
 
     sum_to_mix: if all went well and the jobs are all stems of the mix, make the repaired stems sum to it.
+    require_mix: a stem that the mix does not fit fails.
     check: called before each job; raises StemProverError to refuse it.
     """
     failures: list[tuple[Path, StemProverError]] = []
@@ -86,6 +88,8 @@ def repair_batch(
             info = probe(job.source)
             choose_format(info, job.target)  # raises for a wrong file type before anything takes time
             pair = StemAndMix.open(info, mix)
+            if require_mix and pair.mix_left_out:
+                raise MixLeftOutError(f"{pair.notes[0]}; nothing was written (--require-mix)")
             if isinstance(choice, tuple):
                 repairer, preset = choice
             else:

@@ -52,6 +52,7 @@ class RenderReport:
     correction_db: float | None
     """Energy of the correction relative to the stem's, None if nothing was changed."""
     notes: tuple[str, ...] = ()
+    mix_left_out: bool = False
 
     @property
     def speed(self) -> float:
@@ -153,8 +154,9 @@ def render_pair(
     notes.append(totals.clip_note())
     elapsed_s = pair.elapsed_s + time.perf_counter() - started_s
     return RenderReport(
-        info.path, target, info.duration_s, elapsed_s, totals.correction_db(), tuple(n for n in notes if n)
-    )
+        info.path, target, info.duration_s, elapsed_s, totals.correction_db(), tuple(n for n in notes if n),
+        pair.mix_left_out,
+    )  # fmt: skip
 
 
 def _repaired(

@@ -80,6 +80,7 @@ class _TerminalListener(BatchListener):
     def __init__(self, plan: BatchPlan, mix: Path | None) -> None:
         self._jobs, self._name = len(plan.jobs), ""
         targets = [job.target for job in plan.jobs]
+        self.left_out: list[RenderReport] = []
         self._others = [*targets, *{target.parent for target in targets}, *([mix] if mix else [])]
 
     def started(self, number: int, job: BatchJob) -> None:
@@ -96,6 +97,8 @@ class _TerminalListener(BatchListener):
 
     def repaired(self, job: BatchJob, report: RenderReport) -> None:
         OUT.print(Text(report.render()))
+        if report.mix_left_out:
+            self.left_out.append(report)
 
     def failed(self, path: Path, error: StemProverError) -> None:
         print_error(error, path=path, others=self._others)
@@ -108,11 +111,12 @@ class _TerminalListener(BatchListener):
 
 
 def run_plan(
-    plan: BatchPlan, choice: RepairerChoice, *, mix: Path | None, overwrite: bool, sum_to_mix: bool = False
-) -> int:
+    plan: BatchPlan, choice: RepairerChoice, *, mix: Path | None, overwrite: bool, sum_to_mix: bool = False,
+    require_mix: bool = False,
+) -> int:  # fmt: skip
     """Repair every file of a plan and show how each went. Arguments as in `repair_batch`.
 
-    Returns the exit code: 0 if all went well, 2 if only inputs were wrong, else 1.
+    Returns the exit code: 0 if all went well, 3 if so but a mix was left out, 2 if only inputs were wrong, else 1.
     """
     if isinstance(choice, tuple):
         preset = choice[1]
@@ -123,13 +127,29 @@ def run_plan(
         elif mix is None and (preset.is_shipped or preset.path is None):  # a user's own may be made for stems alone
             ERR.print("Note: without --mix hardly anything is repaired", style="yellow")
     listener = _TerminalListener(plan, mix)
-    failures = repair_batch(plan, choice, listener, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix)
+    failures = repair_batch(
+        plan, choice, listener, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, require_mix=require_mix
+    )
     total = len(plan.jobs) + len(plan.failures)
     if total > 1:
         done = total - len(failures)
-        OUT.print(f"{done} of {total} repaired" + (f", {len(failures)} failed:" if failures else ""))
+        without = _without_mix(listener.left_out)
+        count = f"{done - len(listener.left_out)} of {total} repaired"
+        OUT.print(f"{count}, {len(failures)} failed:" if failures else ", ".join([count, *without]))
         for path, _ in failures:
             OUT.print(Text(f"  {path}"))
+        if failures and without:
+            OUT.print(", ".join(without))
     if not failures:
-        return 0
+        return 3 if listener.left_out else 0
     return 2 if all(error.exit_code == 2 for _, error in failures) else 1
+
+
+def _without_mix(left_out: Sequence[RenderReport]) -> list[str]:
+    """What happened to the stems that their mix does not fit."""
+    unchanged = sum(report.correction_db is None for report in left_out)
+    others = len(left_out) - unchanged
+    as_before = "as it was" if unchanged == 1 else "as they were"
+    return [f"{unchanged} left {as_before}: the mix does not fit"] * bool(unchanged) + [
+        f"{others} repaired without the mix: it does not fit"
+    ] * bool(others)
