@@ -38,6 +38,10 @@ def repair(
         Path | None,
         typer.Option(metavar="MIX", help="The mix the stems were separated from. Makes the repair much better."),
     ] = None,
+    rest: Annotated[
+        Path | None,
+        typer.Option(metavar="REST", help="In place of --mix, the song without this stem, such as an instrumental."),
+    ] = None,
     preset: Annotated[str | None, preset_option("auto with --mix, else general")] = None,
     blend: Annotated[
         str | None,
@@ -85,19 +89,22 @@ def repair(
 
     if quality is not None and steps is not None:
         raise OptionError("--quality and --steps exclude each other; use one of them")
-    if preset is None and blend is None and mix is not None:
+    if mix is not None and rest is not None:
+        raise OptionError("--mix and --rest exclude each other; use one of them")
+    plan = plan_batch(inputs, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix, rest=rest)
+    has_mix = mix is not None or any(job.rest for job in plan.jobs)
+    if preset is None and blend is None and has_mix:
         preset = "auto"
     chosen = None if preset == "auto" and blend is None else options.choose_preset(preset, blend)
-    if require_mix and mix is None:
+    if require_mix and not has_mix:
         raise OptionError("--require-mix needs a mix; add --mix FILE")
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)
     check_range("--jobs", jobs, 1, 1024)
-    plan = plan_batch(inputs, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix)
-    if mix is not None:
+    if beside := mix or rest:
         from ..offline.audiofile import probe
 
-        probe(mix, "the mix")
+        probe(beside, "the mix" if mix else "the rest of the song")
     settings: dict[str, Any] = {
         "steps": steps,
         "quality": (quality or Quality.STANDARD).value,

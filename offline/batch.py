@@ -87,7 +87,7 @@ def repair_batch(
                 make_folder(job.target.parent)
             info = probe(job.source)
             choose_format(info, job.target)  # raises for a wrong file type before anything takes time
-            pair = StemAndMix.open(info, mix)
+            pair = StemAndMix.open(info, mix, rest=job.rest)
             if require_mix and pair.mix_left_out:
                 raise MixLeftOutError(f"{pair.notes[0]}; nothing was written (--require-mix)")
             if isinstance(choice, tuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from ..engine.mix.condition import ConditionFilter
 from ..engine.mix.fit import MixFit
 from ..engine.mix.timing import Stretch, TimeMap
 from .audiofile import BLOCK_SAMPLES, AudioInfo, AudioReader
+from .mix_sum import read_blocks
 
 Pair = tuple[np.ndarray, np.ndarray]
 FADE_S = 0.02  # between the mix and what stands in for it
@@ -103,19 +105,19 @@ class FittedMix:
             self._waiting.push(next(self._blocks))
         return self._waiting.pop(samples)
 
-    def _read(self, info: AudioInfo, mix: MixReader, chain: Chain) -> Iterator[np.ndarray]:
+    def _read(self, info: AudioInfo, mix: MixReader, plugins: Chain) -> Iterator[np.ndarray]:
         clean = self._condition(info.channels)
         position = 0
         with AudioReader(info) as reader:
             for native in reader.blocks():
                 for stem, beside in clean(self._fit.polarise(reader.codec.decode(native)), mix):
-                    yield chain(self._filled(position, stem, beside, mix))
+                    yield plugins(self._filled(position, stem, beside, mix))
                     position += stem.shape[1]
         for stem, beside in clean(None, mix):
-            yield chain(self._filled(position, stem, beside, mix))
+            yield plugins(self._filled(position, stem, beside, mix))
             position += stem.shape[1]
         while True:
-            yield chain(np.zeros((info.channels, BLOCK_SAMPLES), np.float32))
+            yield plugins(np.zeros((info.channels, BLOCK_SAMPLES), np.float32))
 
     def _condition(self, channels: int) -> Callable[[np.ndarray | None, MixReader], Iterator[Pair]]:
         """Blocks of the stem, or None after the last, to pairs of stem and mix whose condition is mended."""
@@ -189,7 +191,7 @@ class SampleReader:
     def __init__(self, info: AudioInfo) -> None:
         self.samples, self.channels = info.samples, info.channels
         self._kept = round(self.KEPT_S * info.sample_rate)
-        self._blocks = self._read(info)
+        self._blocks = chain(read_blocks(info), self._silence(info.channels))
         self._buffer, self._start = np.zeros((info.channels, 0), np.float32), 0
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -210,9 +212,6 @@ class SampleReader:
         return found
 
     @staticmethod
-    def _read(info: AudioInfo) -> Iterator[np.ndarray]:
-        with AudioReader(info) as reader:
-            for native in reader.blocks():
-                yield reader.codec.decode(native)
+    def _silence(channels: int) -> Iterator[np.ndarray]:
         while True:
-            yield np.zeros((info.channels, BLOCK_SAMPLES), np.float32)
+            yield np.zeros((channels, BLOCK_SAMPLES), np.float32)

@@ -118,13 +118,18 @@ def run_plan(
 
     Returns the exit code: 0 if all went well, 3 if so but a mix was left out, 2 if only inputs were wrong, else 1.
     """
+    has_mix = mix is not None or any(job.rest for job in plan.jobs)
+    for job in plan.jobs:
+        if job.rest and len(plan.jobs) > 1 and job.rest.name > job.source.name:
+            note = f"no mix given, so the sum of {job.source.name} and {job.rest.name} is used as the mix"
+            ERR.print(Text(f"Note: {note}", "yellow"))
     if isinstance(choice, tuple):
         preset = choice[1]
         if preset.note:
             print_notes(f"preset {preset.name}", [preset.note])
-        if preset.separated and mix is None:
+        if preset.separated and not has_mix:
             print_notes(f"preset {preset.name}", ["repairs stems from a separator and needs their mix (--mix FILE)"])
-        elif mix is None and (preset.is_shipped or preset.path is None):  # a user's own may be made for stems alone
+        elif not has_mix and (preset.is_shipped or preset.path is None):  # a user's own may be made for stems alone
             ERR.print("Note: without --mix hardly anything is repaired", style="yellow")
     listener = _TerminalListener(plan, mix)
     failures = repair_batch(

@@ -13,7 +13,8 @@ import soundfile
 from fakes import FakeRepairer
 from paths import ROOT
 from stemprover import __version__, cli
-from stemprover.engine.errors import ModelError
+from stemprover.engine.errors import ModelError, OptionError
+from stemprover.offline.render import render_file
 
 
 class BrokenRepairer(FakeRepairer):
@@ -369,3 +370,28 @@ def test_with_require_mix_a_stem_that_the_mix_does_not_fit_fails(run_cli, half_a
     assert "nothing was written" in result.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == [stem.name]
     assert run_cli(*arguments).code == 2, "there is no mix at all"
+
+
+def test_the_rest_of_the_song_takes_the_place_of_the_mix(run_cli, make_audio, tmp_path):
+    vocals, rest = make_audio("vocals.wav", seed=1, subtype="FLOAT"), make_audio("no_vocals.wav", seed=2)
+    fake = FakeRepairer(gain=0.0, mix_gain=1.0)
+    result = run_cli("repair", vocals, "--rest", rest, "-o", tmp_path / "out.wav", repairer=fake)
+    assert result.code == 0, result.err
+    total = soundfile.read(vocals)[0] + soundfile.read(rest)[0]
+    np.testing.assert_allclose(soundfile.read(tmp_path / "out.wav")[0], total, atol=1e-6)
+    for more in (["-o", rest], ["-o", tmp_path / "b.wav", "--mix", rest]):
+        assert run_cli("repair", vocals, "--rest", rest, *more, "--overwrite").code == 2
+    report = render_file(vocals, tmp_path / "same.wav", fake, rest=rest)
+    assert report.correction_db is not None
+    with pytest.raises(OptionError, match="exclude each other"):
+        render_file(vocals, tmp_path / "b.wav", fake, rest=rest, mix=rest)
+
+
+def test_vocals_and_instrumental_without_a_mix_are_each_others_rest(run_cli, make_audio, tmp_path):
+    vocals, rest = (make_audio(name, seed=n, subtype="FLOAT") for n, name in enumerate(("vocals.wav", "no_vocals.wav")))
+    fake = FakeRepairer(gain=0.5, mix_gain=0.25)
+    result = run_cli("repair", vocals, rest, "-o", tmp_path / "out", repairer=fake)
+    assert result.code == 0, result.err
+    assert "Note: no mix given, so the sum of no_vocals.wav and vocals.wav is used as the mix\n" in result.err
+    assert "without --mix" not in result.err
+    assert fake.had_mix
