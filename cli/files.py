@@ -64,6 +64,13 @@ def repair(
     require_mix: Annotated[
         bool, flag("--require-mix", help="Fail if the mix does not fit a stem, instead of repairing it without.")
     ] = False,
+    residual: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what the repaired stems do not hold of the mix, instead of sharing it among them.",
+        ),
+    ] = None,
     linked: Annotated[
         bool,
         flag(
@@ -84,7 +91,7 @@ def repair(
     stemprover repair vocals.wav drums.wav bass.wav other.wav -o repaired/ --mix song.wav
     stemprover repair stems/ -o repaired/ --mix song.wav --preset bleed
     """
-    from ..offline.plan import plan_batch
+    from ..offline.plan import check_residual, plan_batch
     from ..reports.terminal import run_plan
 
     if quality is not None and steps is not None:
@@ -96,8 +103,11 @@ def repair(
     if preset is None and blend is None and has_mix:
         preset = "auto"
     chosen = None if preset == "auto" and blend is None else options.choose_preset(preset, blend)
-    if require_mix and not has_mix:
-        raise OptionError("--require-mix needs a mix; add --mix FILE")
+    for name, value in (("--require-mix", require_mix), ("--residual", residual)):
+        if value and not has_mix:
+            raise OptionError(f"{name} needs a mix; add --mix FILE or --rest FILE")
+    if residual is not None:
+        check_residual(residual, plan, sum_to_mix=sum_to_mix, overwrite=overwrite)
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)
     check_range("--jobs", jobs, 1, 1024)
@@ -121,7 +131,13 @@ def repair(
     else:
         choice = (options.make_repairer(chosen, wet=wet, **settings), chosen)
     code = run_plan(
-        plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix and wet != 0.0, require_mix=require_mix
+        plan,
+        choice,
+        mix=mix,
+        overwrite=overwrite,
+        sum_to_mix=sum_to_mix and wet != 0.0,
+        require_mix=require_mix,
+        residual=residual,
     )
     raise typer.Exit(code)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from ..engine.errors import MixLeftOutError, StemProverError
+from ..engine.errors import MixLeftOutError, OutputError, StemProverError
 from ..engine.preset import Preset
 from .audiofile import probe
 from .auto import RepairerChoice
@@ -17,7 +17,7 @@ from .outfile import check_output, make_folder
 from .pair import StemAndMix
 from .plan import BatchJob, BatchPlan
 from .render import Progress, RenderReport, render_pair
-from .stem_set import SetReport, complete_set, is_set
+from .stem_set import SetReport, complete_set, find_sets
 
 
 class BatchListener:
@@ -60,12 +60,13 @@ def repair_batch(
     overwrite: bool = False,
     sum_to_mix: bool = False,
     require_mix: bool = False,
+    residual: Path | None = None,
     check: Callable[[BatchJob], None] | None = None,
 ) -> list[tuple[Path, StemProverError]]:
     """Repair all files of a plan. Returns the inputs that failed, and why.
 
     sum_to_mix: if all went well and the jobs are all stems of the mix, make the repaired stems sum to it.
-    require_mix: a stem that the mix does not fit fails.
+    residual: write here what the stems do not hold of the mix. require_mix: a stem that the mix does not fit fails.
     check: called before each job; raises StemProverError to refuse it.
     """
     failures: list[tuple[Path, StemProverError]] = []
@@ -109,11 +110,17 @@ def repair_batch(
             pairs.append(pair)
             listener.repaired(job, report)
     has_plugins = isinstance(choice, tuple) and bool(choice[1].before or choice[1].after)
-    if sum_to_mix and mix is not None and not failures and not has_plugins and is_set(pairs):
+    if failures or not (residual or (sum_to_mix and not has_plugins)):
+        if residual is not None:
+            listener.failed(residual, OutputError(f"{residual} was not written, because a stem failed"))
+        return failures
+    for song in find_sets(list(zip(pairs, (job.target for job in plan.jobs), strict=True))):
+        if len(song) < 2 and residual is None:
+            continue
         try:
             with listener.summing() as progress:
-                set_report = complete_set(pairs, [job.target for job in plan.jobs], progress=progress)
-            listener.summed(set_report)
+                summed = complete_set(song, residual=residual, overwrite=overwrite, progress=progress)
+            listener.summed(summed)
         except StemProverError as error:
-            fail(mix, error)
+            fail(mix or song[0][0].stem.path, error)
     return failures

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..engine.errors import AudioFileError, OptionError, OutputExistsError, StemProverError
 from ..engine.stem_names import WHOLE_BAND, song_of, stem_of
 from .formats import CONTAINERS
+from .outfile import check_output
 
 # Files with these are picked from folders. A file that is named directly may be called anything.
 AUDIO_EXTENSIONS = frozenset(CONTAINERS) | {".snd"}
@@ -96,6 +97,17 @@ def plan_batch(
     elif mix is None:
         jobs = _pair_up(jobs)
     return BatchPlan(tuple(jobs), (*(job.source for job in jobs), *mixes), tuple(failures), makes_folders=True)
+
+
+def check_residual(residual: Path, plan: BatchPlan, *, sum_to_mix: bool, overwrite: bool) -> None:
+    """Raises OptionError or OutputExistsError if the residual of a plan's stems cannot go to this file."""
+    if not sum_to_mix:
+        raise OptionError("--residual and --no-sum exclude each other; use one of them")
+    if len({job.rest and song_of(job.rest) for job in plan.jobs}) > 1:
+        raise OptionError("--residual is for one song; repair the songs one by one")
+    if residual.resolve() in {job.target.resolve() for job in plan.jobs}:
+        raise OptionError(f"{residual} is the output of a stem; choose another file for --residual")
+    check_output(residual, plan.inputs, overwrite=overwrite)
 
 
 def _audio_below(folder: Path, output: Path, mix: Path | None, unreadable: list[OSError]) -> list[tuple[Path, Path]]:

@@ -111,9 +111,15 @@ class _TerminalListener(BatchListener):
 
 
 def run_plan(
-    plan: BatchPlan, choice: RepairerChoice, *, mix: Path | None, overwrite: bool, sum_to_mix: bool = False,
+    plan: BatchPlan,
+    choice: RepairerChoice,
+    *,
+    mix: Path | None,
+    overwrite: bool,
+    sum_to_mix: bool = False,
     require_mix: bool = False,
-) -> int:  # fmt: skip
+    residual: Path | None = None,
+) -> int:
     """Repair every file of a plan and show how each went. Arguments as in `repair_batch`.
 
     Returns the exit code: 0 if all went well, 3 if so but a mix was left out, 2 if only inputs were wrong, else 1.
@@ -133,7 +139,14 @@ def run_plan(
             ERR.print("Note: without --mix hardly anything is repaired", style="yellow")
     listener = _TerminalListener(plan, mix)
     failures = repair_batch(
-        plan, choice, listener, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, require_mix=require_mix
+        plan,
+        choice,
+        listener,
+        mix=mix,
+        overwrite=overwrite,
+        sum_to_mix=sum_to_mix,
+        require_mix=require_mix,
+        residual=residual,
     )
     total = len(plan.jobs) + len(plan.failures)
     if total > 1:
