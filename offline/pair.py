@@ -14,8 +14,7 @@ from ..engine.errors import MixMismatchError
 from ..engine.mix.fit import MixFit
 from .alignment import MAX_OFFSET_S
 from .audiofile import AudioInfo, check_finite, clock, probe
-from .mix_reader import FittedMix
-from .mix_sum import SummedAudio, files_of
+from .mix_reader import FittedMix, SummedAudio, files_of
 from .proof import SAME_LENGTH_S, mix_notes, prove
 
 MIX_PROJECTION = 0.8  # of the stem in what is more likely the mix than its rest (MixFit.projection)

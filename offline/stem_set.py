@@ -20,7 +20,7 @@ from ..engine.stem_names import MIX, redundant_stems, stem_of
 from .analysis import analyse_pair
 from .audiofile import AudioInfo, AudioWriter, clock, probe
 from .formats import check_space, choose_format
-from .mix_sum import files_of
+from .mix_reader import files_of
 from .outfile import atomic_output
 from .pair import StemAndMix
 from .placement import Placement, common_fit, read_beside
