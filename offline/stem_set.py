@@ -30,6 +30,8 @@ from .samples import LOSSY
 #: Energy of what a complete set may leave out of the mix, relative to the mix. More than this is a missing stem, even
 #: if a quiet one, or bleed.
 MAX_MISSING_DB = -20.0
+#: A stem is missing if what the stems leave is louder than this, and most of the mix in this part of it.
+MAX_ABSENT_DB, MAX_ABSENT = -35.0, 0.4
 TOLD_DB = -60.0  # what stems leave is described if it is louder
 
 
@@ -159,7 +161,8 @@ def complete_set(
     if again.low_db(gains) > again.low_db(ones):  # the repair has already changed the levels
         gains, missing_db = ones, cells.low_db(ones)
     missing_db = min(missing_db, again.low_db(gains))  # stems with much bleed add up once they are repaired
-    if missing_db > MAX_MISSING_DB and residual is None:
+    lacks_stem = missing_db > MAX_ABSENT_DB and cells.absent(gains) > MAX_ABSENT
+    if (missing_db > MAX_MISSING_DB or lacks_stem) and residual is None:
         return SetReport(len(pairs), before, absent=absent)
     corrections = [
         f"{stems[n].path.name} {' and '.join(placements[n].describe())}" for n in off

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-FRAME = 2048  # samples
+FRAME, FRAMES_PER_CELL = 2048, 4
 EDGES_HZ = (0, 150, 300, 600, 1200, 2400, 5000, 10000)
 HIGHEST_HZ = 10000.0  # separators often leave out what is above, so it decides nothing
 MOSTLY = 0.8  # share of the energy in the places that are named
@@ -41,13 +42,14 @@ class NullMeter:
         samples = signals.shape[-1]
         self._samples += samples
         padded = np.pad(signals, ((0, 0), (0, 0), (0, -samples % FRAME)))
-        frames = padded.reshape(len(signals), -1, FRAME) * self._window
+        frames = padded.reshape(*signals.shape[:2], -1, FRAME) * self._window
         spectra = np.fft.rfft(frames.astype(np.float64), axis=-1)
-        rows = []
-        for part in np.split(spectra, self._bins[1:], axis=-1):
-            flat = part.reshape(len(signals), -1)
-            rows.append((flat @ flat.conj().T).real)
-        self._cells.append(np.array(rows))
+        for start in range(0, spectra.shape[2], FRAMES_PER_CELL):
+            rows = []
+            for part in np.split(spectra[:, :, start : start + FRAMES_PER_CELL], self._bins[1:], axis=-1):
+                flat = part.reshape(len(signals), -1)
+                rows.append((flat @ flat.conj().T).real)
+            self._cells.append(np.array(rows))
 
     def finish(self) -> Cells:
         """All products."""
@@ -83,10 +85,13 @@ class Cells:
     @property
     def gram(self) -> np.ndarray:
         """The sum of all cells up to HIGHEST_HZ (K, K)."""
-        low = [high <= HIGHEST_HZ for high in self.edges_hz[1:]]
-        low[0] = True
-        total: np.ndarray = self.products[:, low].sum(axis=(0, 1))
+        total: np.ndarray = self.products[:, self._low].sum(axis=(0, 1))
         return total
+
+    @property
+    def _low(self) -> list[bool]:
+        """Which bands count (B,)."""
+        return [high <= HIGHEST_HZ or low == 0 for low, high in pairwise(self.edges_hz)]
 
     def null(self, gains: np.ndarray) -> Null:
         """What the stems with these gains leave, over all frequencies."""
@@ -106,6 +111,14 @@ class Cells:
         """What the stems with these gains leave up to HIGHEST_HZ, relative to the mix."""
         gram = self.gram
         return _db(left_over(gram, gains), float(gram[-1, -1]))
+
+    def absent(self, gains: np.ndarray) -> float:
+        """Which part of what the stems leave is most of the mix in its place: much if a stem is missing, little if all
+        are there but inexact."""
+        products = self.products[:, self._low]
+        weights = np.append(-gains, 1.0)
+        left = np.einsum("k,nbkl,l->nb", weights, products, weights).clip(0.0)
+        return float(left[left > products[:, :, -1, -1] / 2].sum() / (left.sum() + 1e-20))
 
     def bleed(self) -> np.ndarray:
         """How much of each stem is in all others together (S,): the median over all cells, since notes that sound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -277,3 +278,17 @@ def test_vocals_and_instrumental_sum_to_their_own_sum(run_cli, exact, make_audio
     assert found.code == 0, found.err
     assert "the 2 stems sum to the mix" in found.out
     assert residual_db(song, [out / path.name for path in paths]) < -60
+
+
+def test_a_quiet_stem_that_is_missing_is_not_shared_out_among_the_others(run_cli, exact, tmp_path: Path) -> None:
+    paths, song, sounds = exact
+    for path, audio in zip(paths[:2], sounds, strict=False):
+        audio[44100:88200] = 0.0
+        soundfile.write(path, audio, 44100, "PCM_24")
+    sounds[2] *= 10 ** (-28 / 20)
+    soundfile.write(song, sum(sounds), 44100, "FLOAT")
+    out = tmp_path / "out"
+    found = run_cli("repair", *paths[:2], "-o", out, "--mix", song, repairer=FakeRepairer())
+    assert re.search(r"do not add up to the mix: what is missing is at -\d\d\.\d dB", found.out)
+    for path in paths[:2]:
+        assert np.array_equal(soundfile.read(out / path.name)[0], soundfile.read(path)[0])
