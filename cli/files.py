@@ -42,7 +42,7 @@ def repair(
         Path | None,
         typer.Option(metavar="REST", help="In place of --mix, the song without this stem, such as an instrumental."),
     ] = None,
-    preset: Annotated[str | None, preset_option("auto with --mix, else general")] = None,
+    preset: Annotated[str | None, preset_option("auto with a mix, else general")] = None,
     blend: Annotated[
         str | None,
         typer.Option(metavar="NAME=WEIGHT,...", help="Several presets at once, such as bleed=0.6,musical-noise=0.4."),

@@ -57,7 +57,8 @@ class SetReport:
         count = f"{self.stems} stems" if self.stems > 1 else "stem"
         not_summed = f"the {count} were repaired one by one and may not sum to the mix"
         if self.before is None:
-            return f"stems not found in the mix: {not_summed}; is it the right song?"
+            lost = f", and {self.residual} was not written" if self.residual else ""
+            return f"stems not found in the mix: {not_summed}{lost}; is it the right song?"
         absent = [f"{name} was not found in it" for name in self.absent]
         if self.after is None:
             hint = "use all stems of the song" if self.before.is_missing else "stems with bleed do not add up"
@@ -148,7 +149,7 @@ def complete_set(
     stems, repaired = [pair.stem for pair in pairs], [probe(target) for target in targets]
     fits = [pair.fit for pair in pairs if pair.fit is not None and pair.fit.found]
     if not fits:
-        return SetReport(len(pairs), None)
+        return SetReport(len(pairs), None, residual=residual.name if residual else "")
     absent = tuple(pair.stem.path.name for pair in pairs if pair.mix_left_out)
     common = common_fit(fits, stems[0].samples)
     ones = np.ones(len(pairs))

@@ -292,3 +292,14 @@ def test_a_quiet_stem_that_is_missing_is_not_shared_out_among_the_others(run_cli
     assert re.search(r"do not add up to the mix: what is missing is at -\d\d\.\d dB", found.out)
     for path in paths[:2]:
         assert np.array_equal(soundfile.read(out / path.name)[0], soundfile.read(path)[0])
+
+
+def test_no_residual_is_written_of_another_song(run_cli, exact, make_audio, tmp_path: Path) -> None:
+    paths, _, _ = exact
+    other, rest = make_audio("other-song.wav", seconds=4.0, seed=7), tmp_path / "rest.wav"
+    arguments = ("repair", *paths, "-o", tmp_path / "out", "--mix", other, "--residual", rest)
+    found = run_cli(*arguments, repairer=FakeRepairer())
+    assert found.code == 3
+    assert "stems not found in the mix" in found.out
+    assert "rest.wav was not written" in found.out
+    assert not rest.exists()
