@@ -43,7 +43,11 @@ def repair(
         Path | None,
         typer.Option(metavar="MIX", help="The mix the stems were separated from. Makes the repair much better."),
     ] = None,
-    preset: Annotated[str | None, preset_option("auto with --mix, else general")] = None,
+    rest: Annotated[
+        Path | None,
+        typer.Option(metavar="REST", help="In place of --mix, the song without this stem, such as an instrumental."),
+    ] = None,
+    preset: Annotated[str | None, preset_option("auto with a mix, else general")] = None,
     blend: Annotated[
         str | None,
         typer.Option(metavar="NAME=WEIGHT,...", help="Several presets at once, such as bleed=0.6,musical-noise=0.4."),
@@ -62,6 +66,16 @@ def repair(
         bool,
         flag("--sum/--no-sum", help="If you pass all stems of a song, make the results sum to the mix."),
     ] = True,
+    require_mix: Annotated[
+        bool, flag("--require-mix", help="Fail if the mix does not fit a stem, instead of repairing it without.")
+    ] = False,
+    residual: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what the repaired stems do not hold of the mix, instead of sharing it among them.",
+        ),
+    ] = None,
     linked: Annotated[
         bool,
         flag(
@@ -83,29 +97,37 @@ def repair(
     stemprover repair vocals.wav drums.wav bass.wav other.wav -o repaired/ --mix song.wav
     stemprover repair stems/ -o repaired/ --mix song.wav --preset bleed
     """
-    from ..offline.plan import plan_batch
+    from ..offline.plan import check_residual, plan_batch
     from ..reports.terminal import run_plan
 
     if quality is not None and steps is not None:
         raise OptionError("--quality and --steps exclude each other; use one of them")
-    if preset is None and blend is None and mix is not None:
-        preset = "auto"
-    chosen = None if preset == "auto" and blend is None else options.choose_preset(preset, blend)
-    check_range("--wet", wet, 0, 1)
-    check_range("--steps", steps, 1, 50)
-    check_range("--jobs", jobs, 1, 1024)
-    piped = options.read_pipes(context, *inputs, mix)
-    mix = piped.get(mix, mix)
+    if mix is not None and rest is not None:
+        raise OptionError("--mix and --rest exclude each other; use one of them")
+    piped = options.read_pipes(context, *inputs, mix, rest)
+    mix, rest = piped.get(mix, mix), piped.get(rest, rest)
     stems = [piped.get(path, path) for path in inputs]
-    plan = plan_batch(stems, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix)
+    plan = plan_batch(stems, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix, rest=rest)
     if plan.folder is not None and (pipes := [path for path in inputs if path in piped]):
         raise OptionError(
             f"{pipes[0]} has no name that its result in {output} could get; repair it alone, with a file for the output"
         )
-    if mix is not None:
+    has_mix = mix is not None or any(job.rest for job in plan.jobs)
+    if preset is None and blend is None and has_mix:
+        preset = "auto"
+    chosen = None if preset == "auto" and blend is None else options.choose_preset(preset, blend)
+    for name, value in (("--require-mix", require_mix), ("--residual", residual)):
+        if value and not has_mix:
+            raise OptionError(f"{name} needs a mix; add --mix FILE or --rest FILE")
+    if residual is not None:
+        check_residual(residual, plan, sum_to_mix=sum_to_mix, overwrite=overwrite)
+    check_range("--wet", wet, 0, 1)
+    check_range("--steps", steps, 1, 50)
+    check_range("--jobs", jobs, 1, 1024)
+    if beside := mix or rest:
         from ..offline.audiofile import probe
 
-        probe(mix, "the mix")
+        probe(beside, "the mix" if mix else "the rest of the song")
     settings: dict[str, Any] = {
         "steps": steps,
         "quality": (quality or Quality.STANDARD).value,
@@ -126,9 +148,15 @@ def repair(
     if plan.folder is not None:
         from ..offline.journal import Journal, settings_checksum
 
-        deciding = {"wet": wet, "steps": steps, "quality": settings["quality"], "linked": linked, "sum": sum_to_mix}
-        journal = Journal(plan.folder, settings_checksum(chosen, **deciding, version=__version__), mix)
-    code = run_plan(plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, journal=journal)
+        deciding = {
+            "wet": wet, "steps": steps, "quality": settings["quality"], "linked": linked, "sum": sum_to_mix,
+            "residual": residual is not None,
+        }  # fmt: skip
+        journal = Journal(plan.folder, settings_checksum(chosen, **deciding, version=__version__), mix or rest)
+    code = run_plan(
+        plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, journal=journal, require_mix=require_mix,
+        residual=residual,
+    )  # fmt: skip
     raise typer.Exit(code)
 
 

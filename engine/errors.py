@@ -27,6 +27,10 @@ class MixMismatchError(InputError):
     """The mix does not belong to the stem: another length, sample rate or number of channels."""
 
 
+class MixLeftOutError(StemProverError):
+    """The mix does not fit the stem, and the stem was not to be repaired without it."""
+
+
 class OptionError(InputError):
     """An option or argument has a value that is out of range, malformed or in conflict with another."""
 

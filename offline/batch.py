@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from ..engine.errors import StemProverError
+from ..engine.errors import MixLeftOutError, OutputError, StemProverError
 from ..engine.preset import Preset
 from .audiofile import probe
 from .auto import RepairerChoice
@@ -19,7 +19,7 @@ from .outfile import check_output, make_folder
 from .pair import StemAndMix
 from .plan import BatchJob, BatchPlan
 from .render import Progress, RenderReport, render_pair
-from .stem_set import SetReport, complete_set, is_set
+from .stem_set import SetReport, complete_set, find_sets
 
 
 class BatchListener:
@@ -64,12 +64,15 @@ def repair_batch(
     mix: Path | None = None,
     overwrite: bool = False,
     sum_to_mix: bool = False,
+    require_mix: bool = False,
+    residual: Path | None = None,
     check: Callable[[BatchJob], None] | None = None,
     journal: Journal | None = None,
 ) -> list[tuple[Path, StemProverError]]:
     """Repair all files of a plan. Returns the inputs that failed, and why.
 
     sum_to_mix: if all went well and the jobs are all stems of the mix, make the repaired stems sum to it.
+    residual: write here what the stems do not hold of the mix. require_mix: a stem that the mix does not fit fails.
     check: called before each job; raises StemProverError to refuse it.
     journal: of the output folder. What it calls finished is not repaired again, unless `overwrite` is set.
     """
@@ -98,7 +101,9 @@ def repair_batch(
             info = probe(job.source)
             choose_format(info, job.target)  # raises for a wrong file type before anything takes time
             make_folder(job.target.parent)
-            pair = StemAndMix.open(info, mix)
+            pair = StemAndMix.open(info, mix, rest=job.rest)
+            if require_mix and pair.mix_left_out:
+                raise MixLeftOutError(f"{pair.notes[0]}; nothing was written (--require-mix)")
             if isinstance(choice, tuple):
                 repairer, preset = choice
             else:
@@ -121,17 +126,25 @@ def repair_batch(
             pairs[job] = pair
             listener.repaired(job, report)
     has_plugins = isinstance(choice, tuple) and bool(choice[1].before or choice[1].after)
-    can_sum = sum_to_mix and mix is not None and len(plan.jobs) > 1 and not failures and not has_plugins
-    if can_sum and not is_summed:
-        assert mix is not None
+    if failures and residual is not None:
+        listener.failed(residual, OutputError(f"{residual} was not written, because a stem failed"))
+    has_mix = mix is not None or any(job.rest for job in plan.jobs)
+    if failures or not has_mix or not (residual or (sum_to_mix and not has_plugins and not is_summed)):
+        return failures
+    for song in find_sets(_all_pairs(plan, pairs, mix)):
+        if len(song) < 2 and residual is None:
+            continue
         try:
-            stems = [pairs.get(job) or StemAndMix.open(job.source, mix) for job in plan.jobs]
-            if is_set(stems):
-                with listener.summing() as progress:
-                    set_report = complete_set(stems, [job.target for job in plan.jobs], progress=progress)
-                listener.summed(set_report)
-            if journal is not None:
-                journal.record_sum(plan.jobs)
+            with listener.summing() as progress:
+                summed = complete_set(song, residual=residual, overwrite=overwrite, progress=progress)
+            listener.summed(summed)
         except StemProverError as error:
-            fail(mix, error)
+            fail(mix or song[0][0].stem.path, error)
+    if journal is not None and not failures and len(plan.jobs) > 1:
+        journal.record_sum(plan.jobs)
     return failures
+
+
+def _all_pairs(plan: BatchPlan, pairs: dict[BatchJob, StemAndMix], mix: Path | None) -> list[tuple[StemAndMix, Path]]:
+    """The pairs and results of all jobs, also of those that an earlier run has finished."""
+    return [(pairs.get(job) or StemAndMix.open(job.source, mix, rest=job.rest), job.target) for job in plan.jobs]

@@ -1,8 +1,10 @@
-"""Reads the mix in step with its stem."""
+"""Reads the mix in step with its stem; the mix may be the sum of several files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -18,6 +20,50 @@ FADE_S = 0.02  # between the mix and what stands in for it
 #: Where clocks drift or the offset is no whole number, blocks of so many samples are shifted by their Fourier
 #: transforms, with a margin on both sides, and cross-faded.
 BLOCK, MARGIN = 1024, 128
+
+
+@dataclass(frozen=True)
+class SummedAudio(AudioInfo):
+    """Several files that start together. What they have in common is the first one's, apart from the channels and the
+    length, which are the most that any of them has."""
+
+    files: tuple[AudioInfo, ...] = ()
+
+    @classmethod
+    def of(cls, parts: Sequence[AudioInfo]) -> SummedAudio:
+        """The sum of files with the same sample rate, mono or all with as many channels."""
+        first, channels, samples = parts[0], max(p.channels for p in parts), max(p.samples for p in parts)
+        return cls(
+            first.path,
+            first.container,
+            first.subtype,
+            first.endian,
+            first.sample_rate,
+            channels,
+            samples,
+            files=tuple(parts),
+        )
+
+
+def files_of(info: AudioInfo) -> tuple[AudioInfo, ...]:
+    """The files to read for a mix."""
+    return info.files if isinstance(info, SummedAudio) else (info,)
+
+
+def read_blocks(info: AudioInfo) -> Iterator[np.ndarray]:
+    """The samples of a file or of a sum of files, in blocks (C, n) of float32."""
+    if not isinstance(info, SummedAudio):
+        with AudioReader(info) as reader:
+            for native in reader.blocks():
+                yield reader.codec.decode(native)
+        return
+    parts = [read_blocks(part) for part in info.files]
+    for start in range(0, info.samples, BLOCK_SAMPLES):
+        total = np.zeros((info.channels, min(BLOCK_SAMPLES, info.samples - start)), np.float32)
+        for part in parts:
+            if (block := next(part, None)) is not None:
+                total[:, : block.shape[1]] += block  # a mono file is in all channels
+        yield total
 
 
 class MixReader:
@@ -103,19 +149,19 @@ class FittedMix:
             self._waiting.push(next(self._blocks))
         return self._waiting.pop(samples)
 
-    def _read(self, info: AudioInfo, mix: MixReader, chain: Chain) -> Iterator[np.ndarray]:
+    def _read(self, info: AudioInfo, mix: MixReader, plugins: Chain) -> Iterator[np.ndarray]:
         clean = self._condition(info.channels)
         position = 0
         with AudioReader(info) as reader:
             for native in reader.blocks():
                 for stem, beside in clean(self._fit.polarise(reader.codec.decode(native)), mix):
-                    yield chain(self._filled(position, stem, beside, mix))
+                    yield plugins(self._filled(position, stem, beside, mix))
                     position += stem.shape[1]
         for stem, beside in clean(None, mix):
-            yield chain(self._filled(position, stem, beside, mix))
+            yield plugins(self._filled(position, stem, beside, mix))
             position += stem.shape[1]
         while True:
-            yield chain(np.zeros((info.channels, BLOCK_SAMPLES), np.float32))
+            yield plugins(np.zeros((info.channels, BLOCK_SAMPLES), np.float32))
 
     def _condition(self, channels: int) -> Callable[[np.ndarray | None, MixReader], Iterator[Pair]]:
         """Blocks of the stem, or None after the last, to pairs of stem and mix whose condition is mended."""
@@ -188,7 +234,7 @@ class SampleReader:
     def __init__(self, info: AudioInfo) -> None:
         self.samples, self.channels = info.samples, info.channels
         self._kept = round(self.KEPT_S * info.sample_rate)
-        self._blocks = self._read(info)
+        self._blocks = chain(read_blocks(info), self._silence(info.channels))
         self._buffer, self._start = np.zeros((info.channels, 0), np.float32), 0
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -209,9 +255,6 @@ class SampleReader:
         return found
 
     @staticmethod
-    def _read(info: AudioInfo) -> Iterator[np.ndarray]:
-        with AudioReader(info) as reader:
-            for native in reader.blocks():
-                yield reader.codec.decode(native)
+    def _silence(channels: int) -> Iterator[np.ndarray]:
         while True:
-            yield np.zeros((info.channels, BLOCK_SAMPLES), np.float32)
+            yield np.zeros((channels, BLOCK_SAMPLES), np.float32)

@@ -12,10 +12,12 @@ import numpy as np
 from ..engine.chain import PluginSettings
 from ..engine.errors import MixMismatchError
 from ..engine.mix.fit import MixFit
-from .alignment import MAX_OFFSET_S
+from ..engine.mix.locate import MAX_OFFSET_S
 from .audiofile import AudioInfo, check_finite, clock, probe
-from .mix_reader import FittedMix
-from .proof import mix_notes, prove
+from .mix_reader import FittedMix, SummedAudio, files_of
+from .proof import SAME_LENGTH_S, mix_notes, prove
+
+MIX_PROJECTION = 0.8  # of the stem in what is more likely the mix than its rest (MixFit.projection)
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,25 @@ class StemAndMix:
     elapsed_s: float = 0.0
 
     @classmethod
-    def open(cls, stem: Path | AudioInfo, mix: Path | None = None) -> StemAndMix:
-        """Check and align two files; the stem may have been probed already. Raises AudioFileError, MixMismatchError."""
+    def open(cls, stem: Path | AudioInfo, mix: Path | None = None, *, rest: Path | None = None) -> StemAndMix:
+        """Check and align two files; the stem may have been probed already.
+
+        rest: in place of the mix, all of the song but the stem, in step with it: their sum is the mix.
+        Raises AudioFileError, MixMismatchError.
+        """
+        assert mix is None or rest is None
         started_s = time.perf_counter()
         stem_info = stem if isinstance(stem, AudioInfo) else probe(stem)
+        if rest is not None:
+            rest_info = probe(rest, "the rest of the song")
+            check_match(stem_info, rest_info, "the rest of the song", is_rest=True)
+            check_finite(rest_info)
+            check_finite(stem_info)
+            same, fit = prove(stem_info, rest_info), MixFit.shifted(stem_info.channels, 0)
+            hint = f"{rest.name} contains this stem: if it is the mix, pass it with --mix"
+            hints = (hint,) if same.found and same.projection > MIX_PROJECTION else ()
+            total = SummedAudio.of([stem_info, rest_info])
+            return cls(stem_info, total, fit, hints, time.perf_counter() - started_s)
         if mix is None:
             check_finite(stem_info)
             return cls(stem_info, elapsed_s=time.perf_counter() - started_s)
@@ -51,7 +68,7 @@ class StemAndMix:
     @property
     def paths(self) -> list[Path]:
         """The files, none of which an output may replace."""
-        return [info.path for info in (self.stem, self.mix) if info is not None]
+        return list(dict.fromkeys([self.stem.path, *(part.path for part in (files_of(self.mix) if self.mix else ()))]))
 
     def polarise(self, audio: np.ndarray) -> np.ndarray:
         """The stem's samples (C, n) as they are repaired, and back (MixFit.polarise)."""
@@ -73,22 +90,22 @@ class StemAndMix:
         return FittedMix(self.stem, self.mix, fit, plugins)
 
 
-def check_match(stem: AudioInfo, other: AudioInfo, what: str = "") -> None:
+def check_match(stem: AudioInfo, other: AudioInfo, what: str = "", *, is_rest: bool = False) -> None:
     """Raises MixMismatchError if another file differs from the stem in sample rate, channels or length.
 
-    what: the other file, in words; the mix by default.
+    what: the other file, in words; the mix by default. is_rest: it is the rest of the song, and has to be in step.
     """
     if other.sample_rate != stem.sample_rate:
         raise MixMismatchError(
             f"{other.path} has {other.sample_rate} Hz and {stem.path} has {stem.sample_rate} Hz; "
             f"convert {what or 'the mix'} to {stem.sample_rate} Hz"
         )
-    if other.channels != stem.channels and (what or {other.channels, stem.channels} != {1, 2}):
+    if other.channels != stem.channels and ((what and not is_rest) or {other.channels, stem.channels} != {1, 2}):
         raise MixMismatchError(
             f"{other.path} has {_count(other.channels)} and {stem.path} has {_count(stem.channels)}; "
             f"convert {what or 'the mix'} to {_count(stem.channels)}"
         )
-    if abs(other.samples - stem.samples) > MAX_OFFSET_S * stem.sample_rate:
+    if abs(other.samples - stem.samples) > (SAME_LENGTH_S if is_rest else MAX_OFFSET_S) * stem.sample_rate:
         hint = (
             f"use {what} with the same start and end"
             if what

@@ -8,12 +8,15 @@ a folder of this name, always means a folder. Missing folders are created.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.errors import AudioFileError, OptionError, OutputExistsError, StemProverError
+from ..engine.stem_names import WHOLE_BAND, song_of, stem_of
 from .formats import CONTAINERS
+from .outfile import check_output
 
 # Files with these are picked from folders. A file that is named directly may be called anything.
 AUDIO_EXTENSIONS = frozenset(CONTAINERS) | {".snd"}
@@ -25,6 +28,8 @@ class BatchJob:
 
     source: Path
     target: Path
+    rest: Path | None = None
+    """All of the song but this stem, where that takes the place of the mix."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,19 @@ class BatchPlan:
     folder: Path | None = None
 
 
-def plan_batch(inputs: Sequence[Path], output: Path, *, is_folder: bool = False, mix: Path | None = None) -> BatchPlan:
+def plan_batch(
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    is_folder: bool = False,
+    mix: Path | None = None,
+    rest: Path | None = None,
+) -> BatchPlan:
     """Plan jobs for files and folders. Folders are searched with all their subfolders, except for hidden files, the
     output folder and the mix.
 
-    is_folder: whether the output was written with a slash at the end. mix: the mix of all stems.
+    is_folder: whether the output was written with a slash at the end. mix: the mix of all stems. rest: in place of the
+    mix, all of the song but the one stem. With neither, an instrumental and the vocals of a song are each other's rest.
     Raises OptionError or OutputExistsError if the output name does not suit the inputs. An input that is wrong by
     itself becomes one of the plan's failures, so that the others are still repaired.
     """
@@ -53,7 +66,8 @@ def plan_batch(inputs: Sequence[Path], output: Path, *, is_folder: bool = False,
         raise OptionError("there is nothing to repair: name at least one audio file or folder")
     if str(output) in ("-", "/dev/stdout"):
         raise OptionError(f"{output}: a result cannot be written to standard output; name a file or a folder")
-    mixes = () if mix is None else (mix,)
+    beside = mix or rest
+    mixes = () if beside is None else (beside,)
     single = len(inputs) == 1 and not inputs[0].is_dir()
     if single and not is_folder and not output.is_dir() and output.suffix:
         if output.suffix.lower() not in (*AUDIO_EXTENSIONS, inputs[0].suffix.lower()):
@@ -61,7 +75,7 @@ def plan_batch(inputs: Sequence[Path], output: Path, *, is_folder: bool = False,
                 f"{output}: {output.suffix} is not an audio file type; for a folder of this name put a slash at the "
                 f"end ({output}/), for a file use .wav or .flac"
             )
-        return BatchPlan((BatchJob(inputs[0], output),), (inputs[0], *mixes))
+        return BatchPlan((BatchJob(inputs[0], output, rest),), (inputs[0], *mixes))
     if output.suffix.lower() in AUDIO_EXTENSIONS and not is_folder and not output.is_dir():
         what = f"there are {len(inputs)} inputs" if len(inputs) > 1 else f"{inputs[0]} is a folder"
         raise OptionError(f"{output} is a name for one file, but {what}; name a folder, such as {output.stem}/")
@@ -73,7 +87,7 @@ def plan_batch(inputs: Sequence[Path], output: Path, *, is_folder: bool = False,
     for item in inputs:
         unreadable: list[OSError] = []
         try:
-            found = _audio_below(item, output, mix, unreadable) if item.is_dir() else [(item, Path(item.name))]
+            found = _audio_below(item, output, beside, unreadable) if item.is_dir() else [(item, Path(item.name))]
         except AudioFileError as error:
             failures.append((item, error))
             continue
@@ -87,7 +101,24 @@ def plan_batch(inputs: Sequence[Path], output: Path, *, is_folder: bool = False,
                 seen.add(real)
                 jobs.append(BatchJob(source, output / relative))
     _check_collisions(jobs)
+    if rest is not None:
+        if len(jobs) > 1:
+            raise OptionError(f"--rest is the song without one stem, not without {len(jobs)}; use --mix with several")
+        jobs = [replace(job, rest=rest) for job in jobs]
+    elif mix is None:
+        jobs = _pair_up(jobs)
     return BatchPlan(tuple(jobs), (*(job.source for job in jobs), *mixes), tuple(failures), output)
+
+
+def check_residual(residual: Path, plan: BatchPlan, *, sum_to_mix: bool, overwrite: bool) -> None:
+    """Raises OptionError or OutputExistsError if the residual of a plan's stems cannot go to this file."""
+    if not sum_to_mix:
+        raise OptionError("--residual and --no-sum exclude each other; use one of them")
+    if len({job.rest and song_of(job.rest) for job in plan.jobs}) > 1:
+        raise OptionError("--residual is for one song; repair the songs one by one")
+    if residual.resolve() in {job.target.resolve() for job in plan.jobs}:
+        raise OptionError(f"{residual} is the output of a stem; choose another file for --residual")
+    check_output(residual, plan.inputs, overwrite=overwrite)
 
 
 def _audio_below(folder: Path, output: Path, mix: Path | None, unreadable: list[OSError]) -> list[tuple[Path, Path]]:
@@ -104,6 +135,20 @@ def _audio_below(folder: Path, output: Path, mix: Path | None, unreadable: list[
     if not found and not unreadable:
         raise AudioFileError(f"{folder}: no audio files in this folder; StemProver looks for WAV, FLAC, AIFF, MP3 ...")
     return found
+
+
+def _pair_up(jobs: Sequence[BatchJob]) -> list[BatchJob]:
+    """The jobs, with the vocals and the instrumental of a song as each other's rest if the song has no other files."""
+    songs: dict[tuple[Path, str], dict[str | None, Path]] = {}
+    counts = Counter(song_of(job.source) for job in jobs)
+    for job in jobs:
+        songs.setdefault(song_of(job.source), {})[stem_of(job.source.name)] = job.source
+    rests: dict[Path, Path] = {}
+    for song, stems in songs.items():
+        if counts[song] == 2 and stems.keys() == {"vocals", WHOLE_BAND}:
+            vocals, band = stems["vocals"], stems[WHOLE_BAND]
+            rests |= {vocals: band, band: vocals}
+    return [replace(job, rest=rests.get(job.source)) for job in jobs]
 
 
 def _check_collisions(jobs: Sequence[BatchJob]) -> None:

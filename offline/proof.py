@@ -11,10 +11,9 @@ import numpy as np
 
 from ..engine.mix.fit import MixFit, Routing, completed_gains, find_routing, judge, steady_gains
 from ..engine.mix.levels import estimate_gain
-from ..engine.mix.locate import WINDOW_S, WINDOWS, locate
+from ..engine.mix.locate import WINDOW_S, WINDOWS, locate, max_offset_samples
 from ..engine.mix.statistics import MIN_POWER, PairStatistics, Statistics
 from ..engine.mix.timing import TimeMap, fit_time_map
-from .alignment import open_early
 from .audiofile import AudioInfo, AudioReader, clock
 from .mix_reader import MixReader, SampleReader, match_channels
 
@@ -32,7 +31,7 @@ def prove(stem: AudioInfo, mix: AudioInfo) -> MixFit:
     """How the mix fits the stem; both have the same sample rate. Raises AudioFileError."""
     with AudioReader(stem) as reader:
         blocks = (reader.codec.decode(block) for block in reader.blocks())
-        early = open_early(mix)
+        early = _open_early(mix)
         whole, time = locate(blocks, _Matching(early, stem.channels), stem.sample_rate)
     time = _place_jumps(stem, mix, time)
     found, excerpts = _measure(stem, mix, time)
@@ -50,6 +49,11 @@ def prove(stem: AudioInfo, mix: AudioInfo) -> MixFit:
     if not fit.found and fit.reason == "rest" and abs(stem.samples - mix.samples) > SAME_LENGTH_S * stem.sample_rate:
         return replace(fit, reason="other")
     return fit
+
+
+def _open_early(mix: AudioInfo) -> MixReader:
+    """Read a mix as `locate` needs it: from MAX_OFFSET_S before its start."""
+    return MixReader(mix, TimeMap.constant(-max_offset_samples(mix.sample_rate)))
 
 
 class _Matching:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..engine.chain import Chain
 from ..engine.dsp.fifo import Fifo
-from ..engine.errors import InputError, ModelError, OutputError
+from ..engine.errors import InputError, ModelError, OptionError, OutputError
 from ..engine.preset import AUTO, Preset
 from ..engine.repair import Repairer
 from .analysis import analyse_pair
@@ -52,6 +52,7 @@ class RenderReport:
     correction_db: float | None
     """Energy of the correction relative to the stem's, None if nothing was changed."""
     notes: tuple[str, ...] = ()
+    mix_left_out: bool = False
 
     @property
     def speed(self) -> float:
@@ -76,6 +77,7 @@ def render_file(
     repairer: ChunkRepairer | Preset | str | os.PathLike[str] | None = None,
     *,
     mix: str | os.PathLike[str] | None = None,
+    rest: str | os.PathLike[str] | None = None,
     preset: Preset | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -89,7 +91,8 @@ def render_file(
     repairer: a Repairer, to load the model once for many files or to set more, or what it takes as a preset. By default
     auto with the mix and general without.
     mix: the mix the stem was separated from. It may be up to half a second longer or shorter and start up to half a
-    second earlier or later (alignment.py); if it does not contain the stem, it is left out.
+    second earlier or later; where it does not contain the stem, it is left out (proof.py).
+    rest: in place of the mix, all of the song but the stem, in step with it.
     preset: its plugins run before the repair (also on the mix, so that the two still match) and after it; by default
     the Repairer's own.
     progress: called with the seconds of audio done and the seconds in total.
@@ -97,15 +100,18 @@ def render_file(
     ModelError.
     The target appears only if everything succeeded.
     """
-    source, target, mix = Path(source), Path(target), None if mix is None else Path(mix)
+    if mix is not None and rest is not None:
+        raise OptionError(f"mix={mix} and rest={rest} exclude each other; pass one of them")
+    source, target = Path(source), Path(target)
+    beside = [Path(path) for path in (mix, rest) if path is not None]
     info = probe(source)
-    check_output(target, [source] if mix is None else [source, mix], overwrite=overwrite)
+    check_output(target, [source, *beside], overwrite=overwrite)
     choose_format(info, target)  # find out about a wrong file type before the alignment, which takes time
     if repairer is None:
-        repairer = "general" if mix is None else AUTO
+        repairer = AUTO if beside else "general"
     if isinstance(repairer, str | os.PathLike | Preset):
         repairer = Repairer(repairer)
-    pair = StemAndMix.open(info, mix)
+    pair = StemAndMix.open(info, None if mix is None else beside[0], rest=None if rest is None else beside[0])
     if isinstance(repairer, Repairer):
         repairer = repairer.choose(analyse_pair(pair)) if repairer.is_auto else repairer
         preset = preset or repairer.preset
@@ -156,8 +162,9 @@ def render_pair(
     notes.append(totals.clip_note())
     elapsed_s = pair.elapsed_s + time.perf_counter() - started_s
     return RenderReport(
-        info.path, target, info.duration_s, elapsed_s, totals.correction_db(), tuple(n for n in notes if n)
-    )
+        info.path, target, info.duration_s, elapsed_s, totals.correction_db(), tuple(n for n in notes if n),
+        pair.mix_left_out,
+    )  # fmt: skip
 
 
 def _mix_notes(pair: StemAndMix) -> list[str]:

@@ -2,183 +2,280 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
 
-from ..engine.dsp.consistency import Coverage, MixConsistency
+from ..engine.dsp.consistency import MixConsistency
 from ..engine.dsp.fifo import Fifo
 from ..engine.errors import OutputError
 from ..engine.mix.fit import MixFit
-from ..engine.mix.timing import TimeMap
-from .alignment import Alignment, estimate_alignment, open_early
+from ..engine.mix.null import Cells, Null, NullMeter
+from ..engine.stem_names import MIX, redundant_stems, stem_of
 from .analysis import analyse_pair
-from .audiofile import AudioInfo, AudioReader, probe
-from .mix_reader import MixReader, match_channels
+from .audiofile import AudioInfo, AudioWriter, clock, probe
+from .formats import check_space, choose_format
+from .mix_reader import files_of
+from .outfile import atomic_output
 from .pair import StemAndMix
-from .proof import level_db
+from .placement import Placement, common_fit, read_beside
 from .render import Block, Progress, render_file
 from .samples import LOSSY
 
 #: Energy of what a complete set may leave out of the mix, relative to the mix. More than this is a missing stem, even
-#: if a quiet one.
+#: if a quiet one, or bleed.
 MAX_MISSING_DB = -20.0
-HIGHEST_HZ = 10000.0  # separators often leave out what is above
+#: A stem is missing if what the stems leave is louder than this, and most of the mix in this part of it.
+MAX_ABSENT_DB, MAX_ABSENT = -35.0, 0.4
+TOLD_DB = -60.0  # what stems leave is described if it is louder
 
 
 @dataclass(frozen=True)
 class SetReport:
     """How well a set of stems sums to its mix.
 
-    missing_db: energy of mix minus stems, relative to the mix, before the repair, or after it if that is lower; None if
-    the stems are not in the mix. residual_db: the same for the final stems; None if they were left as repaired.
-    level_differences: stems at another level than in the mix, and how much louder the mix has each (dB).
+    before: what the stems left of the mix, as they were; None if they are not in the mix. after: the same for the
+    results, with the residual if there is one; None if they were left as repaired. corrections: what was wrong with a
+    stem, and is corrected. absent: stems that were not found in the mix.
     """
 
     stems: int
-    missing_db: float | None
-    residual_db: float | None
+    before: Null | None
+    after: Null | None = None
+    corrections: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    level_differences: tuple[tuple[str, float], ...] = ()
+    absent: tuple[str, ...] = ()
+    residual: str = ""
 
     def render(self) -> str:
         """One line for users."""
-        not_summed = f"the {self.stems} stems were repaired one by one and may not sum to the mix"
-        if self.missing_db is None:
-            return f"stems not found in the mix: {not_summed}; is it the right song?"
-        if self.level_differences:
-            levels = " and ".join(
-                f"{name} is {abs(db):.1f} dB {'quieter' if db > 0 else 'louder'}" for name, db in self.level_differences
-            )
-            return f"{levels} than in the mix: {not_summed}; use all stems at their original level"
-        if self.residual_db is None:
-            return (
-                f"the stems do not add up to the mix (the difference is at {self.missing_db:.1f} dB): {not_summed}; "
-                "use all stems of the song, at their original level"
-            )
-        return ", ".join([f"the {self.stems} stems sum to the mix (within {self.residual_db:.0f} dB)", *self.notes])
+        count = f"{self.stems} stems" if self.stems > 1 else "stem"
+        not_summed = f"the {count} were repaired one by one and may not sum to the mix"
+        if self.before is None:
+            lost = f", and {self.residual} was not written" if self.residual else ""
+            return f"stems not found in the mix: {not_summed}{lost}; is it the right song?"
+        absent = [f"{name} was not found in it" for name in self.absent]
+        if self.after is None:
+            hint = "use all stems of the song" if self.before.is_missing else "stems with bleed do not add up"
+            parts = [f"the stems do not add up to the mix: {_described(self.before)}", *absent]
+            return f"{', '.join(parts)}: {not_summed}; {hint}, or write what no stem holds with --residual FILE"
+        parts = [
+            f"the {count}{' and ' + self.residual if self.residual else ''} sum to the mix (to {self.after.db:.0f} dB; "
+            f"before: {_described(self.before)})"
+        ]
+        return ", ".join([*parts, *absent, *(f"{text}: corrected" for text in self.corrections), *self.notes])
 
 
-def is_set(pairs: Sequence[StemAndMix]) -> bool:
-    """Whether stems with a common mix may be a complete set: two or more, all of the same length."""
-    return len(pairs) >= 2 and len({pair.stem.samples for pair in pairs}) == 1
+def _described(null: Null) -> str:
+    """What stems leave of their mix, how much, and where."""
+    if null.db < TOLD_DB:
+        return f"{null.db:.0f} dB"
+    where = [f"from {null.hz[0]} to {null.hz[1]} Hz"] if null.hz else []
+    where += [f"from {clock(null.seconds[0])} to {clock(null.seconds[1])}"] if null.seconds else []
+    mostly = f", mostly {' and '.join(where)}" if where else ""
+    return f"what {'is missing' if null.is_missing else 'they have too much'} is at {null.db:.1f} dB{mostly}"
+
+
+Jobs = list[tuple[StemAndMix, Path]]
+
+
+def find_sets(jobs: Sequence[tuple[StemAndMix, Path]]) -> list[Jobs]:
+    """Pairs and results that may be complete sets: those with the same mix and channels, without a mix among them, and
+    without stems that others already contain, judging by their names."""
+    songs: dict[tuple[int, frozenset[Path]], Jobs] = {}
+    for pair, target in jobs:
+        if pair.mix is not None:
+            mix = frozenset(part.path for part in files_of(pair.mix))
+            songs.setdefault((pair.stem.channels, mix), []).append((pair, target))
+    found = []
+    for song in songs.values():
+        names = [stem_of(pair.stem.path.name) for pair, _ in song]
+        left_out = {MIX, *redundant_stems([name for name in names if name])}
+        found.append([job for job, name in zip(song, names, strict=True) if name not in left_out])
+    return found
+
+
+@dataclass(frozen=True)
+class _Set:
+    """Stems of one mix in their common time, `samples` long."""
+
+    stems: Sequence[AudioInfo]
+    placements: Sequence[Placement]
+    mix: AudioInfo
+    common: MixFit
+
+    @property
+    def samples(self) -> int:
+        """Length of the longest stem."""
+        return max(stem.samples for stem in self.stems)
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Blocks of all stems (S, C, n) and of the mix (C, n)."""
+        readers = [p.read(stem, self.samples) for stem, p in zip(self.stems, self.placements, strict=True)]
+        stacked, summed = tee(np.stack(parts) for parts in zip(*readers, strict=True))
+        beside = read_beside(self.mix, self.common, (stems.sum(axis=0) for stems in summed))
+        yield from zip(stacked, beside, strict=True)
+
+    def cells(self, variants: Sequence[tuple[AudioInfo, Placement]] = ()) -> Cells:
+        """Products of all stems, then of other placements of some, then of the mix."""
+        meter = NullMeter(self.mix.sample_rate)
+        others = [placement.read(stem, self.samples) for stem, placement in variants]
+        for stems, mix in self.blocks():
+            meter.add(np.stack([*stems, *(next(other) for other in others), mix]))
+        return meter.finish()
 
 
 def complete_set(
-    pairs: Sequence[StemAndMix], targets: Sequence[Path], *, progress: Progress | None = None
+    jobs: Jobs, *, residual: Path | None = None, overwrite: bool = False, progress: Progress | None = None
 ) -> SetReport:
     """Make repaired stems sum to their mix, if the unrepaired ones leave out little of it.
 
-    pairs: the unrepaired stems, all with the same mix. targets: the repaired stems. They are all replaced together,
-    after everything is written. Raises AudioFileError, OutputError.
+    A stem that is off is brought to the time, polarity and channels that most have in common, and levels that a
+    separator has changed are restored. The rest of the difference is shared out among the stems, or written to
+    `residual`.
+
+    jobs: the unrepaired stems, all with the same mix, and the repaired ones, which are all replaced together, after
+    everything is written. overwrite: of the residual. Raises AudioFileError, OptionError, OutputError,
+    OutputExistsError.
     """
-    mix, sources, repaired = pairs[0].mix, [pair.stem for pair in pairs], [probe(target) for target in targets]
+    pairs, targets = [pair for pair, _ in jobs], [target for _, target in jobs]
+    mix = pairs[0].mix
     assert mix is not None, "a set is made to sum to a mix"
-    alignment = _align_sum(sources, mix)
-    if not alignment.found:
-        return SetReport(len(pairs), None, None)
-    missing_db = coverage(sources, mix, alignment, HIGHEST_HZ).missing_db
-    if missing_db > MAX_MISSING_DB:  # stems with much bleed have too much in common until they are repaired
-        missing_db = min(missing_db, coverage(repaired, mix, alignment, HIGHEST_HZ).missing_db)
-    if missing_db > MAX_MISSING_DB:
-        levels = [(pair.stem.path.name, level_db(pair.fit)) for pair in pairs if pair.fit]
-        return SetReport(len(pairs), missing_db, None, level_differences=tuple((name, db) for name, db in levels if db))
-    fit = MixFit.shifted(sources[0].channels, alignment.offset_samples, alignment.gain)
-    severities = [analyse_pair(StemAndMix(source, mix, fit)).strength for source in sources]
+    stems, repaired = [pair.stem for pair in pairs], [probe(target) for target in targets]
+    fits = [pair.fit for pair in pairs if pair.fit is not None and pair.fit.found]
+    if not fits:
+        return SetReport(len(pairs), None, residual=residual.name if residual else "")
+    absent = tuple(pair.stem.path.name for pair in pairs if pair.mix_left_out)
+    common = common_fit(fits, stems[0].samples)
+    ones = np.ones(len(pairs))
+    plain = _Set(stems, [Placement.as_it_is(stem.channels) for stem in stems], mix, common)
+    placements, cells, before = _place(pairs, plain)
+    gains = cells.clear_gains()
+    missing_db = cells.low_db(gains)
+    off = [n for n, placement in enumerate(placements) if not placement.is_plain]
+    again = _Set(repaired, placements, mix, common).cells()
+    if again.low_db(gains) > again.low_db(ones):  # the repair has already changed the levels
+        gains, missing_db = ones, cells.low_db(ones)
+    missing_db = min(missing_db, again.low_db(gains))  # stems with much bleed add up once they are repaired
+    lacks_stem = missing_db > MAX_ABSENT_DB and cells.absent(gains) > MAX_ABSENT
+    if (missing_db > MAX_MISSING_DB or lacks_stem) and residual is None:
+        return SetReport(len(pairs), before, absent=absent)
+    corrections = [
+        f"{stems[n].path.name} {' and '.join(placements[n].describe())}" for n in off
+    ] + [
+        f"{stem.path.name} is {abs(20 * np.log10(gain)):.2f} dB too {'quiet' if gain > 1 else 'loud'}"
+        for stem, gain in zip(stems, gains, strict=True)
+        if gain != 1.0
+    ]  # fmt: skip
+    placed = [placement.scaled(float(gain)) for placement, gain in zip(placements, gains, strict=True)]
+    corrected = _Set(repaired, placed, mix, common)
+    severities = None if residual else [analyse_pair(pair).strength for pair in pairs]
+    notes = _write(corrected, targets, severities, progress)
+    final = _Set(
+        [probe(target) for target in targets], [Placement.as_it_is(stem.channels) for stem in stems], mix, common
+    )
+    after = final.cells().null(ones)
+    if residual is not None:
+        keep = [path for pair in pairs for path in pair.paths]
+        notes += _write_residual(final, residual, [*keep, *targets], overwrite=overwrite)
+        both = [*final.stems, probe(residual)]
+        after = _Set(both, [*final.placements, final.placements[0]], mix, common).cells().null(np.ones(len(both)))
+    if mix.subtype in LOSSY:
+        notes.insert(0, "including the coding noise of this lossy mix: use a WAV or FLAC mix, or --no-sum")
+    name = residual.name if residual else ""
+    return SetReport(len(pairs), before, after, tuple(corrections), tuple(notes), absent, name)
+
+
+def _place(pairs: Sequence[StemAndMix], plain: _Set) -> tuple[list[Placement], Cells, Null]:
+    """Where each stem belongs, the products of the stems there, and what the stems leave as they are."""
+    found = list(plain.placements)
+    variants: list[tuple[int, Placement]] = []
+    for number, pair in enumerate(pairs):
+        if pair.fit is not None and pair.fit.found:
+            placement = Placement.between(pair.fit, plain.common, plain.samples)
+            if not placement.is_plain:
+                variants.append((number, placement))
+    cells = plain.cells([(plain.stems[number], placement) for number, placement in variants])
+    used = list(range(len(pairs)))
+    for column, (number, placement) in enumerate(variants, start=len(pairs)):
+        used[number], found[number] = column, placement
+    before = cells.pick(list(range(len(pairs)))).null(np.ones(len(pairs)))
+    for column, (number, _) in enumerate(variants, start=len(pairs)):
+        used[number] = number
+        if cells.is_better(used, number, column):
+            used[number] = column
+        else:
+            found[number] = plain.placements[number]
+    return found, cells.pick(used), before
+
+
+def _write(
+    corrected: _Set, targets: Sequence[Path], severities: Sequence[float] | None, progress: Progress | None
+) -> list[str]:
+    """Replace the repaired stems by corrected ones, with their shares of the difference if there are severities."""
+    notes, written = list[str](), list[tuple[Path, Path]]()
     with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".stemprover-set-") as folder:
-        summed, notes = list[Path](), list[str]()
         for number, target in enumerate(targets):
+            if severities is None and corrected.placements[number].is_plain:
+                continue
             place = Path(folder) / f"{number}{target.suffix}"
-            add_share = _AddShare(repaired, number, severities, mix, alignment)
-            report = render_file(target, place, add_share, progress=progress)
+            report = render_file(target, place, _Summand(corrected, number, severities), progress=progress)
             notes += [f"{target.name}: {note}" for note in report.notes]
-            summed.append(place)
+            written.append((place, target))
         try:
-            for place, target in zip(summed, targets, strict=True):
+            for place, target in written:
                 shutil.copymode(target, place)
                 place.replace(target)
         except OSError as error:
             raise OutputError(
                 f"{target} cannot be replaced ({error.strerror}); it is repaired, but the stems do not sum to the mix"
             ) from error
-    if mix.subtype in LOSSY:
-        notes.insert(0, "including the coding noise of this lossy mix: use a WAV or FLAC mix, or --no-sum")
-    final = [probe(target) for target in targets]
-    return SetReport(len(pairs), missing_db, coverage(final, mix, alignment).missing_db, tuple(notes))
+    return notes
 
 
-def coverage(
-    stems: Sequence[AudioInfo], mix: AudioInfo, alignment: Alignment, highest_hz: float | None = None
-) -> Coverage:
-    """How much of the mix the stems cover, up to a frequency."""
-    measured = Coverage(mix.sample_rate, highest_hz)
-    with contextlib.closing(_read_stems_and_mix(stems, mix, alignment)) as blocks:
-        for stem_blocks, mix_block in blocks:
-            measured.add(stem_blocks, mix_block)
-    return measured
+class _Summand:
+    """Stands in for the model (render.ChunkRepairer): brings one stem to its place, and adds its share of what the set
+    lacks."""
 
-
-class _AddShare:
-    """Stands in for the model (render.ChunkRepairer): adds to one stem its share of what the set lacks."""
-
-    def __init__(
-        self,
-        stems: Sequence[AudioInfo],
-        number: int,
-        severities: Sequence[float],
-        mix: AudioInfo,
-        alignment: Alignment,
-    ) -> None:
-        self.stems, self.number, self.severities = stems, number, severities
-        self.mix, self.alignment = mix, alignment
+    def __init__(self, corrected: _Set, number: int, severities: Sequence[float] | None) -> None:
+        self.corrected, self.number, self.severities = corrected, number, severities
 
     def process_chunks(
         self, chunks: Iterable[Block], sample_rate: int, channels: int, *, has_mix: bool = False
     ) -> Iterator[np.ndarray]:
-        """The stem plus its share (C, m), in step with the stem's own chunks (C, n); reads all stems itself."""
-        consistency, waiting = MixConsistency(self.severities, channels), Fifo()
-        with contextlib.closing(_read_stems_and_mix(self.stems, self.mix, self.alignment)) as blocks:
-            for _, (stem_blocks, mix_block) in zip(chunks, blocks, strict=True):
-                waiting.push(stem_blocks[self.number])
-                share = consistency.process(stem_blocks, mix_block)[self.number]
-                if share.shape[1]:
-                    yield waiting.pop(share.shape[1]) + share
-        share = consistency.finish()[self.number]
-        if share.shape[1]:
-            yield waiting.pop(share.shape[1]) + share
+        """The stem (C, m), in step with its own chunks (C, n); reads all stems itself."""
+        waiting, left = Fifo(), self.corrected.stems[self.number].samples
+        consistency = None if self.severities is None else MixConsistency(self.severities, channels)
+        own = iter(chunks)
+        for stems, mix in self.corrected.blocks():
+            waiting.push(stems[self.number])
+            next(own, None)
+            if consistency is None:
+                share = np.zeros_like(mix)
+            else:
+                share = consistency.process(stems, mix)[self.number]
+            share = share[:, : min(left, share.shape[1])]
+            if share.shape[1]:
+                left -= share.shape[1]
+                yield waiting.pop(share.shape[1]) + share
+        if consistency is not None and left:
+            yield waiting.pop(left) + consistency.finish()[self.number][:, :left]
 
 
-def _align_sum(stems: Sequence[AudioInfo], mix: AudioInfo) -> Alignment:
-    """Align the mix with the sum of the stems."""
-    with contextlib.closing(_read_stems(stems)) as blocks:
-        sums = (stem_blocks.sum(axis=0) for stem_blocks in blocks)
-        return estimate_alignment(sums, open_early(mix), mix.sample_rate).at_own_level
-
-
-def _read_stems_and_mix(
-    stems: Sequence[AudioInfo], mix: AudioInfo, alignment: Alignment
-) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Blocks of all stems (S, C, n) and of the mix (C, n). Where the mix has no samples, the sum of the stems takes its
-    place, which leaves nothing to add."""
-    reader, position = MixReader(mix, TimeMap.constant(alignment.offset_samples)), 0
-    with contextlib.closing(_read_stems(stems)) as blocks:
-        for stem_blocks in blocks:
-            total = stem_blocks.sum(axis=0)
-            count = total.shape[1]
-            beside = np.float32(1 / alignment.gain) * match_channels(reader.take(count), len(total))
-            yield stem_blocks, np.where(reader.covers(position, count), beside, total)
-            position += count
-
-
-def _read_stems(stems: Sequence[AudioInfo]) -> Generator[np.ndarray, None, None]:
-    """Blocks of all stems (S, C, n), as long as the first stem."""
-    others = [MixReader(info) for info in stems[1:]]
-    with AudioReader(stems[0]) as reader:
-        for native in reader.blocks():
-            first = reader.codec.decode(native)
-            yield np.stack([first, *(other.take(first.shape[1]) for other in others)])
+def _write_residual(final: _Set, target: Path, inputs: Sequence[Path], *, overwrite: bool) -> list[str]:
+    """Write what the stems leave of the mix, as long as the longest stem."""
+    like = max(final.stems, key=lambda stem: stem.samples)
+    chosen, clipped = choose_format(like, target), 0
+    with atomic_output(target, inputs, overwrite=overwrite) as part:
+        check_space(like, chosen, target)
+        with AudioWriter(part, like, chosen.container, chosen.subtype) as writer:
+            for stems, mix in final.blocks():
+                encoded = writer.codec.encode(mix - stems.sum(axis=0), None)
+                clipped += encoded.clipped_samples
+                writer.write(encoded.native)
+    return [f"{target.name}: {clipped} samples went over full scale and were clipped"] if clipped else []

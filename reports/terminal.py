@@ -127,6 +127,7 @@ class _TerminalListener(BatchListener):
     def __init__(self, plan: BatchPlan, mix: Path | None) -> None:
         self._jobs, self._name, self.already = len(plan.jobs), "", 0
         targets = [job.target for job in plan.jobs]
+        self.left_out: list[RenderReport] = []
         self._others = [*targets, *{target.parent for target in targets}, *([mix] if mix else [])]
 
     def started(self, number: int, job: BatchJob) -> None:
@@ -143,6 +144,8 @@ class _TerminalListener(BatchListener):
 
     def repaired(self, job: BatchJob, report: RenderReport) -> None:
         say(report.render())
+        if report.mix_left_out:
+            self.left_out.append(report)
 
     def already_done(self, job: BatchJob) -> None:
         self.already += 1
@@ -166,30 +169,50 @@ def run_plan(
     overwrite: bool,
     sum_to_mix: bool = False,
     journal: Journal | None = None,
+    require_mix: bool = False,
+    residual: Path | None = None,
 ) -> int:
     """Repair every file of a plan and show how each went. Arguments as in `repair_batch`.
 
-    Returns the exit code: 0 if all went well, 2 if only inputs were wrong, else 1.
+    Returns the exit code: 0 if all went well, 3 if so but a mix was left out, 2 if only inputs were wrong, else 1.
     """
+    has_mix = mix is not None or any(job.rest for job in plan.jobs)
+    for job in plan.jobs:
+        if job.rest and len(plan.jobs) > 1 and job.rest.name > job.source.name:
+            note = f"no mix given, so the sum of {job.source.name} and {job.rest.name} is used as the mix"
+            ERR.print(Text(f"Note: {note}", "yellow"))
     if isinstance(choice, tuple):
         preset = choice[1]
         if preset.note:
             print_notes(f"preset {preset.name}", [preset.note])
-        if preset.separated and mix is None:
+        if preset.separated and not has_mix:
             print_notes(f"preset {preset.name}", ["repairs stems from a separator and needs their mix (--mix FILE)"])
-        elif mix is None and (preset.is_shipped or preset.path is None):  # a user's own may be made for stems alone
+        elif not has_mix and (preset.is_shipped or preset.path is None):  # a user's own may be made for stems alone
             warn("Note: without --mix hardly anything is repaired")
     listener = _TerminalListener(plan, mix)
     failures = repair_batch(
-        plan, choice, listener, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, journal=journal
-    )
-    total = len(plan.jobs) + len(plan.failures)
+        plan, choice, listener, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, require_mix=require_mix,
+        residual=residual, journal=journal,
+    )  # fmt: skip
+    total, without = len(plan.jobs) + len(plan.failures), _without_mix(listener.left_out)
     if total > 1:
-        done, already = total - len(failures) - listener.already, listener.already
+        done, already = total - len(failures) - len(listener.left_out) - listener.already, listener.already
         counted = f"{done} repaired, {already} already done" if already else f"{done} of {total} repaired"
-        say(counted + (f", {len(failures)} failed:" if failures else ""))
+        say(f"{counted}, {len(failures)} failed:" if failures else ", ".join([counted, *without]))
         for path, _ in failures:
             say(f"  {path}")
+        if failures and without:
+            say(", ".join(without))
     if not failures:
-        return 0
+        return 3 if listener.left_out else 0
     return 2 if all(error.exit_code == 2 for _, error in failures) else 1
+
+
+def _without_mix(left_out: Sequence[RenderReport]) -> list[str]:
+    """What happened to the stems that their mix does not fit."""
+    unchanged = sum(report.correction_db is None for report in left_out)
+    others = len(left_out) - unchanged
+    as_before = "as it was" if unchanged == 1 else "as they were"
+    return [f"{unchanged} left {as_before}: the mix does not fit"] * bool(unchanged) + [
+        f"{others} repaired without the mix: it does not fit"
+    ] * bool(others)

@@ -13,7 +13,8 @@ import soundfile
 from fakes import FakeRepairer
 from paths import ROOT
 from stemprover import __version__, cli
-from stemprover.engine.errors import ModelError
+from stemprover.engine.errors import ModelError, OptionError
+from stemprover.offline.render import render_file
 
 
 class BrokenRepairer(FakeRepairer):
@@ -94,9 +95,9 @@ def test_file_names_may_be_anything(run_cli, make_audio, tmp_path, name, subtype
 
 def test_folders_keep_their_structure_and_every_stem_gets_the_mix(run_cli, make_audio, tmp_path):
     stems = make_audio("stems/vocals.wav"), make_audio("stems/sub/drums.flac", seed=1)
-    song = make_audio("song.wav", levels=0.5 * sum(soundfile.read(stem)[0].T for stem in stems))
+    song = make_audio("song.wav", levels=0.7 * sum(soundfile.read(stem)[0].T for stem in stems))
     fake = FakeRepairer(gain=0.0, mix_gain=1.0)
-    result = run_cli("repair", tmp_path / "stems", "-o", tmp_path / "out", "--mix", song, repairer=fake)
+    result = run_cli("repair", tmp_path / "stems", "-o", tmp_path / "out", "--mix", song, "--no-sum", repairer=fake)
     assert result.code == 0
     assert result.out.endswith("2 of 2 repaired\n")
     for name in ("vocals.wav", "sub/drums.flac"):
@@ -339,3 +340,68 @@ def test_the_command_line_starts_quickly_and_loads_no_heavy_packages():
         subprocess.run([sys.executable, "-c", script], check=True)
         best_s = min(best_s, time.perf_counter() - started_s)
     assert best_s < 1.0, "it takes 0.15 s on a free core, but this machine may be busy"
+
+
+@pytest.fixture
+def half_a_song(make_audio):
+    """A stem that is in the song, one that is not, and the song."""
+    stem, other, rest = (make_audio(f"stems/{name}.wav", seconds=2.0, seed=seed) for seed, name in enumerate("abc"))
+    song = make_audio("song.wav", levels=0.5 * sum(soundfile.read(path)[0].T for path in (stem, rest)))
+    rest.unlink()
+    return stem, other, song
+
+
+@pytest.mark.parametrize(
+    ("repairer", "what"),
+    [
+        (FakeRepairer(0.9), "1 repaired without the mix: it does not fit"),
+        (FakeRepairer(), "1 left as it was: the mix does not fit"),
+    ],
+)
+def test_a_mix_that_was_left_out_is_counted_and_exits_with_3(run_cli, half_a_song, tmp_path, repairer, what):
+    stem, other, song = half_a_song
+    result = run_cli("repair", stem.parent, "-o", tmp_path / "out", "--mix", song, repairer=repairer)
+    assert result.code == 3
+    assert result.out.endswith(f"1 of 2 repaired, {what}\n")
+    assert run_cli("repair", other, "-o", tmp_path / "out.wav", "--mix", song, repairer=repairer).code == 3
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"not audio")
+    result = run_cli("repair", other, bad, "-o", tmp_path / "more", "--mix", song, repairer=repairer)
+    assert result.code == 2
+    assert result.out.endswith(f"0 of 2 repaired, 1 failed:\n  {bad}\n{what}\n")
+
+
+def test_with_require_mix_a_stem_that_the_mix_does_not_fit_fails(run_cli, half_a_song, tmp_path):
+    stem, other, song = half_a_song
+    arguments = ("repair", stem, other, "-o", tmp_path / "out", "--require-mix")
+    result = run_cli(*arguments, "--mix", song, repairer=FakeRepairer(0.9))
+    assert result.code == 1
+    assert f"Error: {other}: " in result.err
+    assert "nothing was written" in result.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [stem.name]
+    assert run_cli(*arguments).code == 2, "there is no mix at all"
+
+
+def test_the_rest_of_the_song_takes_the_place_of_the_mix(run_cli, make_audio, tmp_path):
+    vocals, rest = make_audio("vocals.wav", seed=1, subtype="FLOAT"), make_audio("no_vocals.wav", seed=2)
+    fake = FakeRepairer(gain=0.0, mix_gain=1.0)
+    result = run_cli("repair", vocals, "--rest", rest, "-o", tmp_path / "out.wav", repairer=fake)
+    assert result.code == 0, result.err
+    total = soundfile.read(vocals)[0] + soundfile.read(rest)[0]
+    np.testing.assert_allclose(soundfile.read(tmp_path / "out.wav")[0], total, atol=1e-6)
+    for more in (["-o", rest], ["-o", tmp_path / "b.wav", "--mix", rest]):
+        assert run_cli("repair", vocals, "--rest", rest, *more, "--overwrite").code == 2
+    report = render_file(vocals, tmp_path / "same.wav", fake, rest=rest)
+    assert report.correction_db is not None
+    with pytest.raises(OptionError, match="exclude each other"):
+        render_file(vocals, tmp_path / "b.wav", fake, rest=rest, mix=rest)
+
+
+def test_vocals_and_instrumental_without_a_mix_are_each_others_rest(run_cli, make_audio, tmp_path):
+    vocals, rest = (make_audio(name, seed=n, subtype="FLOAT") for n, name in enumerate(("vocals.wav", "no_vocals.wav")))
+    fake = FakeRepairer(gain=0.5, mix_gain=0.25)
+    result = run_cli("repair", vocals, rest, "-o", tmp_path / "out", repairer=fake)
+    assert result.code == 0, result.err
+    assert "Note: no mix given, so the sum of no_vocals.wav and vocals.wav is used as the mix\n" in result.err
+    assert "without --mix" not in result.err
+    assert fake.had_mix

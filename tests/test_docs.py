@@ -45,8 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mix, rate = soundfile.read(DEMO / "song.flac", frames=round(SECONDS * 44100), start=88_200)
     stem, _ = soundfile.read(DEMO / "separated.flac", frames=round(SECONDS * 44100), start=88_200)
     for path, audio in (
-        ("song.wav", mix), ("vocals.wav", stem), ("drums.flac", mix - stem), ("stems/vocals.wav", stem),
-        ("stems/accompaniment.wav", mix - stem),
+        ("song.wav", mix), ("vocals.wav", stem), ("drums.flac", mix - stem), ("no_vocals.wav", mix - stem),
+        ("stems/vocals.wav", stem), ("stems/accompaniment.wav", mix - stem),
     ):  # fmt: skip
         soundfile.write(place / path, audio, rate, subtype="PCM_16")
     return place

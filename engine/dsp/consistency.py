@@ -80,31 +80,6 @@ class MixConsistency:
         return audio.reshape(self._count, self._channels, -1)
 
 
-class Coverage:
-    """How much of a mix is in none of its stems: `add` blocks, then `missing_db`. highest_hz: frequencies above it do
-    not count."""
-
-    def __init__(self, sample_rate: int, highest_hz: float | None = None) -> None:
-        self._bins = None if highest_hz is None else int(highest_hz / sample_rate * StftConfig().n_fft)
-        self._residual = self._mix = 0.0
-
-    def add(self, stems: np.ndarray, mix: np.ndarray) -> None:
-        """Stems (S, C, n) and mix (C, n)."""
-        self._residual += self._power(mix - stems.sum(axis=0))
-        self._mix += self._power(mix)
-
-    @property
-    def missing_db(self) -> float:
-        """Energy of what is missing, relative to the mix's."""
-        return 10 * float(np.log10((self._residual + 1e-20) / (self._mix + 1e-20)))
-
-    def _power(self, audio: np.ndarray) -> float:
-        size = StftConfig().n_fft
-        whole = audio[:, : audio.shape[1] // size * size].reshape(-1, size)
-        frames = whole * np.hanning(size).astype(np.float32)
-        return float(np.sum(np.abs(np.fft.rfft(frames, axis=1)[:, : self._bins]) ** 2))
-
-
 def _smoothed(power: np.ndarray) -> np.ndarray:
     """Power (S, F, N), averaged over neighbouring bins."""
     half = _SMOOTHING_BINS // 2

@@ -87,7 +87,7 @@ def locate(
     The offset is 0 where no peak stands out, for example in bass that is less than a millisecond off.
 
     stem: blocks (C, n). mix: the same channels, from MAX_OFFSET_S (rounded to samples) before the stem's first sample
-    (offline.alignment.open_early). The cross-correlation is generalised (Knapp and Carter, The generalized correlation
+    (as offline.proof does). The cross-correlation is generalised (Knapp and Carter, The generalized correlation
     method for estimation of time delay, 1976), with a partial phase transform (PHAT-beta; Donohue et al., Performance
     of phase transform for detecting sound sources with microphone arrays, 2007), and summed over the channels and the
     WINDOWS loudest windows of the stem.
@@ -176,7 +176,9 @@ class _Track:
         magnitude = np.abs(white)
         white /= (magnitude + np.float32(1e-6) * magnitude.max() + np.float32(1e-30)) ** np.float32(WHITENING)
         lags = np.abs(np.fft.irfft(white, points))[:, : 2 * self._reach + 1].sum(axis=0)
-        found: np.ndarray = lags / (np.median(lags[:: POOL // 2]) + np.float32(1e-30))
+        # Where most of the mix is silent, the median is next to nothing.
+        usual = max(float(np.median(lags[:: POOL // 2])), 0.8 * float(lags.mean()))
+        found: np.ndarray = lags / np.float32(usual + 1e-30)
         return found
 
     def time_map(self, found: Alignment) -> TimeMap:

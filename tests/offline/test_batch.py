@@ -13,8 +13,8 @@ import pytest
 from fakes import FakeRepairer
 from sounds import noise
 from stemprover.engine.errors import OptionError, StemProverError
+from stemprover.engine.mix import locate
 from stemprover.engine.preset import Preset, load_preset
-from stemprover.offline import alignment
 from stemprover.offline.auto import AutoChoice
 from stemprover.offline.batch import BatchListener, repair_batch
 from stemprover.offline.plan import BatchJob, BatchPlan, plan_batch
@@ -97,14 +97,13 @@ def test_a_set_is_summed_at_the_end(song: tuple[list[Path], Path], tmp_path: Pat
 def alignments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The modules that look for a stem in a mix, one entry for each call."""
     calls: list[str] = []
-    original = alignment.locate
+    original = locate.locate
 
     def counted(where: str, *args: Any, **options: Any) -> Any:
         calls.append(where)
         return original(*args, **options)
 
-    for where in ("alignment", "proof"):
-        monkeypatch.setattr(f"stemprover.offline.{where}.locate", partial(counted, where))
+    monkeypatch.setattr("stemprover.offline.proof.locate", partial(counted, "proof"))
     return calls
 
 
@@ -116,7 +115,7 @@ def test_each_file_is_aligned_once(song: tuple[list[Path], Path], tmp_path: Path
     assert repair_batch(plan, choice, log, mix=mix, sum_to_mix=True) == []
     assert log.events[:4] == ["started 0 vocals.wav", "analysing", "chose a preset for vocals.wav", "repairing"]
     assert log.events[-1] == "summed 2"
-    assert alignments == ["proof", "proof", "alignment"], "once for each stem, and once for their sum"
+    assert alignments == ["proof", "proof"]
 
 
 def test_a_repair_on_the_command_line_aligns_once(

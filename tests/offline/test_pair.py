@@ -60,3 +60,34 @@ def test_files_that_do_not_match_are_refused(make_audio: Callable[..., Path], tm
     for given in ((bad, make_audio("song.wav", levels=STEM)), (make_audio("stem.wav", levels=STEM), bad), (bad,)):
         with pytest.raises(AudioFileError, match=r"bad.wav has a non-finite sample .*sample 77"):
             StemAndMix.open(*given)
+
+
+@pytest.mark.parametrize("channels", [(2, 2), (1, 1), (1, 2), (2, 1)])
+def test_stem_and_rest_are_the_mix(make_audio: Callable[..., Path], channels: tuple[int, int]) -> None:
+    stem = make_audio("stem.wav", levels=STEM[: channels[0]], subtype="FLOAT")
+    rest = make_audio("rest.wav", levels=REST[: channels[1], :-9], subtype="FLOAT")
+    pair = StemAndMix.open(stem, rest=rest)
+    assert pair.paths == [stem, rest]
+    assert (pair.notes, pair.mix_left_out) == ((), False)
+    reader = pair.open_mix()
+    assert reader is not None
+    beside = REST[: channels[1]].copy()
+    beside[:, -9:] = 0
+    if channels[0] < channels[1]:
+        beside = beside.mean(axis=0, keepdims=True)
+    np.testing.assert_allclose(reader.take(2 * RATE), STEM[: channels[0]] + beside, atol=1e-6)
+
+
+def test_a_rest_that_is_not_in_step_is_refused(make_audio: Callable[..., Path]) -> None:
+    stem = make_audio("stem.wav", levels=STEM)
+    with pytest.raises(MixMismatchError, match=r"use the rest of the song with the same start and end"):
+        StemAndMix.open(stem, rest=make_audio("rest.wav", levels=REST[:, :-1000]))
+    with pytest.raises(MixMismatchError, match=r"convert the rest of the song to 44100 Hz"):
+        StemAndMix.open(stem, rest=make_audio("rest.wav", levels=REST, rate=48000))
+
+
+def test_a_mix_that_is_passed_as_the_rest_is_noticed(make_audio: Callable[..., Path]) -> None:
+    stem, song = make_audio("stem.wav", levels=STEM), make_audio("song.wav", levels=STEM + REST)
+    assert StemAndMix.open(stem, rest=song).notes == (
+        "song.wav contains this stem: if it is the mix, pass it with --mix",
+    )

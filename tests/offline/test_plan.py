@@ -140,3 +140,26 @@ def test_a_folder_without_read_permission_is_a_failure_and_not_skipped_silently(
 def test_no_inputs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="nothing to repair"):
         plan_batch([], tmp_path)
+
+
+def test_vocals_and_instrumental_of_a_song_are_each_others_rest(tmp_path: Path) -> None:
+    names = ["1_a_(Vocals)_m.wav", "1_a_(Instrumental)_m.wav", "2_b_(Vocals)_m.wav", "2_b_(Drums)_m.wav"]
+    files = [tmp_path / name for name in names]
+    for file in files:
+        file.touch()
+    jobs = plan_batch(files, tmp_path / "out").jobs
+    assert [job.rest for job in jobs] == [files[1], files[0], None, None]
+    with_mix = plan_batch(files, tmp_path / "out", mix=tmp_path / "song.wav")
+    assert all(job.rest is None for job in with_mix.jobs)
+
+
+def test_the_rest_of_a_song_belongs_to_one_stem(tmp_path: Path) -> None:
+    rest, vocals = tmp_path / "no_vocals.wav", tmp_path / "vocals.wav"
+    for file in (rest, vocals):
+        file.touch()
+    for inputs in ([vocals], [tmp_path]):
+        plan = plan_batch(inputs, tmp_path / "out", rest=rest)
+        assert [(job.source, job.rest) for job in plan.jobs] == [(vocals, rest)]
+        assert rest in plan.inputs
+    with pytest.raises(OptionError, match="--rest is the song without one stem"):
+        plan_batch([vocals, tmp_path / "drums.wav"], tmp_path / "out", rest=rest)

@@ -18,40 +18,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from ...stem_names import MIX, is_vocal, redundant_stems, stem_of
 from .sources import ROLES, SAMPLE_RATE, CorpusError, Source, audio_length
 
 SUFFIXES = (".wav", ".flac", ".ogg")
-MIX = "mix"
-WHOLE_BAND = "accompaniment"
-#: Stem: its usual names, in lower case and without digits and punctuation.
-STEMS = {
-    "vocals": "vocals vocal vox voc voice voices singer singing acapella acappella",
-    "lead vocals": "lead vocals|lead vocal|lead vox|main vocals|main vocal|leadvox|lead voice|leadvocals",
-    "backing vocals": "backing vocals|backing vocal|background vocals|backing vox|backingvocals|choir|bvs|bgv|"
-    "harmonies",
-    "drums": "drums|drum|drumkit|drum kit|beat|beats|kick|kick drum|bass drum|snare|snare drum|hihat|hi hat|toms|tom|"
-    "cymbals|overheads|overhead|drum machine",
-    "percussion": "percussion percussions perc",
-    "bass": "bass|basses|bass guitar|electric bass|upright bass|double bass|contrabass|synth bass|bass synth|sub bass",
-    "guitar": "guitar|guitars|gtr|acoustic guitar|electric guitar|lead guitar|rhythm guitar|acoustic guitars|"
-    "electric guitars",
-    "piano": "piano|pianos|grand piano|electric piano|rhodes|epiano",
-    "keys": "keys|keyboard|keyboards|organ|other keys",
-    "synth": "synth|synths|synthesizer|synthesiser|pad|pads|lead synth",
-    "strings": "strings|bowed strings|violin|violins|viola|cello|orchestra",
-    "wind": "wind|winds|brass|horns|horn|saxophone|sax|trumpet|trombone|flute|woodwinds",
-    "plucked": "other plucked|plucked|banjo|mandolin|ukulele|harp",
-    "other": "other others rest instruments fx",
-    WHOLE_BAND: "accompaniment|instrumental|instrumentals|inst|backing|backing track|backingtrack|karaoke|no vocals|"
-    "novocals|without vocals|minus vocals|no vox|minus one|band",
-    MIX: "mixture|mix|mixdown|full mix|fullmix|master|original|song|full|full song",
-}  # fmt: skip
-_STEM_OF = {word: stem for stem, words in STEMS.items() for word in words.split("|" if "|" in words else " ")}
-#: Words that may follow the stem's name, and are ignored.
-_SUFFIX_WORDS = frozenset({
-    "dry", "wet", "di", "amp", "in", "out", "l", "r", "left", "right", "top", "bottom", "stereo", "mono", "stem",
-    "stems", "final", "take", "bus", "raw",
-})  # fmt: skip
 #: Subfolders of a song's folder; the song has the name of the folder above.
 _INNER = frozenset({"stems", "audio", "wav", "wavs", "flac", "multitrack", "multitracks", "tracks", "raw"})
 _DEPTH = 6
@@ -63,7 +33,7 @@ _HELD_OUT_OF_TEN = 1
 
 @dataclass(frozen=True)
 class Song:
-    """A song and its (stem of STEMS, file) pairs. origin: the collection it comes from."""
+    """A song and its (stem of `stem_names.STEMS`, file) pairs. origin: the collection it comes from."""
 
     name: str
     origin: str
@@ -115,28 +85,6 @@ class StemsFolder:
         named = [f"{path.relative_to(self.folder)} ({reason})" for path, reason in self.left_out[:most]]
         more = f" and {len(self.left_out) - most} more" if len(self.left_out) > most else ""
         return f"{self.folder}: skipped {', '.join(named)}{more}"
-
-
-def is_vocal(stem: str) -> bool:
-    """Whether a stem of STEMS is a vocal one."""
-    return stem.endswith("vocals")
-
-
-def stem_of(file_name: str) -> str | None:
-    """Which stem of STEMS a file is, judging by its name. Case, digits and punctuation do not matter. None if unknown.
-
-    The whole name is tried first, then its last two words, then the last: `My Song - No Vocals.wav` is accompaniment.
-    """
-    text = unicodedata.normalize("NFKD", Path(file_name).stem)
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
-    words = [word for word in re.split(r"[\W\d_]+", text.lower()) if word]
-    while len(words) > 1 and words[-1] in _SUFFIX_WORDS and " ".join(words) not in _STEM_OF:
-        words.pop()
-    for count in (len(words), 2, 1):
-        stem = _STEM_OF.get(" ".join(words[-count:]))
-        if stem is not None:
-            return stem
-    return None
 
 
 def split_of(name: str) -> str:
@@ -219,16 +167,7 @@ def _plain_song(
 
 def _drop_duplicates(stems: list[tuple[str, Path]], left_out: list[tuple[Path, str]]) -> list[tuple[str, Path]]:
     """The stems without those that are part of another one, or the same file in another format."""
-    names = {stem for stem, _ in stems}
-    redundant: dict[str, str] = {}
-    if "vocals" in names:
-        redundant |= dict.fromkeys(("lead vocals", "backing vocals"), "already in the vocals")
-    if WHOLE_BAND in names:
-        if names.issuperset(("drums", "bass", "other")):
-            redundant[WHOLE_BAND] = "same as drums, bass and other"
-        else:
-            band = (stem for stem in names if stem != WHOLE_BAND and not is_vocal(stem))
-            redundant |= dict.fromkeys(band, "already in the accompaniment")
+    redundant = redundant_stems([stem for stem, _ in stems])
     kept: dict[str, tuple[str, Path]] = {}
     for stem, path in stems:
         other = kept.setdefault(path.stem.lower(), (stem, path)) if stem not in redundant else None

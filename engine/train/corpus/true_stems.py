@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import StemProverError
-from .layouts import MIX, STEMS, Song, find_songs
+from ...stem_names import MIX, STEMS
+from .layouts import Song, find_songs
 from .packages import package_sources
 from .pool import ITEM_SAMPLES, ITEMS_PER_SHARD, TRACKS, quantise, shard_paths, write_shard
 from .rendered_songs import list_rendered_songs, render_songs
