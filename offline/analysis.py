@@ -19,7 +19,7 @@ def analyse_pair(pair: StemAndMix, *, progress: Callable[[float, float], None] |
     done = 0
     with AudioReader(info) as reader:
         for native in reader.blocks():
-            audio = pair.polarise(reader.codec.decode(native))
+            audio = pair.prepare(reader.codec.decode(native))
             analyser.process(audio, None if mix is None else mix.take(audio.shape[1]))
             done += audio.shape[1]
             if progress is not None:

@@ -134,7 +134,7 @@ class FittedMix:
     codec, then through a plugin chain.
 
     If it is the stem some of whose channels have inverted polarity, the mix stays as it is, and the stem is to be
-    inverted for its repair (MixFit.polarise). Where the mix has no samples, or does not hold, the stem itself stands in
+    inverted for its repair (MixFit.prepare). Where the mix has no samples, or does not hold, the stem itself stands in
     for it, as if nothing else played there: next to silence, all of the stem would look wrong.
     """
 
@@ -154,11 +154,11 @@ class FittedMix:
         position = 0
         with AudioReader(info) as reader:
             for native in reader.blocks():
-                for stem, beside in clean(self._fit.polarise(reader.codec.decode(native)), mix):
-                    yield plugins(self._filled(position, stem, beside, mix))
+                for stem, beside in clean(self._fit.prepare(reader.codec.decode(native)), mix):
+                    yield plugins(self._copied(self._filled(position, stem, beside, mix)))
                     position += stem.shape[1]
         for stem, beside in clean(None, mix):
-            yield plugins(self._filled(position, stem, beside, mix))
+            yield plugins(self._copied(self._filled(position, stem, beside, mix)))
             position += stem.shape[1]
         while True:
             yield plugins(np.zeros((info.channels, BLOCK_SAMPLES), np.float32))
@@ -208,6 +208,14 @@ class FittedMix:
         amount = self._amount(start, stem.shape[1]) * covered
         filled: np.ndarray = np.where(amount == 1.0, mix, stem + amount * (mix - stem))
         return np.where(amount == 0.0, stem, filled)
+
+    def _copied(self, mix: np.ndarray) -> np.ndarray:
+        """With the live channel in place of the stem's dead one."""
+        if self._fit.copied is None:
+            return mix
+        mix = mix.copy()
+        mix[self._fit.copied[0]] = mix[self._fit.copied[1]]
+        return mix
 
     def _amount(self, start: int, count: int) -> np.ndarray:
         """How far the mix counts (C, n), 0 to 1. A fade begins and ends where the mix holds."""

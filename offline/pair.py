@@ -70,9 +70,13 @@ class StemAndMix:
         """The files, none of which an output may replace."""
         return list(dict.fromkeys([self.stem.path, *(part.path for part in (files_of(self.mix) if self.mix else ()))]))
 
-    def polarise(self, audio: np.ndarray) -> np.ndarray:
-        """The stem's samples (C, n) as they are repaired, and back (MixFit.polarise)."""
-        return audio if self.fit is None else self.fit.polarise(audio)
+    def prepare(self, audio: np.ndarray) -> np.ndarray:
+        """The stem's samples (C, n) as they are repaired (MixFit.prepare)."""
+        return audio if self.fit is None else self.fit.prepare(audio)
+
+    def restore(self, repaired: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """Repaired samples (C, n) as the stem has them (MixFit.restore)."""
+        return repaired if self.fit is None else self.fit.restore(repaired, original)
 
     @property
     def mix_left_out(self) -> bool:

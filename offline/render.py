@@ -180,13 +180,13 @@ def _repaired(
     before = Chain(plugins_before, info.sample_rate, info.channels)
     after = Chain(plugins_after, info.sample_rate, info.channels)
     mix = pair.open_mix(plugins_before)
-    waiting = Fifo()
+    waiting, codec = Fifo(), SampleCodec(info.subtype)
 
     def chunks() -> Iterator[Block]:
         with AudioReader(info) as reader:
             for native in reader.blocks():
                 waiting.push(native)
-                audio = before(pair.polarise(reader.codec.decode(native)))
+                audio = before(pair.prepare(reader.codec.decode(native)))
                 yield audio if mix is None else (audio, mix.take(audio.shape[1]))
 
     repaired = repairer.process_chunks(chunks(), info.sample_rate, info.channels, has_mix=mix is not None)
@@ -201,7 +201,8 @@ def _repaired(
                     f"{clock(done / info.sample_rate)}; nothing was written"
                 )
             done += audio.shape[1]
-            yield waiting.pop(audio.shape[1]), pair.polarise(after(audio))
+            native = waiting.pop(audio.shape[1])
+            yield native, pair.restore(after(audio), codec.decode(native))
     finally:
         if isinstance(repaired, Generator):
             repaired.close()  # ends its threads now, not whenever the last reference goes

@@ -83,13 +83,33 @@ class MixFit:
         routing = Routing(tuple(range(channels)), (-1 if gain < 0 else 1,) * channels)
         return cls(TimeMap.constant(offset), routing, (abs(gain),) * channels, np.ones((1, channels), bool), 1 << 30)
 
-    def polarise(self, audio: np.ndarray) -> np.ndarray:
-        """Audio (C, n) of a stem with inverted polarity in some channels, with the same polarity in all, and back: a
-        repair that hears both channels would take it for a fault."""
-        if not self.routing.in_stem or not self.found:
+    @property
+    def copied(self) -> tuple[int, int] | None:
+        """The dead channel of a stereo stem, and the live one that takes its place for the repair: beside silence, a
+        repair that hears both channels would take half of the sound for a fault."""
+        return (self.dead[0], 1 - self.dead[0]) if len(self.gains) == 2 and len(self.dead) == 1 else None
+
+    def prepare(self, audio: np.ndarray) -> np.ndarray:
+        """Audio (C, n) of the stem as it is repaired: with the same polarity and life in all channels."""
+        if not self.found or not (self.routing.in_stem or self.copied):
             return audio
-        found: np.ndarray = np.array(self.routing.signs, audio.dtype)[:, None] * audio
-        return found
+        made: np.ndarray = (
+            np.array(self.routing.signs if self.routing.in_stem else 1, audio.dtype).reshape(-1, 1) * audio
+        )
+        if self.copied is not None:
+            made[self.copied[0]] = made[self.copied[1]]
+        return made
+
+    def restore(self, repaired: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """The inverse of `prepare`, for repaired samples; a dead channel stays as it was."""
+        if not self.found or not (self.routing.in_stem or self.copied):
+            return repaired
+        made: np.ndarray = (
+            np.array(self.routing.signs if self.routing.in_stem else 1, repaired.dtype).reshape(-1, 1) * repaired
+        )
+        if self.copied is not None:
+            made[self.copied[0]] = original[self.copied[0]]
+        return made
 
     @property
     def found(self) -> bool:
