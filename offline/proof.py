@@ -158,8 +158,6 @@ def mix_notes(fit: MixFit, stem: AudioInfo, mix: AudioInfo) -> list[str]:
     notes = [_corrections(fit, rate)]
     if stretches := _left_out(fit, stem):
         notes.append(f"mix does not fit at {stretches}: left out there")
-    if fit.condition is not None and fit.condition.noise.any():
-        notes.append("mix was coded or processed after the stem was made: what is below its noise is not used")
     notes += _coverage(fit, stem, mix)
     return [note for note in notes if note]
 
@@ -174,6 +172,11 @@ def _left_out_note(fit: MixFit, mix: AudioInfo) -> str:
         return (
             "stem not found in the mix, so the mix was left out: is it the right song, and do both start within 0.5 s? "
             f"If {mix.path.name} is the rest of the song without this stem, pass it with --rest"
+        )
+    if fit.reason == "coded":
+        return (
+            "the mix was coded (MP3, Opus or the like) after the stem was made, so it was left out: its noise would "
+            "get into the stem; use the mix as it was before"
         )
     share = f"{100 * fit.proved:.0f}%"
     return f"the mix fits only {share} of the stem, so it was left out: is it the same version of the song?"

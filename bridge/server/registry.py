@@ -152,7 +152,8 @@ class Registry:
             )
         number = next(self._numbers)
         stream = Stream(number, name, form, self.timing, self.general, self.models, self.workers.wake, answer)
-        stream.check_mix(form.has_mix and self.config.check_mix)
+        if form.has_mix and self.config.check_mix:
+            stream.check_mix(True)
         stream.selection.allow = lambda quality: self._check_quality(number, quality)
         self.streams[number] = stream
         if datagrams:

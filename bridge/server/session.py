@@ -168,7 +168,8 @@ class Session:
         finally:
             self._opening = False
         stream = self.registry.open(name, form, lambda answer: self._answer(stream, answer), datagrams=self.datagrams)
-        stream.mix_changed = lambda text, state: self.send("/mix", stream.number, state, text)
+        number = stream.number  # the stream must not hold itself
+        stream.mix_changed = lambda text, state: self.send("/mix", number, state, text)
         self.streams[stream.number] = stream
         parts = stream.latency
         self.send(

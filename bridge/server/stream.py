@@ -317,6 +317,7 @@ class Stream:
         for future in list(self._futures):
             settle(future, self.gone())
         self._answer = lambda _: None
+        self.mix_changed = lambda text, state: None
 
     def _new_mixer(self) -> Mixer:
         form = self.format

@@ -31,19 +31,18 @@ LOW_HZ, LOW_DB, HIGH_HZ, HIGHEST_HZ, HIGH_DB, MAX_PROJECTION = 1000.0, -18.0, 50
 #: With such a difference between low and high bands, the energy need not be looked at.
 VERY_LOW_DB, VERY_HIGH_DB = -33.0, -16.0
 MAX_LEVEL_DB = 1.5  # mix against stem in places that count: more is bleed alone, or something that the stem lost
-#: A limiter takes MIN_RIPPLE_DB off this share of what is alone, which is this share of the stem at least.
-MIN_RIPPLE_DB, MIN_RIPPLE_SHARE, MIN_RIPPLE_ALONE = 0.7, 0.08, 0.2
 MARGIN = 12.0  # times the noise that was measured
 
 
 @dataclass(frozen=True)
 class MixCondition:
     """edges_hz (B + 1,). tone (B,): gain of the stem's sound in the mix. noise (B,): power of the noise relative to the
-    mix's, 0 for none."""
+    mix's, 0 for none. is_coded: whether it is a lossy codec's, which the mix went through and the stem did not."""
 
     edges_hz: np.ndarray
     tone: np.ndarray
     noise: np.ndarray
+    is_coded: bool = False
 
     def apply(self, stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.ndarray:
         """The mix without what is below the noise: spectra (..., F, N) without their Nyquist bin, to the same."""
@@ -104,8 +103,8 @@ def measure_condition(
     undone."""
     tone = _tone(cross, stem, mix, edges_hz)
     cross, mix = cross / tone, mix / tone**2
-    noise = np.maximum(_noise(cross, stem, mix, edges_hz), _ripple(cross, stem, mix))
-    found = MixCondition(edges_hz, tone, noise) if (tone != 1.0).any() or noise.any() else None
+    noise = _noise(cross, stem, mix, edges_hz)
+    found = MixCondition(edges_hz, tone, noise, bool(noise.any())) if (tone != 1.0).any() or noise.any() else None
     return found, lanes(cross, stem, mix)
 
 
@@ -166,20 +165,6 @@ def _noise(cross: np.ndarray, stem: np.ndarray, mix: np.ndarray, edges_hz: np.nd
     places = np.arange(bands)
     known = ~np.isnan(noise_db)
     return 10 ** (np.interp(places, places[known], noise_db[known]) / 10)
-
-
-def _ripple(cross: np.ndarray, stem: np.ndarray, mix: np.ndarray) -> float:
-    """Power, relative to the mix, of what a compressor or limiter takes off the stem here and there. Only they make
-    the mix quieter than a stem that is alone: a mask, or bleed, makes it louder."""
-    audible = stem > AUDIBLE * stem.max(axis=(0, 1), initial=0.0)
-    alone = audible & (cross.real > 0) & (np.abs(cross) ** 2 > (1.0 - ALONE) * stem * mix)
-    if not alone.any() or stem[alone].sum() < MIN_RIPPLE_ALONE * stem.sum():
-        return 0.0
-    gains, weights = cross[alone].real / stem[alone], stem[alone]
-    low = gains < 10 ** (-MIN_RIPPLE_DB / 20)
-    if weights[low].sum() < MIN_RIPPLE_SHARE * weights.sum():
-        return 0.0
-    return float((weights[low] * np.square(1.0 - gains[low])).sum() / weights[low].sum())
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -241,6 +241,9 @@ def judge(
     if holds.shape[1] < channels:
         holds = np.repeat(holds, channels, axis=1)
     fit = MixFit(time, routing, gains, holds, unit_samples, condition, proved, projection, lacking, dead=dead)
+    if condition is not None and condition.is_coded and proved >= MIN_PROVED:
+        # What could be gained with such a mix is less than what its noise does to the stem.
+        return replace(fit, reason="coded")
     if min(proved, 1.0 if located else evidence) < MIN_PROVED:
         return MixFit(
             time, routing, gains, holds, unit_samples, None, proved, projection, lacking,

@@ -127,7 +127,8 @@ class MixGuard:
             return  # a silent stem proves nothing
         routing = self._routing if self.uses_mix else find_routing(found)
         fit = judge(found, TimeMap(), routing, (1.0,) * self.channels, located=False)
-        if fit.found and fit.holds[-2:].any(axis=1).all():
+        fits = fit.found or fit.reason == "coded"  # which so short a part cannot tell
+        if fits and fit.holds[-2:].any(axis=1).all():
             self._good, self._bad = self._good + 1, 0
         else:
             self._good, self._bad = 0, self._bad + 1
