@@ -24,8 +24,8 @@ _FILE_NAME = ".stemprover.jsonl"
 
 
 def journal_path(folder: Path) -> Path:
-    """Where the journal of an output folder is: beside it, so that there is nothing but results in it. Inside, if the
-    folder has no name, as `.`, or the place beside it cannot be written."""
+    """The journal of an output folder. It lies beside the folder, which holds only results, or inside it if the folder
+    has no name (`.`) or its parent is not writable."""
     inside = folder / _FILE_NAME
     may_write = os.access(folder.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
     if folder.name in ("", "..") or inside.exists() or not may_write:

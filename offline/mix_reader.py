@@ -174,11 +174,10 @@ class FittedMix:
         def mended(stem: np.ndarray | None, mix: MixReader) -> Iterator[Pair]:
             nonlocal left_out
             if stem is None:
-                silence = np.zeros((channels, 2 * made.delay_samples), np.float32)
-                found = made.process(silence, silence)
+                found = made.process(np.zeros((channels, 2 * made.delay_samples), np.float32))
             else:
                 stems.push(stem)
-                found = made.process(stem, self._routed(stem, mix))
+                found = made.process(self._routed(stem, mix))
             skipped = min(left_out, found.shape[1])
             left_out -= skipped
             found = found[:, skipped:][:, : len(stems)]
@@ -190,16 +189,7 @@ class FittedMix:
     def _routed(self, stem: np.ndarray, reader: MixReader) -> np.ndarray:
         """The next samples of the mix with the stem's channels, polarities and levels."""
         mix = match_channels(reader.take(stem.shape[1]), len(stem))
-        routing = self._fit.routing
-        factors = [sign / gain for sign, gain in zip(routing.mix_signs, self._fit.gains, strict=True)]
-        if routing.sources is None:
-            mean = np.float32(factors[0]) * mix.mean(axis=0, keepdims=True)
-            return stem + (mean - stem.mean(axis=0, keepdims=True))
-        ordered = mix if routing.sources == tuple(range(len(mix))) else mix[list(routing.sources)]
-        if all(factor == 1.0 for factor in factors):
-            return ordered
-        found: np.ndarray = np.array(factors, np.float32)[:, None] * ordered
-        return found
+        return self._fit.routing.apply(stem, mix, self._fit.gains)
 
     def _filled(self, start: int, stem: np.ndarray, mix: np.ndarray, reader: MixReader) -> np.ndarray:
         covered, holds = reader.covers(start, stem.shape[1]), self._fit.holds

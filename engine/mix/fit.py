@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from .condition import ALONE, MixCondition, measure_condition
-from .statistics import PATCHES_PER_UNIT, Statistics
+from .statistics import AUDIBLE, Statistics
 from .timing import TimeMap
 
 #: The projection <stem, mix> / <stem, stem> is near 1 in the right mix, whatever is wrong with the stem (0.65 for
@@ -28,7 +28,6 @@ MAX_DELAY = 0.75  # samples by which a unit may be off
 #: Gains agree if they are within MAX_STEADY_SPREAD_DB for most of this share of the stem; a much louder mix may be
 #: bleed.
 MIN_STEADY_SHARE, MAX_STEADY_SPREAD_DB, MIN_STEADY_DB, MAX_STEADY_DB = 0.3, 1.0, 0.5, 6.0
-AUDIBLE = 1e-3  # power of a patch relative to the loudest of its band
 DUAL_MONO = 1e-4  # power of the side relative to the whole, in a mix with two equal channels
 MIN_SIDE_SHARE = 1e-3  # of the stem's power, so that left and right can be told apart
 MIN_LEVEL_SHARE = 1e-5  # power of a channel relative to the loudest one's, below which it is dead
@@ -49,10 +48,18 @@ class Routing:
         """Whether channels and polarities are the same."""
         return self.sources == tuple(range(len(self.signs))) and all(sign > 0 for sign in self.signs)
 
-    @property
-    def mix_signs(self) -> tuple[int, ...]:
-        """The signs that the mix is multiplied by."""
-        return (1,) * len(self.signs) if self.in_stem else self.signs
+    def apply(self, stem: np.ndarray, mix: np.ndarray, gains: Sequence[float]) -> np.ndarray:
+        """The mix (C, n) with the channels, polarities and levels of the stem (C, n)."""
+        signs = (1,) * len(self.signs) if self.in_stem else self.signs
+        factors = [sign / gain for sign, gain in zip(signs, gains, strict=True)]
+        if self.sources is None:
+            mean = np.float32(factors[0]) * mix.mean(axis=0, keepdims=True)
+            return stem + (mean - stem.mean(axis=0, keepdims=True))
+        ordered = mix if self.sources == tuple(range(len(mix))) else mix[list(self.sources)]
+        if all(factor == 1.0 for factor in factors):
+            return ordered
+        found: np.ndarray = np.array(factors, np.float32)[:, None] * ordered
+        return found
 
 
 @dataclass(frozen=True)
@@ -91,24 +98,24 @@ class MixFit:
 
     def prepare(self, audio: np.ndarray) -> np.ndarray:
         """Audio (C, n) of the stem as it is repaired: with the same polarity and life in all channels."""
-        if not self.found or not (self.routing.in_stem or self.copied):
-            return audio
-        made: np.ndarray = (
-            np.array(self.routing.signs if self.routing.in_stem else 1, audio.dtype).reshape(-1, 1) * audio
-        )
-        if self.copied is not None:
+        made = self._with_signs(audio)
+        if self.found and self.copied is not None:
+            made = made.copy()
             made[self.copied[0]] = made[self.copied[1]]
         return made
 
     def restore(self, repaired: np.ndarray, original: np.ndarray) -> np.ndarray:
         """The inverse of `prepare`, for repaired samples; a dead channel stays as it was."""
-        if not self.found or not (self.routing.in_stem or self.copied):
-            return repaired
-        made: np.ndarray = (
-            np.array(self.routing.signs if self.routing.in_stem else 1, repaired.dtype).reshape(-1, 1) * repaired
-        )
-        if self.copied is not None:
+        made = self._with_signs(repaired)
+        if self.found and self.copied is not None:
+            made = made.copy()
             made[self.copied[0]] = original[self.copied[0]]
+        return made
+
+    def _with_signs(self, audio: np.ndarray) -> np.ndarray:
+        if not self.found or not self.routing.in_stem:
+            return audio
+        made: np.ndarray = np.array(self.routing.signs, audio.dtype)[:, None] * audio
         return made
 
     @property
@@ -205,7 +212,9 @@ def judge(
     stem in the mix has found it; otherwise the statistics have to prove it by themselves."""
     lanes, unit_samples = lanes_of(found, routing, gains), found.unit_samples
     channels = len(gains)
-    condition, lanes = measure_condition(lanes.cross, lanes.stem, lanes.mix, found.edges_hz, Lanes)
+    condition = measure_condition(lanes.cross, lanes.stem, lanes.mix, found.edges_hz)
+    if condition is not None:
+        lanes = Lanes(lanes.cross / condition.tone, lanes.stem, lanes.mix / condition.tone**2)
     power = lanes.stem.sum(axis=-1)  # (P, C)
     missing = np.where(lanes.mix < HALF * lanes.stem, lanes.stem, 0.0).sum(axis=-1)
     shared = lanes.cross.real.sum(axis=-1)
@@ -301,6 +310,3 @@ def _fill(good: np.ndarray, loud: np.ndarray) -> np.ndarray:
         known = good[places, c]
         holds[:, c] = known[np.clip(before, 0, None)] & known[np.clip(after, None, len(places) - 1)]
     return holds
-
-
-__all__ = ["PATCHES_PER_UNIT", "Lanes", "MixFit", "Routing", "find_routing", "judge", "lanes_of"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -98,21 +98,11 @@ class MixGuard:
     def _faded(self, stem: np.ndarray, beside: np.ndarray) -> np.ndarray:
         wanted = 1.0 if self.uses_mix else 0.0
         if self._amount == wanted:
-            return self._routed(stem, beside) if wanted else stem
+            return self._routing.apply(stem, beside, (1.0,) * self.channels) if wanted else stem
         steps = np.arange(1, stem.shape[1] + 1) / self._fade
         amount = np.clip(self._amount + (steps if wanted else -steps), 0.0, 1.0).astype(np.float32)
         self._amount = float(amount[-1]) if len(amount) else self._amount
-        found: np.ndarray = stem + amount * (self._routed(stem, beside) - stem)
-        return found
-
-    def _routed(self, stem: np.ndarray, beside: np.ndarray) -> np.ndarray:
-        routing = self._routing
-        if routing.is_plain:
-            return beside
-        signs = np.array(routing.signs, np.float32)[:, None]
-        if routing.sources is None:
-            return stem + (signs[0] * beside.mean(axis=0, keepdims=True) - stem.mean(axis=0, keepdims=True))
-        found: np.ndarray = signs * beside[list(routing.sources)]
+        found: np.ndarray = stem + amount * (self._routing.apply(stem, beside, (1.0,) * self.channels) - stem)
         return found
 
     def _in_step(self, mix: np.ndarray) -> np.ndarray:
@@ -138,7 +128,7 @@ class MixGuard:
         if not self.uses_mix and not clear and fit.projection < PROJECTION_WITHOUT_DELAY:
             self._good, self._bad = 0, self._bad + 1
         if not self.uses_mix and self._good >= needed:
-            self._routing = routing
+            self._routing = replace(routing, in_stem=False)  # the stem is not touched here
             self.report = MixReport(MixState.USED, -self._delay)
         elif self.uses_mix and self._bad >= LOSSES:
             self.report = MixReport(MixState.DOES_NOT_FIT)

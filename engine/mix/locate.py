@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -60,11 +60,6 @@ class Alignment:
     offset_samples: int
     found: bool
     gain: float = 1.0
-
-    @property
-    def at_own_level(self) -> Alignment:
-        """The same alignment without the level difference."""
-        return replace(self, gain=-1.0 if self.gain < 0 else 1.0)
 
     @property
     def level_difference_db(self) -> float:

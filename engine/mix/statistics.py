@@ -17,6 +17,7 @@ MAX_DELAY = 256  # samples by which a unit's delay may differ from the alignment
 WHITENING = 0.75
 #: A delay counts where the correlation at its peak is that much higher than BESIDE samples away.
 SHARP, BESIDE = 1.1, 3
+AUDIBLE = 1e-3  # power of a patch relative to the loudest of its band
 MIN_POWER = 1e-8  # mean square of what is loud enough to be compared
 PAIRS = {1: ((0, 0),), 2: ((0, 0), (1, 1), (0, 1), (1, 0))}
 
