@@ -86,9 +86,10 @@ def may_be_real_time() -> bool:
 
 
 @contextlib.contextmanager
-def jack(folder: Path, lv2: Path, port: int, period: int, rate: int = 48000) -> Iterator[Jack]:
+def jack(folder: Path, lv2: Path, port: int, period: int, rate: int = 48000, *, waits: bool = False) -> Iterator[Jack]:
     """Run jackd at this period, and in it jalv with the plug-in, connected to the bridge on `port`. Further LV2 bundles
-    can be put into `folder`/lv2."""
+    can be put into `folder`/lv2. waits: JACK waits for a late client rather than go on without it, so that a skipped
+    period costs no sample; its clients and its period have to stay the same."""
     bundles = folder / "lv2"
     bundles.mkdir(exist_ok=True)
     (bundles / lv2.name).symlink_to(lv2)
@@ -99,7 +100,17 @@ def jack(folder: Path, lv2: Path, port: int, period: int, rate: int = 48000) -> 
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         commands = {
-            "jackd": ["jackd", "-R" if may_be_real_time() else "-r", "-d", "dummy", "-r", str(rate), "-p", str(period)],
+            "jackd": [
+                "jackd",
+                *(["-S"] if waits else []),
+                "-R" if may_be_real_time() else "-r",
+                "-d",
+                "dummy",
+                "-r",
+                str(rate),
+                "-p",
+                str(period),
+            ],
             "jalv": ["jalv", "-n", "stem", "-x", URI],
         }
         for name, command in commands.items():

@@ -34,9 +34,11 @@ def lasting_streams() -> Iterator[None]:
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for stream, was in zip((sys.stdout, sys.stderr), before, strict=True):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
+                if stream is not was:
+                    stream.close()  # its number may soon be another file's
         sys.stdout, sys.stderr = before
 
 

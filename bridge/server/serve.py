@@ -82,14 +82,6 @@ def serve(
     verbose: bool,
 ) -> None:
     """Runs until SIGTERM or Ctrl-C. Raises OptionError, and StemProverError if a port is taken."""
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
-    logging.getLogger().handlers[0].addFilter(CalmFilter())
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
     config = BridgeConfig(
         host=host,
         port=port,
@@ -101,6 +93,14 @@ def serve(
         threads=threads,
         device=device,
     )
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    logging.getLogger().handlers[0].addFilter(CalmFilter())
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
     quicken_threads()
     if asyncio.run(_serve(config)):
         logging.shutdown()
