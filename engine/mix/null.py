@@ -120,10 +120,11 @@ class Cells:
         left = np.einsum("k,nbkl,l->nb", weights, products, weights).clip(0.0)
         return float(left[left > products[:, :, -1, -1] / 2].sum() / (left.sum() + 1e-20))
 
-    def bleed(self) -> np.ndarray:
-        """How much of each stem is in all others together (S,): the median over all cells, since notes that sound
-        together are correlated by chance, here with one sign and there with the other."""
-        cells = self.products[:, :, :-1, :-1].reshape(-1, self.products.shape[-1] - 1, self.products.shape[-1] - 1)
+    def bleed(self, gains: np.ndarray) -> np.ndarray:
+        """How much of each stem is in all others together (S,), at these gains: the median over all cells, since notes
+        that sound together are correlated by chance, here with one sign and there with the other."""
+        count = self.products.shape[-1] - 1
+        cells = self.products[:, :, :-1, :-1].reshape(-1, count, count) * np.outer(gains, gains)
         found = np.zeros(cells.shape[-1])
         total = np.trace(cells, axis1=1, axis2=2)
         for n in range(len(found)):
@@ -139,14 +140,14 @@ class Cells:
     def clear_gains(self) -> np.ndarray:
         """The gains (S,) with which the stems leave least of the mix (least squares). A gain that chance or bleed may
         explain as well is exactly 1, and all are if they make no clear difference."""
-        gram, bleed = self.gram, self.bleed()
+        gram = self.gram
         ones = np.ones(len(gram) - 1)
         power = gram.diagonal()[:-1]
         free = [n for n in range(len(power)) if power[n] > SILENT * gram[-1, -1]]
         gains = ones
         while free:
             gains = least_squares(gram, free)
-            left = left_over(gram, gains)
+            left, bleed = left_over(gram, gains), self.bleed(gains.clip(MIN_GAIN, MAX_GAIN))
             doubts = SMALL_GAIN + CHANCE * np.sqrt(left / power[free]) + BLEED_FACTOR * np.abs(bleed[free])
             certainty = np.abs(gains[free] - 1.0) / doubts
             certainty[(gains[free] < MIN_GAIN) | (gains[free] > MAX_GAIN)] = 0.0

@@ -110,7 +110,7 @@ def test_a_client_that_reads_nothing_is_disconnected(bridge: Bridge, monkeypatch
         session = deaf.hello().arguments[1]
         data, sent, closed, stuck = framed(encode("/ping", "id", 1, 0.0)) * 20000, 0, False, 0
         deaf.socket.settimeout(0.2)
-        ended = time.monotonic() + 15.0
+        ended = time.monotonic() + 60.0  # buffers may be large, and the machine busy
         while time.monotonic() < ended and not closed:
             with contextlib.suppress(TimeoutError):
                 try:
@@ -118,7 +118,7 @@ def test_a_client_that_reads_nothing_is_disconnected(bridge: Bridge, monkeypatch
                 except OSError as error:
                     closed = not isinstance(error, TimeoutError)
             stuck += bridge.call(lambda: sum(one.stuck is not None for one in bridge.connections))
-        assert closed
+        assert closed, f"{sent} bytes sent, seen stuck {stuck} times"
         assert stuck, "it must be disconnected because it read nothing"
         assert not bridge.call(lambda: [one for one in bridge.connections if one.session.number == session])
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from fakes import FakeRepairer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from stemprover.engine.errors import AudioFileError
 from stemprover.offline.audiofile import AudioReader, probe, read_start
@@ -20,6 +20,7 @@ from stemprover.offline.render import render_file
 
 TAIL = b"TAG" + b"title".ljust(125, b"\0")  # ID3v1
 HEAD = b"ID3\x03\x00\x00\x00\x00\x00\x0a" + bytes(10)
+OTHER_FILES = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"caff", b"fLaC", b"OggS", b".snd", b"ID3", b"TAG")
 FRAME = 384  # bytes, at 48 kHz and 128 kbit/s
 
 
@@ -141,6 +142,7 @@ def test_a_joined_file_is_reported(encoded: bytes, tmp_path: Path) -> None:
 def test_bytes_before_the_first_frame_change_nothing(
     encoded: bytes, read: Callable, junk: bytes, before: bytes
 ) -> None:
+    assume(not junk.startswith(OTHER_FILES))
     np.testing.assert_array_equal(read(before + junk + bytes(4) + encoded), read(encoded))
 
 

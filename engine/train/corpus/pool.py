@@ -98,13 +98,17 @@ def make_tracks(remix: Remix, separate: Separate) -> tuple[np.ndarray, dict[str,
     return tracks, remix.info | separation_sdrs(tracks)
 
 
-def write_shard(folder: Path, number: int, tracks: list[np.ndarray], infos: list[dict[str, Any]], **about: Any) -> Path:
-    """Write shard_<number>.json, then shard_<number>.npy, under temporary names first, so that no shard is incomplete.
+def write_shard(
+    folder: Path, number: int, tracks: list[np.ndarray], infos: list[dict[str, Any]], *, prefix: str = "shard",
+    **about: Any,
+) -> Path:  # fmt: skip
+    """Write <prefix>_<number>.json, then <prefix>_<number>.npy, under temporary names first, so that no shard is
+    incomplete.
 
     about: further entries of the JSON file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"shard_{number:03d}.npy"
+    path = folder / f"{prefix}_{number:03d}.npy"
     description = {
         "version": 1,
         "sample_rate": SAMPLE_RATE,
@@ -113,7 +117,7 @@ def write_shard(folder: Path, number: int, tracks: list[np.ndarray], infos: list
         **about,
         "items": infos,
     }
-    part = folder / f"shard_{number:03d}.{os.getpid()}.part"
+    part = folder / f"{prefix}_{number:03d}.{os.getpid()}.part"
     part.write_text(json.dumps(description, indent=1))
     part.replace(path.with_suffix(".json"))
     with part.open("wb") as file:

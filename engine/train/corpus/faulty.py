@@ -1,0 +1,98 @@
+"""Shards of faulty stems: each item is a true stem, the rest of its song, and several versions of the stem with faults
+(train/faults/).
+
+A shard is int16 of shape (items, 2 + VERSIONS, 2, T), as the pool's others are (pool.py): stem, rest, and the versions.
+faulty_000.json says what each version's faults are. Crops are cut anywhere in an item, so one simulation serves many
+steps of a training.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..faults.factory import damage, known
+from ..faults.registry import Mechanism
+from .pool import FULL_SCALE, ITEM_SAMPLES, open_shard, quantise, write_shard
+from .remix import Remix, RemixConfig, Remixer
+from .sources import SPLITS, Source
+from .stem_remix import StemLibrary, StemRemixer, has_every_stem
+
+VERSIONS = 4
+TRACKS = ("stem", "rest", *(f"faulty_{n}" for n in range(VERSIONS)))
+#: How often each kind of stem is drawn.
+ROLES = {"vocals": 0.32, "accompaniment": 0.2, "drums": 0.17, "bass": 0.12, "other": 0.19}
+PREFIX = "faulty"
+PER_SHARD = 25
+_PEAK = 0.98
+
+
+class FaultyMaker:
+    """Draws items of one split. Without sources for each instrument there are vocals and accompaniment alone."""
+
+    def __init__(
+        self, sources: Sequence[Source], mechanisms: Sequence[Mechanism] = (), length: int = ITEM_SAMPLES,
+        config: RemixConfig | None = None,
+    ) -> None:  # fmt: skip
+        self.mechanisms = list(mechanisms) or known()
+        self._remixer = Remixer(list(sources), length, config)
+        library = StemLibrary.of(sources) if has_every_stem(sources) else None
+        self._stems = (
+            {} if library is None else {s: StemRemixer(library, s, length) for s in ("drums", "bass", "other")}
+        )
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
+        """Tracks (2 + VERSIONS, 2, T) int16 of one item, and its description."""
+        roles = [role for role in ROLES if role in self._stems or role in ("vocals", "accompaniment")]
+        weights = np.array([ROLES[role] for role in roles])
+        role = roles[rng.choice(len(roles), p=weights / weights.sum())]
+        remix = self._remix(role, rng)
+        stem, rest = (remix.band, remix.vocals) if role == "accompaniment" else (remix.vocals, remix.band)
+        found = [damage(stem, rest, rng, self.mechanisms) for _ in range(VERSIONS)]
+        tracks = np.stack([stem, rest, *(one.audio for one in found)])
+        tracks *= np.float32(min(1.0, _PEAK / max(float(np.abs(tracks).max()), 1e-6)))
+        info = {
+            "role": role, "faults": [list(one.mechanisms) for one in found],
+            "si_sdr_db": [round(min(one.si_sdr_db, 99.0), 1) for one in found], **remix.info,
+        }  # fmt: skip
+        return quantise(tracks), info
+
+    def _remix(self, role: str, rng: np.random.Generator) -> Remix:
+        return self._stems[role].draw(rng) if role in self._stems else self._remixer.draw(rng)
+
+
+def faulty_shards(pool: Path, split: str) -> list[Path]:
+    """The finished shards of a split, in order."""
+    return sorted((pool / split).glob(f"{PREFIX}_[0-9]*.npy"))
+
+
+def open_faulty(path: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """A shard as a read-only memory map, and one description per item."""
+    return open_shard(path)
+
+
+def make_faulty_shard(
+    pool: Path, split: str, number: int, maker: FaultyMaker, *, seed: int, items: int = PER_SHARD,
+    say: Callable[[str], None] = print,
+) -> Path:  # fmt: skip
+    """Write one shard. An item depends only on (seed, split, its number) and the maker."""
+    began = time.perf_counter()
+    tracks, infos = [], []
+    for item in range(number * items, (number + 1) * items):
+        track, info = maker.draw(np.random.default_rng([seed, SPLITS.index(split), 1, item]))
+        tracks.append(track)
+        infos.append({"item": item, **info})
+    path = write_shard(pool / split, number, tracks, infos, prefix=PREFIX, split=split, seed=seed, names=TRACKS)
+    took = time.perf_counter() - began
+    seconds = len(tracks) * VERSIONS * tracks[0].shape[-1] / 44100
+    say(f"{path.name}: {len(tracks)} items, {took:.0f} s, {seconds / took:.1f} x real time")
+    return path
+
+
+def as_audio(tracks: np.ndarray) -> np.ndarray:
+    """Tracks int16 to float32 with full scale 1."""
+    return tracks.astype(np.float32) / np.float32(FULL_SCALE)

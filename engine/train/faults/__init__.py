@@ -1,0 +1,1 @@
+"""Faults of separated stems, drawn at random from many mechanisms."""
