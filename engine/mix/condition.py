@@ -19,6 +19,7 @@ from .statistics import AUDIBLE, WINDOW_S
 ALONE = 0.03
 MIN_ALONE_SHARE = 0.03  # of a band's energy
 MAX_TONE_DB, MIN_TONE_DB = 6.0, 1.0
+MIN_KNOWN, MIN_KNOWN_SHARE = 4, 0.4  # bands, and their share of those that are heard; between them it is interpolated
 #: Above this, a mix that is louder than the stem is a stem that lost its highs, not a tone control.
 HIGHS_HZ, MAX_HIGHS_DB = 3000.0, 0.75
 QUANTILE = 0.1
@@ -99,7 +100,7 @@ def _tone(cross: np.ndarray, stem: np.ndarray, mix: np.ndarray, edges_hz: np.nda
         spread = np.quantile(np.abs(20 * np.log10(gains / tone[b])), 0.6)
         known[b] = spread < 0.5
     heard = energy > 1e-5 * energy.max(initial=0.0)
-    if known[heard].sum() < max(3, 0.6 * heard.sum()):
+    if known[heard].sum() < max(MIN_KNOWN, MIN_KNOWN_SHARE * heard.sum()):
         return np.ones(bands)
     db = np.where(known, 20 * np.log10(np.clip(tone, 1e-3, 1e3)), np.nan)
     highs = edges_hz[:-1] >= HIGHS_HZ

@@ -24,7 +24,7 @@ MIN_PROVED = 0.4
 #: nothing.
 INDEPENDENT, MAX_UNSURE = 200.0, 0.4
 FAINT = 1e-4  # power of a unit relative to the loudest, below which it decides nothing
-MAX_DELAY = 0.75  # samples by which a unit may be off
+MAX_DELAY, EXACT = 0.75, 0.1  # samples by which a unit may be off, and is not
 #: Gains agree if they are within MAX_STEADY_SPREAD_DB for most of this share of the stem; a much louder mix may be
 #: bleed.
 MIN_STEADY_SHARE, MAX_STEADY_SPREAD_DB, MIN_STEADY_DB, MAX_STEADY_DB = 0.3, 1.0, 0.5, 6.0
@@ -241,7 +241,7 @@ def judge(
     total = power.sum(axis=0, dtype=np.float64)
     dead = tuple(c for c in range(power.shape[1]) if total[c] <= MIN_LEVEL_SHARE * total.max(initial=0.0))
     holds[:, list(dead)] = False
-    own = found.by_unit(power.astype(np.float64))
+    own, own_missing = (found.by_unit(x.astype(np.float64)) for x in (power, missing))
     audible = float(own.sum())
     proved = float((own * holds).sum()) / audible if audible else 1.0
     evidence = float((own * (good & decided)).sum()) / audible if audible else 1.0
@@ -253,7 +253,8 @@ def judge(
     if condition is not None and condition.is_coded and proved >= MIN_PROVED:
         # What could be gained with such a mix is less than what its noise does to the stem.
         return replace(fit, reason="coded")
-    if min(proved, 1.0 if located else evidence) < MIN_PROVED:
+    held_lack = float((own_missing * holds).sum()) / max(float((own * holds).sum()), 1e-30)
+    if min(proved, 1.0 if located else evidence) < MIN_PROVED or held_lack > MAX_LACK:
         return MixFit(
             time, routing, gains, holds, unit_samples, None, proved, projection, lacking,
             reason="rest" if lacking > MAX_LACK / 2 or projection < 0.5 else "unproved", dead=dead,
@@ -280,14 +281,14 @@ def _are_off(delays: np.ndarray) -> np.ndarray:
 
 
 def _is_out_of_step(delays: np.ndarray, time: TimeMap, unit_samples: int) -> np.ndarray:
-    """Units (U,) of stretches in which hardly any unit is in step, although in others many are: what looks like the
-    stem there is another sound like it."""
+    """Units (U,) of stretches in which far fewer units are exactly in step than in others: what looks like the stem
+    there is another sound like it, such as the next round of a loop."""
     found = np.zeros(len(delays), bool)
     starts = [0, *(min(len(delays), round(s.start / unit_samples)) for s in time.stretches[1:]), len(delays)]
     spans = [slice(a, b) for a, b in pairwise(starts)]
-    shares = [float(np.mean(np.abs(delays[span]) < MAX_DELAY)) if span.stop > span.start else 1.0 for span in spans]
+    shares = [float(np.mean(np.abs(delays[span]) < EXACT)) if span.stop > span.start else 1.0 for span in spans]
     for span, share in zip(spans, shares, strict=True):
-        found[span] = share < 0.3 * max(shares) and max(shares) > 0.4
+        found[span] = share < 0.6 * max(shares) and max(shares) > 0.4
     return found
 
 
