@@ -11,6 +11,7 @@ import numpy as np
 from ..dsp.stft import Stft
 from ..errors import TrainingError
 from ..features import FeatureMaker
+from .corpus.faulty import FIRST_VERSION, VERSIONS, faulty_shards
 from .corpus.pool import FULL_SCALE, TRACKS, open_shard, shards_of
 from .corpus.simulated_faults import SIMULATORS
 from .on_the_fly import OnTheFlyShards
@@ -26,6 +27,7 @@ class CropConfig:
 
     batch: crops per batch. frames, lookahead: frames of a crop, and of the future after it. history: frames before the
     crop that the features have already seen. gain_db: largest random gain up or down.
+    faulty: the share of crops from the shards of faulty stems (corpus/faulty.py); the others are from the pool.
     The following are probabilities, 0 to 1. clean: the stem is the true one. no_mix: there is no mix. mono: both
     channels are equal. blend: the fault is scaled by 0 to 1.5, on the line from the true stem to the faulty one.
     average: the stem was made with Spleeter's averaged mask above 11 kHz instead of zeros. simulated: the stem has one
@@ -42,6 +44,7 @@ class CropConfig:
     lookahead: int = 16
     history: int = 64
     gain_db: float = 6.0
+    faulty: float = 0.0
     clean: float = 0.15
     no_mix: float = 0.5
     blend: float = 0.15
@@ -57,7 +60,7 @@ class CropConfig:
     shards: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("clean", "no_mix", "blend", "average", "simulated", "upon_separated", "beside", "mono"):
+        for name in ("faulty", "clean", "no_mix", "blend", "average", "simulated", "upon_separated", "beside", "mono"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise TrainingError(f"{name}={getattr(self, name)} is a probability: use 0 to 1")
         unknown = [name for name in self.artefacts if name not in SIMULATORS]
@@ -95,16 +98,27 @@ class PoolBatches:
         on_the_fly: OnTheFlyShards | None = None,
     ) -> None:  # fmt: skip
         self.on_the_fly = on_the_fly
-        self.paths = [path for path in shards_of(pool, split) if not config.shards or _shard(path) in config.shards]
-        if not self.paths:
+        self.paths = [
+            path
+            for path in (shards_of if config.faulty < 1.0 else _no_shards)(pool, split)
+            if not config.shards or _shard(path) in config.shards
+        ]
+        if not self.paths and config.faulty < 1.0:
             raise TrainingError(f"{pool / split} has no shards of {', '.join(config.shards)}; build a larger pool")
+        self.faulty_paths = faulty_shards(pool, split) if config.faulty else []
+        if config.faulty and not self.faulty_paths:
+            raise TrainingError(
+                f"{pool / split} has no faulty stems: build the pool again, or set faulty = 0 in [crop]"
+            )
         self.maker, self.config, self.seed = maker, config, seed
         self.stft = Stft(maker.stft)
         self._shards: list[np.ndarray] | None = None
+        self._faulty: list[np.ndarray] = []
 
     def __getitem__(self, step: int) -> Batch:
         if self._shards is None:
             self._shards = [open_shard(path)[0] for path in self.paths]
+            self._faulty = [open_shard(path)[0] for path in self.faulty_paths]
         rng = np.random.default_rng([self.seed, step])
         crops = [self._crop(rng, step) for _ in range(self.config.batch)]
         truth, stem, mix = (np.stack([crop[i] for crop in crops]) for i in range(3))
@@ -138,6 +152,27 @@ class PoolBatches:
         stft, config = self.maker.stft, self.config
         return (config.history + config.frames + config.lookahead) * stft.hop + stft.delay_samples
 
+    def _from_pool(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, int, int]:
+        """An item, and its tracks of a true stem and of the separated one."""
+        assert self._shards is not None
+        config = self.config
+        if self.on_the_fly is not None and rng.random() < self.on_the_fly.config.share:
+            item = self.on_the_fly.draw(rng, step)
+        else:
+            shard = self._shards[rng.integers(len(self._shards))]
+            item = shard[rng.integers(len(shard))]
+        true_track, zeros, average = CHOICES[config.roles[rng.integers(len(config.roles))]]
+        return item, true_track, average if rng.random() < config.average else zeros
+
+    def _cut(self, item: np.ndarray, tracks: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """A crop of these tracks (n, 2, `crop_samples`), float32 with full scale 1."""
+        span = self.crop_samples
+        starts = rng.integers(0, item.shape[-1] - span + 1, 3)
+        # Usually the loudest of three positions, because silence teaches little.
+        power = [np.square(item[tracks[0], :, s : s + span : 7].astype(np.float32)).sum() for s in starts]
+        start = starts[int(np.argmax(power))] if rng.random() < 0.8 else starts[0]
+        return item[list(tracks), :, start : start + span].astype(np.float32) / np.float32(FULL_SCALE)
+
     def _simulated(self, stem: np.ndarray, residual: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         names = rng.permutation(self.config.artefacts)
         if not self.config.together:
@@ -155,25 +190,17 @@ class PoolBatches:
         return self.stft.analysis(audio[:, edge:], state)[0][None]
 
     def _crop(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        assert self._shards is not None
         config = self.config
-        if self.on_the_fly is not None and rng.random() < self.on_the_fly.config.share:
-            item = self.on_the_fly.draw(rng, step)
+        if config.faulty and rng.random() < config.faulty:
+            shard = self._faulty[rng.integers(len(self._faulty))]
+            item, wanted = shard[rng.integers(len(shard))], (0, 1, FIRST_VERSION + int(rng.integers(VERSIONS)))
+            truth, residual, stem = self._cut(item, wanted, rng)
         else:
-            shard = self._shards[rng.integers(len(self._shards))]
-            item = shard[rng.integers(len(shard))]
-        true_track, zeros, average = CHOICES[config.roles[rng.integers(len(config.roles))]]
-        separated = average if rng.random() < config.average else zeros
-        span = self.crop_samples
-        starts = rng.integers(0, item.shape[-1] - span + 1, 3)
-        # Usually the loudest of three positions, because silence teaches little.
-        power = [np.square(item[true_track, :, s : s + span : 7].astype(np.float32)).sum() for s in starts]
-        start = starts[int(np.argmax(power))] if rng.random() < 0.8 else starts[0]
-        tracks = item[..., start : start + span].astype(np.float32) / np.float32(FULL_SCALE)
-        truth, stem, mix = tracks[true_track], tracks[separated], tracks[0] + tracks[1]
-        if rng.random() < config.simulated:
-            residual = tracks[1 - true_track]
-            stem = self._simulated(stem if rng.random() < config.upon_separated else truth, residual, rng)
+            item, true_track, separated = self._from_pool(rng, step)
+            truth, residual, stem = self._cut(item, (true_track, 1 - true_track, separated), rng)
+            if rng.random() < config.simulated:
+                stem = self._simulated(stem if rng.random() < config.upon_separated else truth, residual, rng)
+        mix = truth + residual
         if rng.random() < config.blend:
             stem = truth + np.float32(rng.uniform(0.0, 1.5)) * (stem - truth)
         if rng.random() < config.clean:
@@ -184,6 +211,10 @@ class PoolBatches:
         if rng.random() < config.mono:
             crops = [np.repeat(audio.mean(axis=0, keepdims=True), 2, axis=0) for audio in crops]
         return crops[0], crops[1], crops[2]
+
+
+def _no_shards(pool: Path, split: str) -> list[Path]:
+    return []
 
 
 def _shard(path: Path) -> str:

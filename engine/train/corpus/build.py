@@ -18,6 +18,7 @@ from typing import Any
 
 from . import manifest
 from .collect import count_training_songs, make_sources
+from .faulty import VERSIONS, build_faulty, faulty_shards
 from .four_stems import FourStems, train_four_stems, weights_path
 from .pool import (
     ITEM_SAMPLES,
@@ -38,6 +39,7 @@ from .stem_remix import STEMS, StemLibrary, StemRemixer, has_every_stem
 HELD_OUT_ITEMS = 40
 #: Extra items separated by the second separator, relative to Spleeter's.
 FOUR_STEMS_SHARE = 0.25
+FAULTY_SHARE = 1.0
 #: How long the second separator is trained if it has no weights yet.
 FOUR_STEMS_MINUTES = 15.0
 ITEM_S = ITEM_SAMPLES / SAMPLE_RATE
@@ -55,7 +57,8 @@ class CorpusOptions:
 
     stems: folders of true stems. hours: of training items separated by Spleeter. packages: use Debian packages too.
     items_held_out: in each held-out split of remixes. four_stems: extra items separated by the second separator,
-    relative to Spleeter's. Raises CorpusError for values out of range.
+    relative to Spleeter's. faulty: items with simulated faults (faulty.py), relative to Spleeter's. Raises CorpusError
+    for values out of range.
     """
 
     folder: Path
@@ -65,14 +68,16 @@ class CorpusOptions:
     seed: int = 1
     items_held_out: int = HELD_OUT_ITEMS
     four_stems: float = FOUR_STEMS_SHARE
+    faulty: float = FAULTY_SHARE
     item_samples: int = ITEM_SAMPLES
     per_shard: int = ITEMS_PER_SHARD
 
     def __post_init__(self) -> None:
         if not 0 < self.hours < math.inf:
             raise CorpusError(f"hours={self.hours:g} is out of range: use a number above 0")
-        if not 0 <= self.four_stems <= 1:
-            raise CorpusError(f"four_stems={self.four_stems:g} is out of range: use a number from 0 to 1")
+        for name in ("four_stems", "faulty"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise CorpusError(f"{name}={getattr(self, name):g} is out of range: use a number from 0 to 1")
         if not self.packages and not self.stems:
             raise CorpusError("nothing to build from: pass a folder with --stems, or drop --no-packages")
 
@@ -91,6 +96,11 @@ class CorpusOptions:
             return (len(STEMS), -(-self.items[split] // len(STEMS))) if self.four_stems else (0, 1)
         turns = math.ceil(self.four_stems * self.items[split] / (self.per_shard * len(STEMS)) - 1e-6)
         return turns * len(STEMS), self.per_shard
+
+    def faulty_shards(self, split: str) -> int:
+        """Shards of faulty stems; the song that is held out counts as a split of remixes here."""
+        items = self.items_held_out if split == "valid" else self.items[split]
+        return math.ceil(self.faulty * items / self.per_shard - 1e-6)
 
 
 def build_corpus(
@@ -130,6 +140,7 @@ def build_corpus(
         say(f"writing {missing / 1e9:.1f} GB to {options.folder}")
         _build_pool(options, sources, separate or Spleeter().separate_all, say)
         _build_four_stems(options, sources, say)
+        _build_faulty(options, sources, say)
     about["pool"] = pool_hours(options.folder)
     manifest.write_json(options.folder / manifest.NAME, about)
     return about
@@ -173,6 +184,24 @@ def _build_four_stems(options: CorpusOptions, sources: list[Source], say: Callab
                 StemRemixer(library, stem, options.item_samples).draw, partial(separator.separate_all, stem=stem),
                 seed=options.seed, separator="four-stems", say=say,
             )  # fmt: skip
+
+
+def _build_faulty(options: CorpusOptions, sources: list[Source], say: Callable[[str], None]) -> None:
+    for split, missing in _faulty_missing(options, sources).items():
+        if missing:
+            build_faulty(
+                options.folder, split, sources, range(options.faulty_shards(split)), seed=options.seed,
+                items=options.per_shard, length=options.item_samples, say=_Progress(missing, say, split),
+            )  # fmt: skip
+
+
+def _faulty_missing(options: CorpusOptions, sources: list[Source]) -> dict[str, int]:
+    """Shards of faulty stems that are still to be made, by split; none for a split without vocals or bands."""
+    return {
+        split: max(0, options.faulty_shards(split) - len(faulty_shards(options.folder, split)))
+        for split in SPLITS
+        if {source.role for source in sources if source.split == split} == set(ROLES)
+    }
 
 
 def _four_stems_missing(options: CorpusOptions, sources: list[Source]) -> dict[str, int]:
@@ -262,7 +291,9 @@ def _missing_bytes(options: CorpusOptions, sources: list[Source]) -> int:
     made = sum(len(open_shard(path)[0]) for path in shard_paths(options.folder / "valid"))
     items += max(wanted - made, 0)
     items += sum(_four_stems_missing(options, sources).values())
-    return items * options.item_samples * len(TRACKS) * 2 * 2  # two channels, two bytes
+    tracks = items * len(TRACKS)
+    tracks += sum(_faulty_missing(options, sources).values()) * options.per_shard * (2 + VERSIONS)
+    return tracks * options.item_samples * 2 * 2  # two channels, two bytes
 
 
 def pool_hours(folder: Path) -> dict[str, float]:

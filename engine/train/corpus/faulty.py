@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from ..faults.factory import damage, known
+from ..faults.factory import damage, known, unknown
 from ..faults.registry import Mechanism
-from .pool import FULL_SCALE, ITEM_SAMPLES, open_shard, quantise, write_shard
+from .pool import ITEM_SAMPLES, quantise, write_shard
 from .remix import Remix, RemixConfig, Remixer
 from .sources import SPLITS, Source
 from .stem_remix import StemLibrary, StemRemixer, has_every_stem
 
-VERSIONS = 4
+VERSIONS, FIRST_VERSION = 4, 2
 TRACKS = ("stem", "rest", *(f"faulty_{n}" for n in range(VERSIONS)))
 #: How often each kind of stem is drawn.
 ROLES = {"vocals": 0.32, "accompaniment": 0.2, "drums": 0.17, "bass": 0.12, "other": 0.19}
@@ -32,13 +32,14 @@ _PEAK = 0.98
 
 
 class FaultyMaker:
-    """Draws items of one split. Without sources for each instrument there are vocals and accompaniment alone."""
+    """Draws items of one split, with up to `most` mechanisms a version. Without sources for each instrument there are
+    vocals and accompaniment alone."""
 
     def __init__(
         self, sources: Sequence[Source], mechanisms: Sequence[Mechanism] = (), length: int = ITEM_SAMPLES,
-        config: RemixConfig | None = None,
+        config: RemixConfig | None = None, most: int = 3,
     ) -> None:  # fmt: skip
-        self.mechanisms = list(mechanisms) or known()
+        self.mechanisms, self.most = list(mechanisms) or known(), most
         self._remixer = Remixer(list(sources), length, config)
         library = StemLibrary.of(sources) if has_every_stem(sources) else None
         self._stems = (
@@ -52,7 +53,7 @@ class FaultyMaker:
         role = roles[rng.choice(len(roles), p=weights / weights.sum())]
         remix = self._remix(role, rng)
         stem, rest = (remix.band, remix.vocals) if role == "accompaniment" else (remix.vocals, remix.band)
-        found = [damage(stem, rest, rng, self.mechanisms) for _ in range(VERSIONS)]
+        found = [damage(stem, rest, rng, self.mechanisms, self.most) for _ in range(VERSIONS)]
         tracks = np.stack([stem, rest, *(one.audio for one in found)])
         tracks *= np.float32(min(1.0, _PEAK / max(float(np.abs(tracks).max()), 1e-6)))
         info = {
@@ -68,11 +69,6 @@ class FaultyMaker:
 def faulty_shards(pool: Path, split: str) -> list[Path]:
     """The finished shards of a split, in order."""
     return sorted((pool / split).glob(f"{PREFIX}_[0-9]*.npy"))
-
-
-def open_faulty(path: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """A shard as a read-only memory map, and one description per item."""
-    return open_shard(path)
 
 
 def make_faulty_shard(
@@ -93,6 +89,16 @@ def make_faulty_shard(
     return path
 
 
-def as_audio(tracks: np.ndarray) -> np.ndarray:
-    """Tracks int16 to float32 with full scale 1."""
-    return tracks.astype(np.float32) / np.float32(FULL_SCALE)
+def build_faulty(
+    pool: Path, split: str, sources: Sequence[Source], shards: range, *, seed: int, items: int = PER_SHARD,
+    length: int = ITEM_SAMPLES, say: Callable[[str], None] = print,
+) -> list[Path]:  # fmt: skip
+    """Make the missing shards of a split. Training has compositions of the known mechanisms; held-out splits have the
+    unknown ones, each by itself. Returns the new files."""
+    trains = split == "train"
+    maker = FaultyMaker(
+        [source for source in sources if source.split == split], known() if trains else unknown(), length,
+        RemixConfig(vary=split != "test"), 3 if trains else 1,
+    )  # fmt: skip
+    missing = [number for number in shards if not (pool / split / f"{PREFIX}_{number:03d}.npy").exists()]
+    return [make_faulty_shard(pool, split, number, maker, seed=seed, items=items, say=say) for number in missing]
