@@ -241,7 +241,10 @@ def judge(
     total = power.sum(axis=0, dtype=np.float64)
     dead = tuple(c for c in range(power.shape[1]) if total[c] <= MIN_LEVEL_SHARE * total.max(initial=0.0))
     holds[:, list(dead)] = False
-    own, own_missing = (found.by_unit(x.astype(np.float64)) for x in (power, missing))
+    absent = (lanes.mix < HALF * lanes.stem) & (lanes.cross.real < MIN_PROJECTION * lanes.stem)
+    own, own_absent = (
+        found.by_unit(x.astype(np.float64)) for x in (power, np.where(absent, lanes.stem, 0.0).sum(axis=-1))
+    )
     audible = float(own.sum())
     proved = float((own * holds).sum()) / audible if audible else 1.0
     evidence = float((own * (good & decided)).sum()) / audible if audible else 1.0
@@ -253,8 +256,8 @@ def judge(
     if condition is not None and condition.is_coded and proved >= MIN_PROVED:
         # What could be gained with such a mix is less than what its noise does to the stem.
         return replace(fit, reason="coded")
-    held_lack = float((own_missing * holds).sum()) / max(float((own * holds).sum()), 1e-30)
-    if min(proved, 1.0 if located else evidence) < MIN_PROVED or held_lack > MAX_LACK:
+    held_absent = float((own_absent * holds).sum()) / max(float((own * holds).sum()), 1e-30)
+    if min(proved, 1.0 if located else evidence) < MIN_PROVED or held_absent > MAX_LACK:
         return MixFit(
             time, routing, gains, holds, unit_samples, None, proved, projection, lacking,
             reason="rest" if lacking > MAX_LACK / 2 or projection < 0.5 else "unproved", dead=dead,

@@ -517,7 +517,10 @@ def test_the_bridges_memory_does_not_grow() -> None:
 
     with running() as bridge:
         use(20)  # the allocator keeps what the first ones needed
-        before = resident_mb()
-        use(60)
-        assert resident_mb() - before < 20.0
+        grown = []
+        for _ in range(4):  # it may take more once, but not each time
+            before = resident_mb()
+            use(30)
+            grown.append(resident_mb() - before)
+        assert min(grown) < 2.0, grown
         assert not bridge.call(lambda: bridge.registry.streams)
