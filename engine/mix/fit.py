@@ -29,6 +29,7 @@ MAX_DELAY, EXACT = 0.75, 0.1  # samples by which a unit may be off, and is not
 #: bleed.
 MIN_STEADY_SHARE, MAX_STEADY_SPREAD_DB, MIN_STEADY_DB, MAX_STEADY_DB = 0.3, 1.0, 0.5, 6.0
 DUAL_MONO = 1e-4  # power of the side relative to the whole, in a mix with two equal channels
+MOST_STEREO = 0.2  # of the energy of a mix with equal channels, from where it has ended
 MIN_SIDE_SHARE = 1e-3  # of the stem's power, so that left and right can be told apart
 MIN_LEVEL_SHARE = 1e-5  # power of a channel relative to the loudest one's, below which it is dead
 
@@ -137,14 +138,13 @@ def find_routing(found: Statistics) -> Routing:
     """Which channels belong together, and their polarities."""
     channels = found.stem.shape[1]
     cross = found.cross.real.sum(axis=(0, 3), dtype=np.float64)
-    stem, mix = (x.sum(axis=(0, 2), dtype=np.float64) for x in (found.stem, found.mix))
+    stem = found.stem.sum(axis=(0, 2), dtype=np.float64)
     sources: tuple[int, ...] | None = tuple(range(channels))
     if channels == 2:
         stem_side = stem.sum() - 2 * float(found.sides[:, 0].real.sum())
-        mix_side = mix.sum() - 2 * float(found.sides[:, 1].real.sum())
         if stem_side > MIN_SIDE_SHARE * stem.sum():
             straight, crossed = np.abs(cross[[0, 1], [0, 1]]).sum(), np.abs(cross[[0, 1], [1, 0]]).sum()
-            if mix_side < DUAL_MONO * mix.sum():
+            if _is_dual_mono(found):
                 sources = None
             elif crossed - straight > 0.3 * min(stem_side, 2 * stem.sum() - stem_side):
                 sources = (1, 0)
@@ -155,6 +155,14 @@ def find_routing(found: Statistics) -> Routing:
     # The middle of a mix is louder than its sides, unless one of its channels is inverted.
     in_stem = channels == 2 and signs[0] != signs[1] and float(found.sides[:, 1].real.sum()) > 0
     return Routing(sources, signs, in_stem)
+
+
+def _is_dual_mono(found: Statistics) -> bool:
+    """Whether both channels of the mix are equal, but for a few places: where the mix has ended there is the stem in
+    its place."""
+    power = found.mix.sum(axis=(1, 2))
+    side = power - 2 * found.sides[:, 1].real.sum(axis=-1)
+    return bool(power[side > DUAL_MONO * power].sum() < MOST_STEREO * power.sum())
 
 
 def lanes_of(found: Statistics, routing: Routing, gains: Sequence[float]) -> Lanes:

@@ -69,6 +69,13 @@ def test_the_right_mix_is_passed_on_as_it_is(proved: Callable) -> None:
         np.testing.assert_array_equal(read, MIX.astype(np.float32))
 
 
+def test_a_mono_mix_that_ends_early_is_a_mono_mix(proved: Callable) -> None:
+    mono = np.repeat(MIX.mean(axis=0, keepdims=True), 2, axis=0)
+    fit, said, _ = proved(STEM, shift(mono, -999))
+    assert fit.routing.sources is None
+    assert "is the same in both channels" in said
+
+
 @pytest.mark.parametrize("stem", [TRUTH, STEM], ids=["true", "with bleed"])
 def test_the_rest_of_the_song_is_named(proved: Callable, stem: np.ndarray) -> None:
     fit, said, read = proved(stem, REST)
