@@ -98,19 +98,10 @@ def jack(folder: Path, lv2: Path, port: int, period: int, rate: int = 48000, *, 
         "STEMPROVER_PORT": str(port), "STEMPROVER_COMMAND": "/nowhere/stemprover",
         "XDG_CONFIG_HOME": str(folder / "config"),
     }  # fmt: skip
+    how = [*(["-S"] if waits else []), "-R" if may_be_real_time() else "-r"]
     with contextlib.ExitStack() as stack:
         commands = {
-            "jackd": [
-                "jackd",
-                *(["-S"] if waits else []),
-                "-R" if may_be_real_time() else "-r",
-                "-d",
-                "dummy",
-                "-r",
-                str(rate),
-                "-p",
-                str(period),
-            ],
+            "jackd": ["jackd", *how, "-d", "dummy", "-r", str(rate), "-p", str(period)],
             "jalv": ["jalv", "-n", "stem", "-x", URI],
         }
         for name, command in commands.items():

@@ -11,13 +11,13 @@ clean mix), and a table by kind. With --each, every change by itself.
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -26,6 +26,7 @@ import soxr
 from ..engine.metrics.basic import si_sdr
 from ..engine.preset import Preset
 from ..engine.repair import Repairer
+from ..engine.train.faults.bands import decode, encode
 from ..offline.auto import AutoChoice
 from ..offline.batch import BatchListener, repair_batch
 from ..offline.plan import plan_batch
@@ -108,13 +109,9 @@ def codec(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
     """MP3 or Vorbis."""
     kind, subtype = [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS")][rng.integers(2)]
     level = float(rng.uniform(0.3, 0.9))
-    file = io.BytesIO()
-    settings = {"bitrate_mode": "CONSTANT"} if kind == "MP3" else {}
-    with soundfile.SoundFile(file, "w", RATE, 2, subtype, format=kind, compression_level=level, **settings) as out:
-        out.write(np.clip(mix.T, -1, 1))
-    file.seek(0)
-    found = soundfile.read(file, dtype="float64", always_2d=True)[0].T
-    return fit_length(found, mix.shape[1]), f"{kind.lower()} at {level:.2f}"
+    settings: dict[str, Any] = {"bitrate_mode": "CONSTANT"} if kind == "MP3" else {}
+    data = encode(mix, kind, subtype, compression_level=level, **settings)
+    return fit_length(decode(data).astype(float), mix.shape[1]), f"{kind.lower()} at {level:.2f}"
 
 
 def shelf(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
@@ -157,23 +154,15 @@ BROKEN: tuple[Change, ...] = (slip, edit, mono)
 
 def coded(mix: np.ndarray, kind: str, kbps: float) -> np.ndarray:
     """Through a codec, at about so many kilobits per second."""
-    rate, subtype = (48000, "OPUS") if kind == "OPUS" else (RATE, "MPEG_LAYER_III")
-    sound = mix.T if rate == RATE else soxr.resample(mix.T, RATE, rate)
+    container, subtype, rate = ("OGG", "OPUS", 48000) if kind == "OPUS" else (kind, "MPEG_LAYER_III", RATE)
+    settings: dict[str, Any] = {"bitrate_mode": "CONSTANT"} if kind == "MP3" else {}
     low, high = 0.0, 1.0  # of libsndfile's compression level
     for _ in range(7):
-        level, file = (low + high) / 2, io.BytesIO()
-        settings = {"bitrate_mode": "CONSTANT"} if kind == "MP3" else {}
-        container = "OGG" if kind == "OPUS" else kind
-        with soundfile.SoundFile(
-            file, "w", rate, 2, subtype, format=container, compression_level=level, **settings
-        ) as to:
-            to.write(np.clip(sound, -1, 1))
-        found = 8e-3 * file.tell() / (mix.shape[1] / RATE)
+        level = (low + high) / 2
+        data = encode(mix, container, subtype, rate, compression_level=level, **settings)
+        found = 8e-3 * len(data) / (mix.shape[1] / RATE)
         low, high = (level, high) if found > kbps else (low, level)
-    file.seek(0)
-    audio = soundfile.read(file, dtype="float64", always_2d=True)[0]
-    audio = audio if rate == RATE else soxr.resample(audio, rate, RATE)
-    return fit_length(audio.T, mix.shape[1])
+    return fit_length(decode(data).astype(float), mix.shape[1])
 
 
 def each(truth: np.ndarray, rest: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

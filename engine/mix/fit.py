@@ -15,8 +15,8 @@ from .timing import TimeMap
 #: The projection <stem, mix> / <stem, stem> is near 1 in the right mix, whatever is wrong with the stem (0.65 for
 #: stems with scrambled phases), and 0 to 0.3 in the rest of the song.
 MIN_PROJECTION = 0.25
-#: A mix that contains a stem has at least half of its power in nearly every place. In the rest of the song that is
-#: missing for half of the stem's energy and more; in the right mix for at most a hundredth.
+#: A stem is missing from a place of the mix that has less than half of its power, and hardly its sound. In the rest of
+#: the song that holds for about half of the stem's energy and more; in the right mix for at most a hundredth.
 HALF, MAX_LACK = 0.5, 0.3
 #: Less than this share of the stem's energy proved, and the whole mix is left out.
 MIN_PROVED = 0.4
@@ -24,7 +24,8 @@ MIN_PROVED = 0.4
 #: nothing.
 INDEPENDENT, MAX_UNSURE = 200.0, 0.4
 FAINT = 1e-4  # power of a unit relative to the loudest, below which it decides nothing
-MAX_DELAY, EXACT = 0.75, 0.1  # samples by which a unit may be off, and is not
+MAX_DELAY = 0.75  # samples by which a unit may be off
+EXACT = 0.1  # samples within which a unit is exactly in step
 #: Gains agree if they are within MAX_STEADY_SPREAD_DB for most of this share of the stem; a much louder mix may be
 #: bleed.
 MIN_STEADY_SHARE, MAX_STEADY_SPREAD_DB, MIN_STEADY_DB, MAX_STEADY_DB = 0.3, 1.0, 0.5, 6.0
@@ -224,7 +225,8 @@ def judge(
     if condition is not None:
         lanes = Lanes(lanes.cross / condition.tone, lanes.stem, lanes.mix / condition.tone**2)
     power = lanes.stem.sum(axis=-1)  # (P, C)
-    missing = np.where(lanes.mix < HALF * lanes.stem, lanes.stem, 0.0).sum(axis=-1)
+    absent = (lanes.mix < HALF * lanes.stem) & (lanes.cross.real < MIN_PROJECTION * lanes.stem)
+    missing = np.where(absent, lanes.stem, 0.0).sum(axis=-1)
     shared = lanes.cross.real.sum(axis=-1)
     sums = (power, missing, shared, lanes.mix.sum(axis=-1))
     stem, lack, cross, mix = (_three(found.by_unit(x.astype(np.float64))) for x in sums)
@@ -234,7 +236,7 @@ def judge(
         usual = contained[(stem > FAINT * stem.max(initial=0.0)) & (unsure < MAX_UNSURE)]
         # Elsewhere in the song there may be something alike.
         least = max(MIN_PROJECTION, 0.5 * float(np.median(usual)) if len(usual) else 0.0)
-        lacks = (lack / stem >= MAX_LACK) & (contained < 2 * MIN_PROJECTION)
+        lacks = lack / stem >= MAX_LACK
         good = (contained > least) & ~lacks
         bad = (contained + 2 * unsure < least) | lacks
     delays = np.full(len(stem), np.nan)  # of a unit that has not ended there is none
@@ -249,10 +251,7 @@ def judge(
     total = power.sum(axis=0, dtype=np.float64)
     dead = tuple(c for c in range(power.shape[1]) if total[c] <= MIN_LEVEL_SHARE * total.max(initial=0.0))
     holds[:, list(dead)] = False
-    absent = (lanes.mix < HALF * lanes.stem) & (lanes.cross.real < MIN_PROJECTION * lanes.stem)
-    own, own_absent = (
-        found.by_unit(x.astype(np.float64)) for x in (power, np.where(absent, lanes.stem, 0.0).sum(axis=-1))
-    )
+    own, own_missing = (found.by_unit(x.astype(np.float64)) for x in (power, missing))
     audible = float(own.sum())
     proved = float((own * holds).sum()) / audible if audible else 1.0
     evidence = float((own * (good & decided)).sum()) / audible if audible else 1.0
@@ -264,8 +263,8 @@ def judge(
     if condition is not None and condition.is_coded and proved >= MIN_PROVED:
         # What could be gained with such a mix is less than what its noise does to the stem.
         return replace(fit, reason="coded")
-    held_absent = float((own_absent * holds).sum()) / max(float((own * holds).sum()), 1e-30)
-    if min(proved, 1.0 if located else evidence) < MIN_PROVED or held_absent > MAX_LACK:
+    held_lack = float((own_missing * holds).sum()) / max(float((own * holds).sum()), 1e-30)
+    if min(proved, 1.0 if located else evidence) < MIN_PROVED or held_lack > MAX_LACK:
         return MixFit(
             time, routing, gains, holds, unit_samples, None, proved, projection, lacking,
             reason="rest" if lacking > MAX_LACK / 2 or projection < 0.5 else "unproved", dead=dead,

@@ -4,6 +4,7 @@ same order."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -98,11 +99,8 @@ class PoolBatches:
         on_the_fly: OnTheFlyShards | None = None,
     ) -> None:  # fmt: skip
         self.on_the_fly = on_the_fly
-        self.paths = [
-            path
-            for path in (shards_of if config.faulty < 1.0 else _no_shards)(pool, split)
-            if not config.shards or _shard(path) in config.shards
-        ]
+        found = shards_of(pool, split) if config.faulty < 1.0 else []
+        self.paths = [path for path in found if not config.shards or _shard(path) in config.shards]
         if not self.paths and config.faulty < 1.0:
             raise TrainingError(f"{pool / split} has no shards of {', '.join(config.shards)}; build a larger pool")
         self.faulty_paths = faulty_shards(pool, split) if config.faulty else []
@@ -112,13 +110,16 @@ class PoolBatches:
             )
         self.maker, self.config, self.seed = maker, config, seed
         self.stft = Stft(maker.stft)
-        self._shards: list[np.ndarray] | None = None
-        self._faulty: list[np.ndarray] = []
+
+    @cached_property
+    def _shards(self) -> list[np.ndarray]:
+        return [open_shard(path)[0] for path in self.paths]
+
+    @cached_property
+    def _faulty(self) -> list[np.ndarray]:
+        return [open_shard(path)[0] for path in self.faulty_paths]
 
     def __getitem__(self, step: int) -> Batch:
-        if self._shards is None:
-            self._shards = [open_shard(path)[0] for path in self.paths]
-            self._faulty = [open_shard(path)[0] for path in self.faulty_paths]
         rng = np.random.default_rng([self.seed, step])
         crops = [self._crop(rng, step) for _ in range(self.config.batch)]
         truth, stem, mix = (np.stack([crop[i] for crop in crops]) for i in range(3))
@@ -154,7 +155,6 @@ class PoolBatches:
 
     def _from_pool(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, int, int]:
         """An item, and its tracks of a true stem and of the separated one."""
-        assert self._shards is not None
         config = self.config
         if self.on_the_fly is not None and rng.random() < self.on_the_fly.config.share:
             item = self.on_the_fly.draw(rng, step)
@@ -211,10 +211,6 @@ class PoolBatches:
         if rng.random() < config.mono:
             crops = [np.repeat(audio.mean(axis=0, keepdims=True), 2, axis=0) for audio in crops]
         return crops[0], crops[1], crops[2]
-
-
-def _no_shards(pool: Path, split: str) -> list[Path]:
-    return []
 
 
 def _shard(path: Path) -> str:

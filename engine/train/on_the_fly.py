@@ -11,14 +11,14 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import TrainingError
 from .corpus.mixing import active_rms
-from .corpus.pool import FULL_SCALE, Separate, make_shard, open_shard, shards_of
+from .corpus.pool import FULL_SCALE, Separate, make_shard, open_shard, separated_tracks, shards_of
 from .corpus.remix import Remix, augment
 
 _PEAK, _QUIET = 0.9, 2e-3
@@ -111,7 +111,13 @@ class OnTheFlyMaker:
         config = self.shards.config
         items = range(number * config.items, (number + 1) * config.items)
         return make_shard(
-            self.shards.folder, "train", number, items, self._draw, self.separate, seed=self.seed, say=_silent
+            self.shards.folder,
+            "train",
+            number,
+            items,
+            partial(separated_tracks, self._draw, self.separate),
+            seed=self.seed,
+            say=_silent,
         )
 
     def _work(self) -> None:

@@ -39,9 +39,8 @@ def tones(seconds: float, *frequencies: float) -> np.ndarray:
 
 
 def played(host: Jack, audio: np.ndarray, rate: int) -> np.ndarray:
-    """The output. If JACK skipped periods of a client, as it does on a busy machine,
-    only the output before that; if this is less than a quarter of a second after the latency, plays again for up to
-    three minutes."""
+    """The output. If JACK skipped periods of a client, as it does on a busy machine, only the output before that; if
+    this is less than a quarter of a second after the latency, plays again for up to three minutes."""
     ends = time.monotonic() + 180
     while time.monotonic() < ends:
         found = host.play(audio, 60)

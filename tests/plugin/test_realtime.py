@@ -37,13 +37,13 @@ for channels in (2, 4, 1):
     stem = (0.2 * rng.standard_normal((channels, 3 * rate // 2))).astype(np.float32)
     plugin.preset, plugin.wet, plugin.bypass = "general", 100.0, False
     plugin.process(stem[:, :2048], rate)
+    before, blocks = guard.guard_count(), guard.guard_blocks()
     for _ in range(200):  # the bridge needs a moment to answer
         time.sleep(0.05)
         out = plugin.process(stem[:, :2048], rate, buffer_size=2048, reset=False)
         if np.abs(out[:2]).max(initial=0.0) > 1.5 * np.abs(stem[:2]).max():
             break
-    before, blocks, begun = guard.guard_count(), guard.guard_blocks(), time.monotonic()
-    loudest = []
+    loudest, begun = [], time.monotonic()
     for number, at in enumerate(range(0, stem.shape[1], 256)):
         time.sleep(max(0.0, begun + at / rate - time.monotonic()))
         if number == 130:

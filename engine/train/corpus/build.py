@@ -29,6 +29,7 @@ from .pool import (
     build_songs,
     make_shard,
     open_shard,
+    separated_tracks,
     shard_paths,
 )
 from .remix import RemixConfig
@@ -181,7 +182,10 @@ def _build_four_stems(options: CorpusOptions, sources: list[Source], say: Callab
             stem = STEMS[(number - _FIRST_FOUR_STEMS_SHARD) % len(STEMS)]
             make_shard(
                 options.folder, split, number, range(number * per_shard, (number + 1) * per_shard),
-                StemRemixer(library, stem, options.item_samples).draw, partial(separator.separate_all, stem=stem),
+                partial(
+                    separated_tracks, StemRemixer(library, stem, options.item_samples).draw,
+                    partial(separator.separate_all, stem=stem),
+                ),
                 seed=options.seed, separator="four-stems", say=say,
             )  # fmt: skip
 

@@ -8,7 +8,6 @@ steps of a training.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ import numpy as np
 
 from ..faults.factory import damage, known, unknown
 from ..faults.registry import Mechanism
-from .pool import ITEM_SAMPLES, quantise, write_shard
+from .pool import ITEM_SAMPLES, ITEMS_PER_SHARD, make_shard, quantise
 from .remix import Remix, RemixConfig, Remixer
-from .sources import SPLITS, Source
+from .sources import Source
 from .stem_remix import StemLibrary, StemRemixer, has_every_stem
 
 VERSIONS, FIRST_VERSION = 4, 2
@@ -27,7 +26,7 @@ TRACKS = ("stem", "rest", *(f"faulty_{n}" for n in range(VERSIONS)))
 #: How often each kind of stem is drawn.
 ROLES = {"vocals": 0.32, "accompaniment": 0.2, "drums": 0.17, "bass": 0.12, "other": 0.19}
 PREFIX = "faulty"
-PER_SHARD = 25
+_FIRST_ITEM = 1_000_000  # so that no item is drawn with a generator of the pool's
 _PEAK = 0.98
 
 
@@ -71,26 +70,8 @@ def faulty_shards(pool: Path, split: str) -> list[Path]:
     return sorted((pool / split).glob(f"{PREFIX}_[0-9]*.npy"))
 
 
-def make_faulty_shard(
-    pool: Path, split: str, number: int, maker: FaultyMaker, *, seed: int, items: int = PER_SHARD,
-    say: Callable[[str], None] = print,
-) -> Path:  # fmt: skip
-    """Write one shard. An item depends only on (seed, split, its number) and the maker."""
-    began = time.perf_counter()
-    tracks, infos = [], []
-    for item in range(number * items, (number + 1) * items):
-        track, info = maker.draw(np.random.default_rng([seed, SPLITS.index(split), 1, item]))
-        tracks.append(track)
-        infos.append({"item": item, **info})
-    path = write_shard(pool / split, number, tracks, infos, prefix=PREFIX, split=split, seed=seed, names=TRACKS)
-    took = time.perf_counter() - began
-    seconds = len(tracks) * VERSIONS * tracks[0].shape[-1] / 44100
-    say(f"{path.name}: {len(tracks)} items, {took:.0f} s, {seconds / took:.1f} x real time")
-    return path
-
-
 def build_faulty(
-    pool: Path, split: str, sources: Sequence[Source], shards: range, *, seed: int, items: int = PER_SHARD,
+    pool: Path, split: str, sources: Sequence[Source], shards: range, *, seed: int, items: int = ITEMS_PER_SHARD,
     length: int = ITEM_SAMPLES, say: Callable[[str], None] = print,
 ) -> list[Path]:  # fmt: skip
     """Make the missing shards of a split. Training has compositions of the known mechanisms; held-out splits have the
@@ -100,5 +81,14 @@ def build_faulty(
         [source for source in sources if source.split == split], known() if trains else unknown(), length,
         RemixConfig(vary=split != "test"), 3 if trains else 1,
     )  # fmt: skip
-    missing = [number for number in shards if not (pool / split / f"{PREFIX}_{number:03d}.npy").exists()]
-    return [make_faulty_shard(pool, split, number, maker, seed=seed, items=items, say=say) for number in missing]
+    made = []
+    for number in shards:
+        if not (pool / split / f"{PREFIX}_{number:03d}.npy").exists():
+            numbers = range(_FIRST_ITEM + number * items, _FIRST_ITEM + (number + 1) * items)
+            made.append(
+                make_shard(
+                    pool, split, number, numbers, maker.draw, seed=seed, separator="none", prefix=PREFIX, names=TRACKS,
+                    say=say,
+                )
+            )  # fmt: skip
+    return made

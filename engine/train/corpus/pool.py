@@ -41,6 +41,8 @@ ITEM_SAMPLES = ONE_PATCH_SAMPLES
 ITEMS_PER_SHARD = 25
 #: Mix (2, T) to {"zeros" | "average": {"vocals" | "accompaniment": (2, T)}}, as Spleeter.separate_all does.
 Separate = Callable[[np.ndarray], dict[str, dict[str, np.ndarray]]]
+#: Random generator to the tracks (tracks, 2, T) int16 of an item, and its description.
+MakeItem = Callable[[np.random.Generator], tuple[np.ndarray, dict[str, Any]]]
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -100,7 +102,7 @@ def make_tracks(remix: Remix, separate: Separate) -> tuple[np.ndarray, dict[str,
 
 def write_shard(
     folder: Path, number: int, tracks: list[np.ndarray], infos: list[dict[str, Any]], *, prefix: str = "shard",
-    **about: Any,
+    names: tuple[str, ...] = TRACKS, **about: Any,
 ) -> Path:  # fmt: skip
     """Write <prefix>_<number>.json, then <prefix>_<number>.npy, under temporary names first, so that no shard is
     incomplete.
@@ -113,7 +115,7 @@ def write_shard(
         "version": 1,
         "sample_rate": SAMPLE_RATE,
         "full_scale": FULL_SCALE,
-        "tracks": TRACKS,
+        "tracks": names,
         **about,
         "items": infos,
     }
@@ -142,22 +144,32 @@ def build_remixes(
     for number in range(count) if shards is None else shards:
         if number < count and not (out / split / f"shard_{number:03d}.npy").exists():
             numbers = range(number * per_shard, min((number + 1) * per_shard, items))
-            made.append(make_shard(out, split, number, numbers, remixer.draw, separate, seed=seed, say=say))
+            make = partial(separated_tracks, remixer.draw, separate)
+            made.append(make_shard(out, split, number, numbers, make, seed=seed, say=say))
     return made
 
 
+def separated_tracks(
+    draw: Callable[[np.random.Generator], Remix], separate: Separate, rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """`make_tracks` of a random remix."""
+    return make_tracks(draw(rng), separate)
+
+
 def make_shard(
-    out: Path, split: str, number: int, items: range, draw: Callable[[np.random.Generator], Remix], separate: Separate,
-    *, seed: int, separator: str = "spleeter-2stems", say: Callable[[str], None] = print,
+    out: Path, split: str, number: int, items: range, make: MakeItem, *, seed: int, separator: str = "spleeter-2stems",
+    prefix: str = "shard", names: tuple[str, ...] = TRACKS, say: Callable[[str], None] = print,
 ) -> Path:  # fmt: skip
-    """Draw, separate and write the items of one shard. An item depends only on (seed, split, its number) and `draw`."""
+    """Make and write the items of one shard. An item depends only on (seed, split, its number) and `make`."""
     began = time.perf_counter()
     tracks, infos = [], []
     for item in items:
-        track, info = make_tracks(draw(np.random.default_rng([seed, SPLITS.index(split), item])), separate)
+        track, info = make(np.random.default_rng([seed, SPLITS.index(split), item]))
         tracks.append(track)
         infos.append({"item": item, **info})
-    path = write_shard(out / split, number, tracks, infos, split=split, seed=seed, separator=separator)
+    path = write_shard(
+        out / split, number, tracks, infos, prefix=prefix, names=names, split=split, seed=seed, separator=separator
+    )
     took = time.perf_counter() - began
     pace = sum(track.shape[-1] for track in tracks) / SAMPLE_RATE / took
     say(f"{path.name}: {len(tracks)} items, {took:.0f} s, {pace:.1f} x real time")

@@ -13,6 +13,7 @@ import numpy as np
 import pedalboard
 
 from ...dsp.stft import Stft, StftConfig, whole_istft, whole_stft
+from ..faults.grid import zero_phase
 from .sources import SAMPLE_RATE
 
 Simulator = Callable[[np.ndarray, np.ndarray, float, np.random.Generator], np.ndarray]
@@ -50,7 +51,7 @@ def bleed(stem: np.ndarray, rest: np.ndarray, severity: float, rng: np.random.Ge
     def response(frequency_hz: np.ndarray) -> np.ndarray:
         return level * 10 ** (np.interp(np.log(frequency_hz + 1.0), np.log(knots), shape_db) / 20)
 
-    return (stem + _filtered(rest, response)).astype(np.float32)
+    return (stem + zero_phase(rest, response)).astype(np.float32)
 
 
 def phasiness(stem: np.ndarray, rest: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
@@ -104,7 +105,7 @@ def dull_highs(stem: np.ndarray, rest: np.ndarray, severity: float, rng: np.rand
         octaves = np.log2((frequency_hz + 1.0) / cutoff_hz)
         return 10 ** (-60.0 * np.clip(octaves / width, 0.0, 1.5) / 20)
 
-    return _filtered(stem, response)
+    return zero_phase(stem, response)
 
 
 SIMULATORS: dict[str, Simulator] = {
@@ -114,14 +115,6 @@ SIMULATORS: dict[str, Simulator] = {
     "smeared-transients": smeared_transients,
     "dull-highs": dull_highs,
 }
-
-
-def _filtered(audio: np.ndarray, response: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """A zero-phase filter; `response` maps frequencies in Hz to gains."""
-    length = audio.shape[1]
-    size = length + 4096  # room for ringing
-    gain = response(np.fft.rfftfreq(size, 1.0 / SAMPLE_RATE))
-    return np.fft.irfft(np.fft.rfft(audio, size) * gain, size)[:, :length].astype(np.float32)
 
 
 def _smooth(power: np.ndarray, frames: int = 20, bins: int = 8) -> np.ndarray:

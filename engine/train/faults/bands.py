@@ -9,7 +9,8 @@ import pedalboard
 import soundfile
 import soxr
 
-from .grid import SAMPLE_RATE, Grid, curve, filtered, smoothed, some_hz
+from ...constants import MODEL_RATE
+from .grid import Grid, curve, filtered, smoothed, some_hz
 from .registry import mechanism
 
 
@@ -61,8 +62,8 @@ def resampled(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> n
     """To a lower rate and back."""
     rate = int(rng.choice([11025, 16000, 22050, 24000, 32000]))
     quality = str(rng.choice(["QQ", "LQ", "MQ", "HQ"]))
-    low = soxr.resample(stem.T, SAMPLE_RATE, rate, quality=quality)
-    return fit(soxr.resample(low, rate, SAMPLE_RATE, quality="HQ").T, stem)
+    low = soxr.resample(stem.T, MODEL_RATE, rate, quality=quality)
+    return fit(soxr.resample(low, rate, MODEL_RATE, quality="HQ").T, stem)
 
 
 @mechanism("bands")
@@ -70,15 +71,15 @@ def mp3(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> np.ndar
     """LAME at any constant rate, or by quality."""
     if rng.random() < 0.5:
         coded = pedalboard.MP3Compressor(vbr_quality=float(rng.uniform(2.0, 9.9)))
-        return fit(coded(np.ascontiguousarray(stem, np.float32), SAMPLE_RATE, reset=True), stem)
+        return fit(coded(np.ascontiguousarray(stem, np.float32), MODEL_RATE, reset=True), stem)
     settings = {"bitrate_mode": "CONSTANT", "compression_level": float(rng.uniform(0.3, 0.95))}
-    return _through(stem, "MP3", "MPEG_LAYER_III", SAMPLE_RATE, **settings)
+    return _through(stem, "MP3", "MPEG_LAYER_III", MODEL_RATE, **settings)
 
 
 @mechanism("bands")
 def vorbis(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Ogg Vorbis."""
-    return _through(stem, "OGG", "VORBIS", SAMPLE_RATE, compression_level=float(rng.uniform(0.4, 1.0)))
+    return _through(stem, "OGG", "VORBIS", MODEL_RATE, compression_level=float(rng.uniform(0.4, 1.0)))
 
 
 @mechanism("bands")
@@ -124,13 +125,20 @@ def fit(audio: np.ndarray, stem: np.ndarray) -> np.ndarray:
 
 def _through(stem: np.ndarray, container: str, subtype: str, rate: int, **settings: object) -> np.ndarray:
     """Through a codec of libsndfile, at the stem's own level."""
-    peak = max(float(np.abs(stem).max()), 1e-6)
-    audio = stem.T / max(1.0, peak)
-    audio = audio if rate == SAMPLE_RATE else soxr.resample(audio, SAMPLE_RATE, rate)
+    peak = max(1.0, float(np.abs(stem).max()))
+    return fit(peak * decode(encode(stem / peak, container, subtype, rate, **settings)), stem)
+
+
+def encode(audio: np.ndarray, container: str, subtype: str, rate: int = MODEL_RATE, **settings: object) -> bytes:
+    """Audio (C, T) at 44.1 kHz as a file that libsndfile writes at `rate`."""
+    sound = audio.T if rate == MODEL_RATE else soxr.resample(audio.T, MODEL_RATE, rate)
     file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", rate, audio.shape[1], subtype, format=container, **settings) as out:
-        out.write(audio)
-    file.seek(0)
-    found = soundfile.read(file, dtype="float32", always_2d=True)[0]
-    found = found if rate == SAMPLE_RATE else soxr.resample(found, rate, SAMPLE_RATE)
-    return fit(found.T * max(1.0, peak), stem)
+    with soundfile.SoundFile(file, "w", rate, len(audio), subtype, format=container, **settings) as out:
+        out.write(np.clip(sound, -1.0, 1.0))
+    return file.getvalue()
+
+
+def decode(data: bytes) -> np.ndarray:
+    """The audio (C, T) float32 of a file at 44.1 kHz; codecs may make it longer."""
+    found, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    return (found if rate == MODEL_RATE else soxr.resample(found, rate, MODEL_RATE)).T

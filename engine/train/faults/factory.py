@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...metrics.basic import si_sdr
 from . import bands, leaks, masks, phases, resynthesis, separators, times
 from .grid import curve, filtered, some_hz
 from .registry import MECHANISMS, Mechanism
@@ -15,7 +16,7 @@ FAMILIES = tuple(dict.fromkeys(m.family for m in MECHANISMS.values()))
 #: SI-SDR of the faulty stem in dB: about half of all draws are above the middle one.
 LOWEST_DB, MIDDLE_DB, HIGHEST_DB = 0.0, 10.0, 35.0
 MOST = 4.0  # times that an error may be made larger to get there
-_LOADED = (bands, leaks, masks, phases, resynthesis, separators, times)
+_REGISTERED = (bands, leaks, masks, phases, resynthesis, separators, times)
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,14 @@ class Fault:
     si_sdr_db: float
 
 
-def known(families: Sequence[str] = ()) -> list[Mechanism]:
-    """The mechanisms to train on, of some families or of all."""
-    return [m for m in MECHANISMS.values() if not m.unknown and (not families or m.family in families)]
+def known() -> list[Mechanism]:
+    """The mechanisms to train on."""
+    return [m for m in MECHANISMS.values() if not m.unknown]
 
 
-def unknown(families: Sequence[str] = ()) -> list[Mechanism]:
+def unknown() -> list[Mechanism]:
     """The mechanisms that are only measured."""
-    return [m for m in MECHANISMS.values() if m.unknown and (not families or m.family in families)]
+    return [m for m in MECHANISMS.values() if m.unknown]
 
 
 def damage(
@@ -47,7 +48,7 @@ def damage(
     power = float(np.mean(np.square(stem)))
     if power < 1e-9:
         return Fault(stem.copy(), (), np.inf)
-    count = int(rng.choice([1, 1, 1, 2, 2, 3][: (0, 3, 5, 6)[min(most, 3)]]))
+    count = min(most, int(rng.choice([1, 1, 1, 2, 2, 3])))
     families = sorted({m.family for m in mechanisms})
     audio, names = stem, []
     for family in rng.permutation(families)[:count]:
@@ -56,10 +57,10 @@ def damage(
         audio = _act(chosen, audio, rest, rng)
         names.append(chosen.name)
     wanted = rng.uniform(LOWEST_DB, MIDDLE_DB) if rng.random() < 0.6 else rng.uniform(MIDDLE_DB, HIGHEST_DB)
-    found = _si_sdr(audio, stem)
+    found = si_sdr(audio, stem)
     if found < LOWEST_DB or rng.random() < 0.85:
         audio = stem + np.float32(min(MOST, 10 ** ((found - wanted) / 20))) * (_levelled(audio, stem) - stem)
-        found = _si_sdr(audio, stem)
+        found = si_sdr(audio, stem)
     return Fault(np.ascontiguousarray(audio, np.float32), tuple(names), found)
 
 
@@ -102,9 +103,3 @@ def _levelled(audio: np.ndarray, stem: np.ndarray) -> np.ndarray:
     """With the level at which it is nearest to the stem, if that is within 3 dB."""
     gain = float(np.vdot(audio, stem)) / max(float(np.vdot(audio, audio)), 1e-12)
     return audio * np.float32(np.clip(gain, 0.7, 1.4))
-
-
-def _si_sdr(audio: np.ndarray, stem: np.ndarray) -> float:
-    gain = float(np.vdot(audio, stem)) / max(float(np.vdot(stem, stem)), 1e-12)
-    error = float(np.sum(np.square(audio - np.float32(gain) * stem)))
-    return 10 * float(np.log10(max(gain**2 * float(np.vdot(stem, stem)), 1e-12) / max(error, 1e-12)))

@@ -3,11 +3,13 @@ grid."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-SAMPLE_RATE = 44_100
+from ...constants import MODEL_RATE
+
 SIZES = (512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 16384)
 
 
@@ -34,14 +36,9 @@ class Grid:
         return cls(window.astype(np.float32), hop, int(rng.integers(hop)))
 
     @property
-    def frames_per_s(self) -> float:
-        """Frames in a second."""
-        return SAMPLE_RATE / self.hop
-
-    @property
     def hz(self) -> np.ndarray:
         """Frequencies of the bins (F,)."""
-        return np.fft.rfftfreq(len(self.window), 1.0 / SAMPLE_RATE)
+        return np.fft.rfftfreq(len(self.window), 1.0 / MODEL_RATE)
 
     def forward(self, audio: np.ndarray) -> np.ndarray:
         """Waveform (..., T) to a spectrum (..., N, F) complex64."""
@@ -95,12 +92,17 @@ def curve(rng: np.random.Generator, length: int, knots: int, low: float, high: f
 
 def filtered(audio: np.ndarray, gain_db: np.ndarray, hz: np.ndarray) -> np.ndarray:
     """A zero-phase filter for (..., T): gains in dB at rising frequencies, interpolated over their logarithm."""
+    knots = np.log(np.asarray(hz) + 1.0)
+    return zero_phase(audio, lambda bins: 10 ** (np.interp(np.log(bins + 1.0), knots, gain_db) / 20))
+
+
+def zero_phase(audio: np.ndarray, response: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A zero-phase filter for (..., T); `response` maps frequencies in Hz to gains."""
     length = audio.shape[-1]
-    size = 1 << int(np.ceil(np.log2(length + 4096)))
-    bins = np.fft.rfftfreq(size, 1.0 / SAMPLE_RATE)
-    response = 10 ** (np.interp(np.log(bins + 1.0), np.log(np.asarray(hz) + 1.0), gain_db) / 20)
-    found: np.ndarray = np.fft.irfft(np.fft.rfft(audio, size) * response.astype(np.float32), size)[..., :length]
-    return found.astype(np.float32)
+    size = length + 4096  # room for ringing
+    gain = response(np.fft.rfftfreq(size, 1.0 / MODEL_RATE))
+    found: np.ndarray = np.fft.irfft(np.fft.rfft(audio, size) * gain, size)[..., :length].astype(np.float32)
+    return found
 
 
 def some_hz(rng: np.random.Generator, low: float, high: float) -> float:

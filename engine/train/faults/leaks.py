@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pedalboard
 
-from .grid import SAMPLE_RATE, Grid, curve, filtered, smoothed, some_hz
+from ...constants import MODEL_RATE
+from .grid import Grid, curve, filtered, smoothed, some_hz
 from .registry import mechanism
 
 
@@ -39,7 +40,7 @@ def plain_bleed(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) ->
 def drifting_bleed(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Level and tone drift."""
     length = rest.shape[-1]
-    knots = int(rng.integers(3, 4 + length // (SAMPLE_RATE // 4)))
+    knots = int(rng.integers(3, 4 + length // (MODEL_RATE // 4)))
     fade = curve(rng, length, knots, 0.0, 1.0)
     leak = fade * _coloured(rest, rng) + (1.0 - fade) * _coloured(rest, rng)
     gain = 10 ** (curve(rng, length, knots, -12.0, 6.0) / 20)
@@ -61,10 +62,8 @@ def gated_bleed(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) ->
 def reverberant_bleed(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The room that the rest was in."""
     seconds, length = float(rng.uniform(0.05, 0.8)), rest.shape[-1]
-    tail = rng.standard_normal(int(seconds * SAMPLE_RATE)) * np.exp(
-        -6.9 * np.linspace(0, 1, int(seconds * SAMPLE_RATE))
-    )
-    tail[: int(rng.uniform(0.0, 0.03) * SAMPLE_RATE)] = 0.0
+    tail = rng.standard_normal(int(seconds * MODEL_RATE)) * np.exp(-6.9 * np.linspace(0, 1, int(seconds * MODEL_RATE)))
+    tail[: int(rng.uniform(0.0, 0.03) * MODEL_RATE)] = 0.0
     size = 1 << int(np.ceil(np.log2(length + len(tail))))
     wet = np.fft.irfft(np.fft.rfft(rest, size) * np.fft.rfft(tail / np.linalg.norm(tail), size), size)[..., :length]
     dry = float(rng.uniform(0.0, 1.0))
@@ -114,5 +113,5 @@ def modulated_bleed(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator
         )
     else:
         plugin = pedalboard.Phaser(rate_hz=float(rng.uniform(0.2, 3.0)), depth=float(rng.uniform(0.2, 0.8)), mix=0.7)
-    leak = plugin(np.ascontiguousarray(rest, np.float32), SAMPLE_RATE)
+    leak = plugin(np.ascontiguousarray(rest, np.float32), MODEL_RATE)
     return stem + _level(stem, rest, rng) * _coloured(leak, rng)

@@ -27,7 +27,7 @@ def _estimates(
     return grid, x, r, powers[0], powers[1]
 
 
-def _phase(x: np.ndarray, r: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _masked(x: np.ndarray, r: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """What the mask is applied to: the mix, or the stem's own magnitudes and phases where it was right about them."""
     return x + r if rng.random() < 0.75 else x
 
@@ -38,7 +38,7 @@ def ratio_mask(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> 
     grid, x, r, p, q = _estimates(stem, rest, rng)
     exponent = float(rng.uniform(0.5, 2.0))
     mask = p**exponent / (p**exponent + q**exponent)
-    return grid.inverse(mask * _phase(x, r, rng), stem.shape[-1])
+    return grid.inverse(mask * _masked(x, r, rng), stem.shape[-1])
 
 
 @mechanism("masks")
@@ -47,7 +47,7 @@ def binary_mask(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) ->
     grid, x, r, p, q = _estimates(stem, rest, rng)
     threshold, floor = 10 ** (rng.uniform(-10, 10) / 10), 10 ** (rng.uniform(-60, -6) / 20)
     mask = np.where(p > threshold * q, 1.0, floor).astype(np.float32)
-    return grid.inverse(mask * _phase(x, r, rng), stem.shape[-1])
+    return grid.inverse(mask * _masked(x, r, rng), stem.shape[-1])
 
 
 @mechanism("masks")

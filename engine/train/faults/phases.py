@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pedalboard
 
-from .grid import SAMPLE_RATE, Grid, curve, smoothed
+from ...constants import MODEL_RATE
+from .bands import fit
+from .grid import Grid, curve, smoothed
 from .registry import mechanism
 
 
@@ -85,7 +87,7 @@ def pitch_round_trip(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generato
     semitones = float(rng.choice([-1, 1]) * rng.uniform(0.3, 5.0))
     audio = np.ascontiguousarray(stem, np.float32)
     for by in (semitones, -semitones):
-        audio = pedalboard.time_stretch(audio, SAMPLE_RATE, 1.0, by, high_quality=False)
+        audio = pedalboard.time_stretch(audio, MODEL_RATE, 1.0, by, high_quality=False)
     return _fitted(audio, stem)
 
 
@@ -93,8 +95,8 @@ def pitch_round_trip(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generato
 def stretch_round_trip(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Stretched by a phase vocoder and back."""
     factor = float(np.exp(rng.choice([-1, 1]) * rng.uniform(0.05, 0.5)))
-    audio = pedalboard.time_stretch(np.ascontiguousarray(stem, np.float32), SAMPLE_RATE, factor, high_quality=False)
-    return _fitted(pedalboard.time_stretch(audio, SAMPLE_RATE, 1.0 / factor, high_quality=False), stem)
+    audio = pedalboard.time_stretch(np.ascontiguousarray(stem, np.float32), MODEL_RATE, factor, high_quality=False)
+    return _fitted(pedalboard.time_stretch(audio, MODEL_RATE, 1.0 / factor, high_quality=False), stem)
 
 
 @mechanism("phases", unknown=True)
@@ -114,8 +116,7 @@ def griffin_lim(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) ->
 
 def _fitted(audio: np.ndarray, stem: np.ndarray) -> np.ndarray:
     """Cut or padded to the stem's length, and moved by the few samples at which it is most like it."""
-    length = stem.shape[-1]
-    audio = np.pad(audio, ((0, 0), (0, max(0, length - audio.shape[-1]))))[:, :length]
+    audio, length = fit(audio, stem), stem.shape[-1]
     size = 1 << int(np.ceil(np.log2(2 * length)))
     cross = np.fft.rfft(stem.sum(axis=0), size).conj() * np.fft.rfft(audio.sum(axis=0), size)
     lags = np.fft.irfft(cross, size)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...constants import MODEL_RATE
+from ..corpus.singers import world_vocoder
 from .bands import fit
-from .grid import SAMPLE_RATE, Grid, smoothed
+from .grid import Grid, smoothed, some_hz
 from .registry import mechanism
 
 
 @mechanism("resynthesis")
 def world(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The WORLD vocoder (Morise, Yokomori and Ozawa, 2016), on the middle of the stem."""
-    import pyworld
-
+    pyworld = world_vocoder()
     mono = stem.mean(axis=0).astype(np.float64)
-    f0, at = pyworld.dio(mono, SAMPLE_RATE, frame_period=float(rng.choice([5.0, 8.0])))
-    envelope = pyworld.cheaptrick(mono, f0, at, SAMPLE_RATE)
-    rough = pyworld.d4c(mono, f0, at, SAMPLE_RATE)
-    again = pyworld.synthesize(f0, envelope, rough, SAMPLE_RATE, frame_period=float(1000 * (at[1] - at[0])))
+    f0, at = pyworld.dio(mono, MODEL_RATE, frame_period=float(rng.choice([5.0, 8.0])))
+    envelope = pyworld.cheaptrick(mono, f0, at, MODEL_RATE)
+    rough = pyworld.d4c(mono, f0, at, MODEL_RATE)
+    again = pyworld.synthesize(f0, envelope, rough, MODEL_RATE, frame_period=float(1000 * (at[1] - at[0])))
     made = fit(again[None].astype(np.float32), stem[:1])
     share = float(rng.uniform(0.3, 1.0))
     return (stem + share * (made - mono.astype(np.float32))).astype(np.float32)
@@ -42,7 +43,7 @@ def noise_for_detail(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generato
     power = smoothed(np.square(np.abs(x)), int(rng.integers(1, 6)), int(rng.integers(4, 30)))
     noise = rng.standard_normal(x.shape) + 1j * rng.standard_normal(x.shape)
     made = np.sqrt(power / 2) * noise
-    above = grid.hz > float(np.exp(rng.uniform(np.log(2000.0), np.log(12000.0))))
+    above = grid.hz > some_hz(rng, 2000.0, 12000.0)
     return grid.inverse(np.where(above, made, x).astype(np.complex64), stem.shape[-1])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pedalboard
 
-from .grid import SAMPLE_RATE, Grid, curve, smoothed, some_hz
+from ...constants import MODEL_RATE
+from .grid import Grid, curve, smoothed, some_hz
 from .registry import mechanism
 
 
@@ -59,7 +60,7 @@ def late_gate(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> n
         ratio=float(rng.uniform(2.0, 10.0)), attack_ms=float(rng.uniform(2.0, 60.0)),
         release_ms=float(rng.uniform(20.0, 200.0)),
     )  # fmt: skip
-    return np.asarray(plugin(np.ascontiguousarray(stem, np.float32), SAMPLE_RATE), np.float32)
+    return np.asarray(plugin(np.ascontiguousarray(stem, np.float32), MODEL_RATE), np.float32)
 
 
 @mechanism("times")
@@ -79,7 +80,7 @@ def drop_outs(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generator) -> n
     """Gaps of up to 60 ms, hard or soft."""
     gain = np.ones(stem.shape[-1], np.float32)
     for _ in range(rng.integers(1, 10)):
-        size = int(rng.uniform(0.001, 0.06) * SAMPLE_RATE)
+        size = int(rng.uniform(0.001, 0.06) * MODEL_RATE)
         at = int(rng.integers(max(1, len(gain) - size)))
         gain[at : at + size] = float(rng.choice([0.0, 0.0, 0.2]))
     return stem * smoothed(gain[:, None], int(rng.choice([1, 30, 300])), 1)[:, 0]
