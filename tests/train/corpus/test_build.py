@@ -9,13 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from stemprover.engine.errors import TrainingError
+from stemprover.engine.features import FeatureMaker
 from stemprover.engine.train.corpus import build, collect, manifest
 from stemprover.engine.train.corpus.build import CorpusOptions, build_corpus
 from stemprover.engine.train.corpus.collect import list_sources, make_sources, singers_per_song
+from stemprover.engine.train.corpus.faulty import FIRST_VERSION, TRACKS, VERSIONS, faulty_shards
 from stemprover.engine.train.corpus.four_stems import train_four_stems
 from stemprover.engine.train.corpus.layouts import split_of
 from stemprover.engine.train.corpus.pool import open_shard, shard_paths
 from stemprover.engine.train.corpus.sources import SAMPLE_RATE, CorpusError, Source
+from stemprover.engine.train.dataset import CropConfig, PoolBatches
+from stemprover.engine.train.faults.factory import known, unknown
 
 LENGTH = SAMPLE_RATE // 2
 STEMS = ("mixture", "vocals", "drums", "bass", "other")
@@ -277,3 +282,42 @@ def test_the_command_line_builds_and_lists(
     wrong = run_cli("corpus", "list", "--stems", tmp_path / "no")
     assert wrong.code == 2
     assert "is not a folder" in wrong.err
+
+
+def test_faulty_stems_of_held_out_splits_have_held_out_mechanisms(options: CorpusOptions) -> None:
+    build_corpus(options, quiet, halves)
+    kinds = {True: {m.name for m in unknown()}, False: {m.name for m in known()}}
+    for split, count in (("train", 2), ("valid", 2), ("test", 2)):
+        paths = faulty_shards(options.folder, split)
+        assert len(paths) == count
+        for path in paths:
+            items, infos = open_shard(path)
+            assert items.shape == (2, 2 + VERSIONS, 2, LENGTH)
+            assert json.loads(path.with_suffix(".json").read_text())["tracks"] == list(TRACKS)
+            for info in infos:
+                names = {name for fault in info["faults"] for name in fault}
+                assert names <= kinds[split != "train"]
+                assert split == "train" or all(len(fault) == 1 for fault in info["faults"])
+            stem, versions = items[:, 0], items[:, FIRST_VERSION:]
+            assert (versions != stem[:, None]).any(axis=(2, 3)).mean() > 0.9
+
+
+def test_faulty_shards_are_made_again_as_they_were(options: CorpusOptions) -> None:
+    build_corpus(options, quiet, halves)
+    path = faulty_shards(options.folder, "train")[1]
+    before = path.read_bytes()
+    path.unlink()
+    build_corpus(options, quiet, halves)
+    assert path.read_bytes() == before
+
+
+def test_crops_are_cut_from_faulty_stems(options: CorpusOptions) -> None:
+    build_corpus(replace(options, item_samples=3 * LENGTH), quiet, halves)
+    config = CropConfig(batch=8, frames=8, history=4, lookahead=4, faulty=1.0, clean=0.0, mono=0.0, blend=0.0)
+    batches = PoolBatches(options.folder, "train", FeatureMaker(), config, seed=1)
+    again = PoolBatches(options.folder, "train", FeatureMaker(), config, seed=1)
+    assert batches.paths == []
+    np.testing.assert_array_equal(batches[3].stem, again[3].stem)
+    assert not batches[0].clean.all()
+    with pytest.raises(TrainingError, match="has no faulty stems: build the pool again"):
+        PoolBatches(options.folder, "valid-other", FeatureMaker(), config, seed=1)
