@@ -23,10 +23,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from ..engine.dsp.codec import decode, encode
 from ..engine.metrics.basic import si_sdr
 from ..engine.preset import Preset
 from ..engine.repair import Repairer
-from ..engine.train.faults.bands import decode, encode
 from ..offline.auto import AutoChoice
 from ..offline.batch import BatchListener, repair_batch
 from ..offline.plan import plan_batch

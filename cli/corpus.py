@@ -34,7 +34,9 @@ def _stems(given: list[Path] | None) -> tuple[Path, ...]:
 def corpus_build(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the material goes: a new or unfinished folder.")],
     stems: StemsOption = None,
-    hours: Annotated[float, typer.Option(metavar="H", help="Hours of training material. Each takes 7.6 GB and about 25 minutes.")] = 8.0,
+    hours: Annotated[
+        float, typer.Option(metavar="H", help="Hours of training material. Each takes 7.6 GB and 25 minutes.")
+    ] = 8.0,
     no_packages: NoPackagesOption = False,
 ) -> None:
     """Build the training material. If it is stopped, run it again to continue. Needs the \\[train] extra (torch).

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stemprover.engine.constants import MODEL_RATE
 from stemprover.engine.train.faults.factory import FAMILIES, HIGHEST_DB, LOWEST_DB, MIDDLE_DB, damage, known, unknown
-from stemprover.engine.train.faults.grid import SAMPLE_RATE, Grid, filtered, smoothed
+from stemprover.engine.train.faults.grid import Grid, filtered, smoothed
 from stemprover.engine.train.faults.registry import MECHANISMS, Mechanism
 
-LENGTH = int(1.2 * SAMPLE_RATE)
-TIME = np.arange(LENGTH) / SAMPLE_RATE
+LENGTH = int(1.2 * MODEL_RATE)
+TIME = np.arange(LENGTH) / MODEL_RATE
 
 
 def sung(pan: float = 0.2) -> np.ndarray:
     """A voice-like stem (2, T): partials with a moving level, and pauses."""
     pitch = 220 * 2 ** (0.02 * np.sin(2 * np.pi * 5 * TIME))
-    tone = sum(np.sin(2 * np.pi * k * np.cumsum(pitch) / SAMPLE_RATE) / k for k in range(1, 30))
+    tone = sum(np.sin(2 * np.pi * k * np.cumsum(pitch) / MODEL_RATE) / k for k in range(1, 30))
     mono = 0.1 * tone * np.clip(3 * np.sin(2 * np.pi * 1.3 * TIME), 0, 1)
     return np.stack([(1 + pan) * mono, (1 - pan) * mono]).astype(np.float32)
 

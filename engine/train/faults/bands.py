@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pedalboard
-import soundfile
 import soxr
 
 from ...constants import MODEL_RATE
+from ...dsp.codec import decode, encode
 from .grid import Grid, curve, filtered, smoothed, some_hz
 from .registry import mechanism
 
@@ -127,18 +125,3 @@ def _through(stem: np.ndarray, container: str, subtype: str, rate: int, **settin
     """Through a codec of libsndfile, at the stem's own level."""
     peak = max(1.0, float(np.abs(stem).max()))
     return fit(peak * decode(encode(stem / peak, container, subtype, rate, **settings)), stem)
-
-
-def encode(audio: np.ndarray, container: str, subtype: str, rate: int = MODEL_RATE, **settings: object) -> bytes:
-    """Audio (C, T) at 44.1 kHz as a file that libsndfile writes at `rate`."""
-    sound = audio.T if rate == MODEL_RATE else soxr.resample(audio.T, MODEL_RATE, rate)
-    file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", rate, len(audio), subtype, format=container, **settings) as out:
-        out.write(np.clip(sound, -1.0, 1.0))
-    return file.getvalue()
-
-
-def decode(data: bytes) -> np.ndarray:
-    """The audio (C, T) float32 of a file at 44.1 kHz; codecs may make it longer."""
-    found, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    return (found if rate == MODEL_RATE else soxr.resample(found, rate, MODEL_RATE)).T
