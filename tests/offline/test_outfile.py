@@ -174,6 +174,7 @@ def test_a_result_that_was_cut_off_without_an_error_is_detected(make_audio, tmp_
 SLOW_REPAIR = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes inherit an ignored SIGINT
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and those of nohup an ignored SIGHUP
 sys.path.insert(0, sys.argv.pop(1))
 from fakes import FakeRepairer
 from stemprover import cli

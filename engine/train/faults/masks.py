@@ -122,7 +122,7 @@ def noise_gate_bands(stem: np.ndarray, rest: np.ndarray, rng: np.random.Generato
     mix = grid.forward(stem + rest)
     level = 20 * np.log10(np.abs(mix).mean(axis=0) + 1e-6)
     threshold = np.quantile(level, rng.uniform(0.2, 0.7), axis=0) + curve(rng, level.shape[1], 6, -6.0, 6.0)
-    opened = 1.0 / (1.0 + np.exp(-(level - threshold) / float(rng.uniform(0.5, 4.0))))
+    opened = 0.5 + 0.5 * np.tanh(0.5 * (level - threshold) / float(rng.uniform(0.5, 4.0)))
     attack, release = float(rng.uniform(0.2, 0.9)), float(rng.uniform(0.02, 0.3))
     gain, state = np.empty_like(opened), opened[0]
     for n in range(len(opened)):
