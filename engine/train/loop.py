@@ -40,8 +40,10 @@ def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
     say(f"{sum(p.numel() for p in trainer.parameters):,} parameters on {where}, from step {trainer.step_index}")
     first = trainer.batch_number(trainer.step_index)
     loader = batch_loader(trainer.batches, range(first, options.steps * processes, processes), options.workers)
-    last = saved_at = time.monotonic()
     running: dict[str, float] = {}
+    if not trainer.step_index and options.start_from is not None:
+        _show_progress(trainer, say)
+    last = saved_at = time.monotonic()
     pace = Pace(trainer.step_index)
     for batch in loader:
         terms = trainer.step(batch)
@@ -58,10 +60,8 @@ def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
             if trainer.writes:
                 row = {"step": trainer.step_index, "seconds_a_step": pace.seconds_a_step, **running}
                 _append(options.run / "log.csv", row)
-        if trainer.step_index % options.validate_every == 0 and trainer.writes:
-            table = progress_table(trainer)
-            say(f"valid {trainer.step_index}: " + "  ".join(f"{k} {v:+.2f}" for k, v in table.items()))
-            _append(options.run / "valid.csv", {"step": trainer.step_index, **table})
+        if trainer.step_index % options.validate_every == 0:
+            _show_progress(trainer, say)
             pace = Pace(trainer.step_index)
         if now - saved_at > options.checkpoint_minutes * 60:
             trainer.save()
@@ -72,6 +72,13 @@ def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return trainer.checkpoint_path
+
+
+def _show_progress(trainer: Trainer, say: Callable[[str], None]) -> None:
+    if trainer.writes:
+        table = progress_table(trainer)
+        say(f"valid {trainer.step_index}: " + "  ".join(f"{k} {v:+.2f}" for k, v in table.items()))
+        _append(trainer.options.run / "valid.csv", {"step": trainer.step_index, **table})
 
 
 @contextmanager

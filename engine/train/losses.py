@@ -57,6 +57,18 @@ def log_error_ratio(estimate: Tensor, before: Tensor, truth: Tensor, presence: T
     return torch.log10((error + floor * presence) / (error_before + floor * presence)).mean()
 
 
+def pause_excess(estimate: Tensor, truth: Tensor, presence: Tensor, quiet: float = 1e-3, floor: float = 1e-6) -> Tensor:
+    """By how much frames in which the truth is quiet are louder in the estimate, in units of 10 dB, over all frames.
+
+    Spectra (B, 2, F, N), presence (B,) as in `log_error_ratio`. quiet, floor: powers of a frame relative to the mean of
+    all frames, below which the truth is quiet, and below which nothing is heard.
+    """
+    usual = presence[:, None] / truth.shape[-1]
+    power, wanted = (torch.view_as_real(x).square().sum(dim=(1, 2, 4)) for x in (estimate, truth))
+    excess = torch.log10((power + floor * usual) / (wanted + floor * usual)).clamp_min(0.0)
+    return (excess * (wanted < quiet * usual)).mean()
+
+
 def total_power(spectrum: Tensor) -> Tensor:
     """Sum of |X|^2 of each example: (B, ...) complex to (B,)."""
     return torch.view_as_real(spectrum).square().flatten(1).sum(dim=1)

@@ -25,8 +25,9 @@ from .settings import read_fields
 class LossWeights:
     """Weights of the loss terms.
 
-    Every term but log_error is divided by its typical value for the unchanged stem, a running mean. Dividing by the
-    value of the batch itself would give most weight to batches with next to nothing to repair.
+    Every term but log_error and pause, which are logarithms, is divided by its typical value for the unchanged stem, a
+    running mean. Dividing by the value of the batch itself would give most weight to batches with next to nothing to
+    repair.
     """
 
     log_error: float = 1.0
@@ -36,6 +37,7 @@ class LossWeights:
     frequency: float = 0.05
     delay: float = 0.05
     multi_resolution: float = 0.0
+    pause: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from . import losses
 from .dataset import Batch
 from .options import LossWeights
 
+LOGARITHMS = ("log_error", "pause")  # loss terms in units of 10 dB
+
 
 def batch_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     """A batch as tensors on the device, in the channels-last memory format."""
@@ -59,6 +61,7 @@ def repair_terms(
         "log_error": lambda: losses.log_error_ratio(
             spectra["estimate"], spectra["stem"], spectra["truth"], presence, floor
         ),
+        "pause": lambda: losses.pause_excess(spectra["estimate"], spectra["truth"], presence),
         "compressed": lambda: losses.compressed_l1(estimate, truth, importance),
         "log_magnitude": lambda: losses.log_magnitude_l1(estimate, truth, importance),
         "phase": lambda: losses.phase_cosine(estimate, truth, importance),
@@ -78,8 +81,8 @@ def update_typical(typical: dict[str, float], untouched: Mapping[str, Tensor], r
 
 
 def relative_terms(terms: Mapping[str, Tensor], typical: Mapping[str, float]) -> dict[str, Tensor]:
-    """Each term divided by its typical value for the unchanged stem; log_error is relative already."""
-    return {name: v if name == "log_error" else v / (typical[name] + 1e-6) for name, v in terms.items()}
+    """Each term divided by its typical value for the unchanged stem, but for those that are logarithms already."""
+    return {name: v if name in LOGARITHMS else v / (typical[name] + 1e-6) for name, v in terms.items()}
 
 
 def weighted_loss(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
@@ -88,8 +91,8 @@ def weighted_loss(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
 
 
 def changes(terms: Mapping[str, Tensor]) -> dict[str, float]:
-    """How far each relative term is from that of the unchanged stem; negative is better."""
-    return {name: float(v.detach()) - (name != "log_error") for name, v in terms.items()}
+    """How far each relative term is from that of the unchanged stem; negative is better. A logarithm as it is."""
+    return {name: float(v.detach()) - (name not in LOGARITHMS) for name, v in terms.items()}
 
 
 def error_floor(first_db: float, done: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from stemprover.engine.model.config import ModelConfig
 from stemprover.engine.model.lora import load_adapter
 from stemprover.engine.sampler import DiffusionSchedule
 from stemprover.engine.train import options as training_options
+from stemprover.engine.train.corpus.faulty import VERSIONS
 from stemprover.engine.train.dataset import CropConfig, PoolBatches
 from stemprover.engine.train.loop import train
 from stemprover.engine.train.options import TrainOptions
@@ -84,6 +87,23 @@ def test_the_progress_table_of_an_untrained_network_shows_no_change(pool: Path, 
     table = progress_table(Trainer(options(pool, tmp_path)), count=3)
     assert table["valid.vocals.si_sdr"] == pytest.approx(0.0, abs=1e-4)
     assert table["valid.clean_dB"] == 80.0
+
+
+def test_the_progress_table_shows_the_families_of_held_out_mechanisms(pool: Path, tmp_path: Path) -> None:
+    own = tmp_path / "pool"
+    shutil.copytree(pool, own)
+    rng = np.random.default_rng(0)
+    stem, rest, *noise = 3000 * rng.standard_normal((2 + VERSIONS, 2, 200_000))
+    item = np.stack([stem, rest, *(stem + one for one in noise)]).astype(np.int16)
+    np.save(own / "valid" / "faulty_000.npy", item[None])
+    faults = [["opus"], ["griffin_lim"], ["opus", "griffin_lim"], ["mp3"]]
+    (own / "valid" / "faulty_000.json").write_text(json.dumps({"items": [{"faults": faults}]}))
+    table = progress_table(Trainer(options(own, tmp_path / "run")), count=3)
+    assert [name for name in table if name.startswith("unknown.") and name.endswith("si_sdr")] == [
+        "unknown.bands.si_sdr",
+        "unknown.phases.si_sdr",
+    ]
+    assert table["unknown.bands.si_sdr"] == pytest.approx(0.0, abs=1e-4)
 
 
 def test_an_adapter_is_trained_on_a_frozen_base_and_saved(pool: Path, tmp_path: Path) -> None:

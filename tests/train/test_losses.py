@@ -102,6 +102,18 @@ def test_multi_resolution_is_zero_for_equal_inputs_and_one_for_silence() -> None
     assert float(losses.multi_resolution_stft(torch.zeros_like(audio), audio)) == pytest.approx(1.0, abs=1e-3)
 
 
+def test_noise_in_a_pause_costs_its_level_above_the_floor_and_noise_beside_sound_nothing() -> None:
+    truth = torch.ones(1, 2, 10, 8, dtype=torch.complex64)
+    truth[..., 4:] = 0.0
+    presence = losses.total_power(truth)
+    loud = truth.clone()
+    loud[..., :4] *= 3.0
+    assert float(losses.pause_excess(loud, truth, presence)) == 0.0
+    noisy = truth.clone()
+    noisy[..., 6:] = 0.01 * math.sqrt(0.5)  # 40 dB below the mean frame, 20 dB above the floor, in a quarter of all
+    assert float(losses.pause_excess(noisy, truth, presence)) == pytest.approx(2.0 / 4, abs=0.01)
+
+
 def test_importance_follows_the_ear() -> None:
     # A band of 344 Hz covers less and less of an auditory filter from about 2.5 kHz up. The mean is 1.
     weights = band_importance(LAYOUT)
