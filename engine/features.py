@@ -15,6 +15,9 @@ from .dsp.latent import SLOTS, BandLayout, Latent
 from .dsp.leakage import LeakageCanceller, LeakageState, left_right, mid_side
 from .dsp.stft import StftConfig
 
+#: What a stem may be. Without the mix nothing else says what belongs to it.
+ROLES = ("vocals", "drums", "bass", "guitar", "keys", "accompaniment", "other")
+
 
 class FeatureLayout(NamedTuple):
     """Which rows of the control features (B, rows, K, N) hold what."""
@@ -31,11 +34,12 @@ class FeatureLayout(NamedTuple):
     leakage_coherence: slice
     log_cancelled: slice  # log-magnitudes of the stem without its leakage
     severity: slice  # the detectors' severities, in the order of TYPES
+    role: slice  # 1 for the stem's role, in the order of ROLES, and 0 for the others; zeros if it is not known
 
     @property
     def rows(self) -> int:
         """Rows in all."""
-        return int(self.severity.stop)
+        return int(self.role.stop)
 
 
 def _layout(**sizes: int) -> FeatureLayout:
@@ -46,18 +50,19 @@ def _layout(**sizes: int) -> FeatureLayout:
 LAYOUT = _layout(
     stem=4 * SLOTS, residual=4 * SLOTS, log_stem=2 * SLOTS, log_mix=2 * SLOTS, log_residual=2 * SLOTS,
     coherence_in_time=4, coherence_in_frequency=4, has_mix=1, leakage_gain=2, leakage_coherence=2,
-    log_cancelled=2 * SLOTS, severity=len(TYPES),
+    log_cancelled=2 * SLOTS, severity=len(TYPES), role=len(ROLES),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class FeatureState:
-    """The last frame of mid and side of stem and mix, what the leakage is measured from, and the detectors' state for
-    each pair."""
+    """The last frame of mid and side of stem and mix, what the leakage is measured from, the detectors' state for each
+    pair, and the role."""
 
     phase: PhaseState
     leakage: LeakageState
     detectors: tuple[DetectorState, ...]
+    role: str | None
 
 
 @dataclass(frozen=True)
@@ -110,12 +115,16 @@ class FeatureMaker:
     def _leakage(self) -> LeakageCanceller:
         return LeakageCanceller(self.latent.layout)
 
-    def start(self, batch: int) -> FeatureState:
-        """State before the first frame."""
+    def start(self, batch: int, role: str | None = None) -> FeatureState:
+        """State before the first frame of stems with a role of ROLES; None if it is not known. Raises ValueError for
+        another role."""
+        if role is not None and role not in ROLES:
+            raise ValueError(f"role {role!r} is unknown; use {', '.join(ROLES)}")
         return FeatureState(
             start_phase((batch, 4, self.latent.layout.bins)),
             self._leakage.start(batch),
             tuple(self.detectors.start() for _ in range(batch)),
+            role,
         )
 
     def __call__(self, stem: np.ndarray, mix: np.ndarray | None, state: FeatureState) -> tuple[Features, FeatureState]:
@@ -148,8 +157,10 @@ class FeatureMaker:
         control[:, LAYOUT.coherence_in_frequency] = in_frequency
         severity, detectors = self._detect(stem, mix, state.detectors)
         control[:, LAYOUT.severity] = severity[:, :, self._perceptual]
+        if state.role is not None:
+            control[:, LAYOUT.role.start + ROLES.index(state.role)] = 1.0
         made = Features(control, z_stem, z_mix, z_cancelled, mask_likelihood, balance)
-        return made, FeatureState(phase, leakage, detectors)
+        return made, FeatureState(phase, leakage, detectors, state.role)
 
     def listen(self, stem: np.ndarray, mix: np.ndarray | None, state: FeatureState) -> FeatureState:
         """The state after the frames, without their features."""
@@ -157,7 +168,7 @@ class FeatureMaker:
         _, _, phase = phase_coherence(both[..., -1:], self.latent.layout, state.phase)
         if mix is not None:
             leakage = self._leakage.measure(both[:, 0:2], both[:, 2:4] - both[:, 0:2], leakage)[1]
-        return FeatureState(phase, leakage, self._detect(stem, mix, state.detectors)[1])
+        return FeatureState(phase, leakage, self._detect(stem, mix, state.detectors)[1], state.role)
 
     def _detect(
         self, stem: np.ndarray, mix: np.ndarray | None, states: tuple[DetectorState, ...]

@@ -3,9 +3,11 @@ same order."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,12 +31,12 @@ class CropConfig:
     batch: crops per batch. frames, lookahead: frames of a crop, and of the future after it. history: frames before the
     crop that the features have already seen. gain_db: largest random gain up or down.
     faulty: the share of crops from the shards of faulty stems (corpus/faulty.py); the others are from the pool.
-    The following are probabilities, 0 to 1. clean: the stem is the true one. no_mix: there is no mix. mono: both
-    channels are equal. blend: the fault is scaled by 0 to 1.5, on the line from the true stem to the faulty one.
-    average: the stem was made with Spleeter's averaged mask above 11 kHz instead of zeros. simulated: the stem has one
-    or two of `artefacts`, simulated, instead of the real separator's. upon_separated: of these crops, how many start
-    from the separated stem instead of the true one. beside: of these crops, how many also have another kind of
-    simulated fault before or after.
+    The following are probabilities, 0 to 1. clean: the stem is the true one. no_mix: there is no mix. no_role: the
+    stem's role is not told. mono: both channels are equal. blend: the fault is scaled by 0 to 1.5, on the line from the
+    true stem to the faulty one. average: the stem was made with Spleeter's averaged mask above 11 kHz instead of zeros.
+    simulated: the stem has one or two of `artefacts`, simulated, instead of the real separator's. upon_separated: of
+    these crops, how many start from the separated stem instead of the true one. beside: of these crops, how many also
+    have another kind of simulated fault before or after.
     together: every simulated crop has all of `artefacts`, in random order. severity: range of the simulated faults.
     roles: the pool's stems to crop, v for vocals, a for accompaniment. shards: the pool's shards to use: spleeter for
     Spleeter's, and drums, bass, other or vocals for a stem of the second separator; all if empty.
@@ -55,13 +57,16 @@ class CropConfig:
     beside: float = 0.0
     together: bool = False
     mono: float = 0.03
+    no_role: float = 0.25
     artefacts: tuple[str, ...] = tuple(SIMULATORS)
     severity: tuple[float, float] = (0.1, 1.0)
     roles: str = "va"
     shards: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("faulty", "clean", "no_mix", "blend", "average", "simulated", "upon_separated", "beside", "mono"):
+        for name in (
+            "faulty", "clean", "no_mix", "blend", "average", "simulated", "upon_separated", "beside", "mono", "no_role",
+        ):  # fmt: skip
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise TrainingError(f"{name}={getattr(self, name)} is a probability: use 0 to 1")
         unknown = [name for name in self.artefacts if name not in SIMULATORS]
@@ -100,7 +105,7 @@ class PoolBatches:
     ) -> None:  # fmt: skip
         self.on_the_fly = on_the_fly
         found = shards_of(pool, split) if config.faulty < 1.0 else []
-        self.paths = [path for path in found if not config.shards or _shard(path) in config.shards]
+        self.paths = [path for path in found if not config.shards or separated_by(path) in config.shards]
         if not self.paths and config.faulty < 1.0:
             raise TrainingError(f"{pool / split} has no shards of {', '.join(config.shards)}; build a larger pool")
         self.faulty_paths = faulty_shards(pool, split) if config.faulty else []
@@ -116,23 +121,32 @@ class PoolBatches:
         return [open_shard(path)[0] for path in self.paths]
 
     @cached_property
-    def _faulty(self) -> list[np.ndarray]:
-        return [open_shard(path)[0] for path in self.faulty_paths]
+    def _separated(self) -> list[str]:
+        return [separated_by(path) for path in self.paths]
+
+    @cached_property
+    def _faulty(self) -> list[tuple[np.ndarray, list[dict[str, Any]]]]:
+        return [open_shard(path) for path in self.faulty_paths]
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
         crops = [self._crop(rng, step) for _ in range(self.config.batch)]
-        truth, stem, mix = (np.stack([crop[i] for crop in crops]) for i in range(3))
+        truth, stem, mix = (np.stack([crop.audio[i] for crop in crops]) for i in range(3))
         dropped = rng.random(self.config.batch) < self.config.no_mix
-        return self.prepare(truth, stem, mix, dropped)
+        hidden = rng.random(self.config.batch) < self.config.no_role
+        roles = [None if hide else crop.role for crop, hide in zip(crops, hidden, strict=True)]
+        return self.prepare(truth, stem, mix, dropped, roles)
 
-    def prepare(self, truth: np.ndarray, stem: np.ndarray, mix: np.ndarray, dropped: np.ndarray) -> Batch:
-        """A batch from waveforms (B, 2, `crop_samples`); `dropped` (B,) is True for crops without a mix."""
+    def prepare(
+        self, truth: np.ndarray, stem: np.ndarray, mix: np.ndarray, dropped: np.ndarray, roles: Sequence[str | None]
+    ) -> Batch:
+        """A batch from waveforms (B, 2, `crop_samples`); `dropped` (B,) is True for crops without a mix. roles: of each
+        stem, as in `FeatureMaker.start`."""
         latent, ahead, history = self.maker.latent, self.config.lookahead, self.config.history
         features = []
         for i in range(len(truth)):
             y, m = self._spectrum(stem[i]), None if dropped[i] else self._spectrum(mix[i])
-            state = self.maker.start(1)
+            state = self.maker.start(1, roles[i])
             if history:
                 state = self.maker.listen(y[..., :history], None if m is None else m[..., :history], state)
             features.append(self.maker(y[..., history:], None if m is None else m[..., history:], state)[0])
@@ -153,16 +167,18 @@ class PoolBatches:
         stft, config = self.maker.stft, self.config
         return (config.history + config.frames + config.lookahead) * stft.hop + stft.delay_samples
 
-    def _from_pool(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, int, int]:
-        """An item, and its tracks of a true stem and of the separated one."""
-        config = self.config
+    def _from_pool(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, int, int, str]:
+        """An item, its tracks of a true stem and of the separated one, and the stem's role."""
+        config, separated = self.config, SHARDS[0]
         if self.on_the_fly is not None and rng.random() < self.on_the_fly.config.share:
             item = self.on_the_fly.draw(rng, step)
         else:
-            shard = self._shards[rng.integers(len(self._shards))]
+            number = int(rng.integers(len(self._shards)))
+            shard, separated = self._shards[number], self._separated[number]
             item = shard[rng.integers(len(shard))]
-        true_track, zeros, average = CHOICES[config.roles[rng.integers(len(config.roles))]]
-        return item, true_track, average if rng.random() < config.average else zeros
+        choice = config.roles[rng.integers(len(config.roles))]
+        true_track, zeros, average = CHOICES[choice]
+        return item, true_track, average if rng.random() < config.average else zeros, role_of(separated, choice)
 
     def _cut(self, item: np.ndarray, tracks: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """A crop of these tracks (n, 2, `crop_samples`), float32 with full scale 1."""
@@ -189,14 +205,15 @@ class PoolBatches:
         state = type(self.stft.start_analysis(2))(audio[:, :edge])
         return self.stft.analysis(audio[:, edge:], state)[0][None]
 
-    def _crop(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _crop(self, rng: np.random.Generator, step: int) -> _Crop:
         config = self.config
         if config.faulty and rng.random() < config.faulty:
-            shard = self._faulty[rng.integers(len(self._faulty))]
-            item, wanted = shard[rng.integers(len(shard))], (0, 1, FIRST_VERSION + int(rng.integers(VERSIONS)))
-            truth, residual, stem = self._cut(item, wanted, rng)
+            shard, infos = self._faulty[rng.integers(len(self._faulty))]
+            number = int(rng.integers(len(shard)))
+            item, role = shard[number], infos[number]["role"]
+            truth, residual, stem = self._cut(item, (0, 1, FIRST_VERSION + int(rng.integers(VERSIONS))), rng)
         else:
-            item, true_track, separated = self._from_pool(rng, step)
+            item, true_track, separated, role = self._from_pool(rng, step)
             truth, residual, stem = self._cut(item, (true_track, 1 - true_track, separated), rng)
             if rng.random() < config.simulated:
                 stem = self._simulated(stem if rng.random() < config.upon_separated else truth, residual, rng)
@@ -210,10 +227,26 @@ class PoolBatches:
         crops = [np.float32(gain) * audio[order] for audio in (truth, stem, mix)]
         if rng.random() < config.mono:
             crops = [np.repeat(audio.mean(axis=0, keepdims=True), 2, axis=0) for audio in crops]
-        return crops[0], crops[1], crops[2]
+        return _Crop((crops[0], crops[1], crops[2]), role)
 
 
-def _shard(path: Path) -> str:
+@dataclass(frozen=True)
+class _Crop:
+    """Truth, stem and mix (2, `crop_samples`), and the stem's role."""
+
+    audio: tuple[np.ndarray, np.ndarray, np.ndarray]
+    role: str
+
+
+def role_of(shard: str, choice: str) -> str:
+    """The role of a stem of the pool, one of ROLES: `shard` is one of SHARDS, `choice` v for its stem, a for the rest
+    of the song."""
+    if choice == "v":
+        return "vocals" if shard == SHARDS[0] else shard
+    return "accompaniment" if shard in (SHARDS[0], "vocals") else "other"
+
+
+def separated_by(path: Path) -> str:
     """Which of SHARDS a shard belongs to."""
     name: str = open_shard(path)[1][0].get("stem", SHARDS[0])
     return name

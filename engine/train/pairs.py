@@ -109,7 +109,14 @@ def pair_crops(pairs: list[Pair]) -> CropConfig:
     """Crops for the pool that `build_pairs` writes."""
     with_mix = pairs[0].mix is not None
     return CropConfig(
-        batch=6, roles="v", average=0.0, simulated=0.0, no_mix=0.3 if with_mix else 1.0, clean=0.1, blend=0.2
+        batch=6,
+        roles="v",
+        average=0.0,
+        simulated=0.0,
+        no_role=1.0,
+        no_mix=0.3 if with_mix else 1.0,
+        clean=0.1,
+        blend=0.2,
     )
 
 

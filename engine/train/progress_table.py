@@ -11,7 +11,7 @@ from ..features import FeatureMaker
 from . import losses
 from .corpus.faulty import FIRST_VERSION, VERSIONS, faulty_shards
 from .corpus.pool import FULL_SCALE, open_shard, shard_paths
-from .dataset import CHOICES, Batch, CropConfig, PoolBatches
+from .dataset import CHOICES, Batch, CropConfig, PoolBatches, role_of, separated_by
 from .faults.registry import MECHANISMS
 from .step import batch_tensors
 from .trainer import Trainer
@@ -64,14 +64,20 @@ def fixed_crops(trainer: Trainer, split: str, count: int) -> list[tuple[str, Bat
     """Crops of 3.5 s spread evenly over a split: vocals, accompaniment and clean stems in turn, with the mix unless the
     run trains without it."""
     batches = _batches(trainer, split, 0.0)
-    items = [(open_shard(path)[0], i) for path in batches.paths for i in range(len(open_shard(path)[0]))]
+    items = [
+        (shard[i], separated_by(path))
+        for path in batches.paths
+        for shard in open_shard(path)[:1]
+        for i in range(len(shard))
+    ]
     crops, roles = [], trainer.options.crop.roles
     kinds = (*[_KINDS[role] for role in roles], "clean")
-    for n, (shard, i) in enumerate(items[:: max(1, len(items) // count)]):
+    for n, (item, separator) in enumerate(items[:: max(1, len(items) // count)]):
         kind = kinds[n % len(kinds)]
-        true_track, zeros, _ = CHOICES[roles[n % len(roles) if kind == "clean" else n % len(kinds)]]
+        choice = roles[n % len(roles) if kind == "clean" else n % len(kinds)]
+        true_track, zeros, _ = CHOICES[choice]
         tracks = (true_track, 1 - true_track, true_track if kind == "clean" else zeros)
-        if (batch := _middle(trainer, batches, shard[i], tracks)) is not None:
+        if (batch := _middle(trainer, batches, item, tracks, role_of(separator, choice))) is not None:
             crops.append((kind, batch))
     return crops
 
@@ -82,15 +88,15 @@ def unknown_crops(trainer: Trainer, split: str, count: int) -> Iterator[tuple[st
         return
     batches = _batches(trainer, split, 1.0)
     items = [
-        (shard[i], version, info["faults"][version])
+        (shard[i], version, info["faults"][version], info["role"])
         for shard, infos in (open_shard(path) for path in batches.faulty_paths)
         for i, info in enumerate(infos)
         for version in range(VERSIONS)
     ]
     # An odd stride takes all versions in turn.
-    for item, version, names in items[:: max(1, len(items) // count) | 1]:
+    for item, version, names, role in items[:: max(1, len(items) // count) | 1]:
         if len(names) == 1 and MECHANISMS[names[0]].unknown:
-            batch = _middle(trainer, batches, item, (0, 1, FIRST_VERSION + version))
+            batch = _middle(trainer, batches, item, (0, 1, FIRST_VERSION + version), role)
             if batch is not None:
                 yield f"{UNKNOWN}.{MECHANISMS[names[0]].family}", batch
 
@@ -100,14 +106,16 @@ def _batches(trainer: Trainer, split: str, faulty: float) -> PoolBatches:
     return PoolBatches(trainer.options.pool, split, FeatureMaker(trainer.latent), config, 0)
 
 
-def _middle(trainer: Trainer, batches: PoolBatches, item: np.ndarray, tracks: tuple[int, ...]) -> Batch | None:
+def _middle(
+    trainer: Trainer, batches: PoolBatches, item: np.ndarray, tracks: tuple[int, ...], role: str
+) -> Batch | None:
     """The middle of an item, from its tracks of true stem, rest and stem; None if the true stem is silent there."""
     start = (item.shape[-1] - batches.crop_samples) // 2
     cut = item[list(tracks), :, start : start + batches.crop_samples].astype(np.float32)[:, None]
     truth, rest, stem = cut / np.float32(FULL_SCALE)
     if np.square(truth).mean() < 1e-6:
         return None
-    return batches.prepare(truth, stem, truth + rest, np.array([trainer.options.crop.no_mix == 1.0]))
+    return batches.prepare(truth, stem, truth + rest, np.array([trainer.options.crop.no_mix == 1.0]), [role])
 
 
 def _sdr(estimate: torch.Tensor, truth: torch.Tensor) -> float:

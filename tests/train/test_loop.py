@@ -97,7 +97,7 @@ def test_the_progress_table_shows_the_families_of_held_out_mechanisms(pool: Path
     item = np.stack([stem, rest, *(stem + one for one in noise)]).astype(np.int16)
     np.save(own / "valid" / "faulty_000.npy", item[None])
     faults = [["opus"], ["griffin_lim"], ["opus", "griffin_lim"], ["mp3"]]
-    (own / "valid" / "faulty_000.json").write_text(json.dumps({"items": [{"faults": faults}]}))
+    (own / "valid" / "faulty_000.json").write_text(json.dumps({"items": [{"faults": faults, "role": "drums"}]}))
     table = progress_table(Trainer(options(own, tmp_path / "run")), count=3)
     assert [name for name in table if name.startswith("unknown.") and name.endswith("si_sdr")] == [
         "unknown.bands.si_sdr",

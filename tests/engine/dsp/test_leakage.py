@@ -12,7 +12,7 @@ from stemprover.engine.dsp.bands import LONGEST
 from stemprover.engine.dsp.latent import BandLayout
 from stemprover.engine.dsp.leakage import HIGHEST_GAIN, LeakageCanceller, LeakageState
 from stemprover.engine.dsp.stft import Stft, StftConfig
-from stemprover.engine.features import FeatureMaker
+from stemprover.engine.features import LAYOUT, ROLES, FeatureMaker
 
 BINS = BandLayout().bins
 
@@ -149,3 +149,17 @@ def test_features_after_listening_equal_those_of_the_whole() -> None:
     assert np.array_equal(later.cancelled, whole.cancelled[..., 150:])
     assert np.array_equal(later.mask_likelihood, whole.mask_likelihood[..., 150:])
     assert whole.mask_likelihood[..., LONGEST:].min() > 0.2, "leakage is in phase with its residual"
+
+
+def test_features_tell_the_role_for_the_whole_stream_and_nothing_if_it_is_not_known() -> None:
+    stem = noise(1, 30)
+    maker = FeatureMaker()
+    state = maker.start(1, "bass")
+    for part in (stem[..., :10], stem[..., 10:]):
+        made, state = maker(part, None, state)
+        assert (made.control[0, LAYOUT.role, 0, 0] == [role == "bass" for role in ROLES]).all()
+        assert np.ptp(made.control[:, LAYOUT.role], axis=(2, 3)).max() == 0.0
+    assert maker.listen(stem, None, maker.start(1, "keys")).role == "keys"
+    assert not maker(stem, None, maker.start(1))[0].control[:, LAYOUT.role].any()
+    with pytest.raises(ValueError, match="singer"):
+        maker.start(1, "singer")

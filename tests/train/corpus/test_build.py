@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from stemprover.engine.errors import TrainingError
-from stemprover.engine.features import FeatureMaker
+from stemprover.engine.features import LAYOUT, FeatureMaker
 from stemprover.engine.train.corpus import build, collect, manifest
 from stemprover.engine.train.corpus.build import CorpusOptions, build_corpus
 from stemprover.engine.train.corpus.collect import list_sources, make_sources, singers_per_song
@@ -319,5 +319,7 @@ def test_crops_are_cut_from_faulty_stems(options: CorpusOptions) -> None:
     assert batches.paths == []
     np.testing.assert_array_equal(batches[3].stem, again[3].stem)
     assert not batches[0].clean.all()
+    role = np.concatenate([batches[n].control[:, LAYOUT.role, 0, 0] for n in range(8)])
+    assert set(role.sum(axis=1)) == {0.0, 1.0}, "in a quarter of the crops it is not told"
     with pytest.raises(TrainingError, match="has no faulty stems: build the pool again"):
         PoolBatches(options.folder, "valid-other", FeatureMaker(), config, seed=1)
