@@ -15,6 +15,7 @@ import numpy as np
 
 from ..dsp.fifo import Fifo
 from .levels import estimate_gain
+from .statistics import MIN_SWAP_RATIO
 from .timing import Stretch, TimeMap, path_through, stretches_of
 
 MAX_OFFSET_S = 0.5
@@ -35,7 +36,6 @@ MIN_PEAK_TO_MEDIAN, MIN_IN_STEP_TO_MEDIAN = 25.0, 7.0
 #: Offsets are followed through the windows in steps of POOL samples. A window's score is the height of its correlation
 #: over the median, at most MAX_SCORE; going over to another offset costs JUMP_COST. Chance gives a mean of about 7.
 POOL, MAX_SCORE, JUMP_COST, MIN_MEAN_SCORE = 8, 60.0, 20.0, 10.0
-CLEAR_SCORE = 20.0  # of a window whose channels are not swapped
 #: Exact loops give several peaks of nearly the same height. Of all above this part of the highest, the nearest counts.
 SAME_HEIGHT = 0.8
 
@@ -107,16 +107,12 @@ def _estimate(
     loudest: list[tuple[float, int, np.ndarray, np.ndarray]], size: int, reach: int, sample_rate: int, with_gain: bool
 ) -> Alignment:
     """The offset at which the loudest windows correlate best."""
-    points = size + 2 * reach
-    # Without a taper, the edges of the windows correlate between the partials of repetitive music.
-    part_taper, around_taper = np.hanning(size), np.hanning(points)
-    total = np.zeros(points // 2 + 1, np.complex128)
-    for power, _, part, around in loudest:
-        cross = np.fft.rfft(part_taper * part, points).conj() * np.fft.rfft(around_taper * around, points)
-        magnitude = np.abs(cross)
-        cross /= (magnitude + 1e-9 * magnitude.max() + 1e-30) ** WHITENING
-        total += power ** (WHITENING - 0.5) * cross.sum(axis=0)  # weights a window by its amplitude, not its power
-    signed = np.fft.irfft(total, points)[: 2 * reach + 1]
+    signed = _correlation(loudest, size, reach)
+    if len(loudest[0][2]) == 2:  # left and right may be swapped
+        swapped = [(power, number, part, around[::-1]) for power, number, part, around in loudest]
+        crossed = _correlation(swapped, size, reach)
+        if np.abs(crossed).max() > MIN_SWAP_RATIO * np.abs(signed).max():
+            loudest, signed = swapped, crossed
     correlation = np.abs(signed)
     peak = float(correlation.max())
     in_step = correlation[reach] == peak and signed[reach] > 0
@@ -141,6 +137,21 @@ def _estimate(
     return Alignment(offset, True, sign * estimate_gain(excerpts, sample_rate))
 
 
+def _correlation(loudest: list[tuple[float, int, np.ndarray, np.ndarray]], size: int, reach: int) -> np.ndarray:
+    """The whitened correlation at every offset (2 reach + 1,), summed over windows and channels."""
+    points = size + 2 * reach
+    # Without a taper, the edges of the windows correlate between the partials of repetitive music.
+    part_taper, around_taper = np.hanning(size), np.hanning(points)
+    total = np.zeros(points // 2 + 1, np.complex128)
+    for power, _, part, around in loudest:
+        cross = np.fft.rfft(part_taper * part, points).conj() * np.fft.rfft(around_taper * around, points)
+        magnitude = np.abs(cross)
+        cross /= (magnitude + 1e-9 * magnitude.max() + 1e-30) ** WHITENING
+        total += power ** (WHITENING - 0.5) * cross.sum(axis=0)  # weights a window by its amplitude, not its power
+    found: np.ndarray = np.fft.irfft(total, points)[: 2 * reach + 1]
+    return found
+
+
 class _Track:
     """The offsets of the windows of a stem, one after another."""
 
@@ -159,7 +170,7 @@ class _Track:
         cross = np.fft.rfft(self._tapers[0] * part, points).conj()
         spectra = np.fft.rfft(self._tapers[1] * around, points)
         best = self._likeness(cross * spectra, points)
-        if len(part) == 2 and best.max() < CLEAR_SCORE:  # left and right may be swapped
+        if len(part) == 2 and best.max() < MAX_SCORE:  # left and right may be swapped
             best = np.maximum(best, self._likeness(cross * spectra[::-1], points))
         pooled = best[: self._places * POOL].reshape(-1, POOL)
         self._starts.append(start)

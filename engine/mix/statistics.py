@@ -17,6 +17,9 @@ MAX_DELAY = 256  # samples by which a unit's delay may differ from the alignment
 WHITENING = 0.75
 #: A delay counts where the correlation at its peak is that much higher than BESIDE samples away.
 SHARP, BESIDE = 1.1, 3
+#: How much higher the correlation has to be with left and right of the mix swapped: two microphones apart give a stem
+#: whose left channel is in its right one, some samples off.
+MIN_SWAP_RATIO = 1.1
 AUDIBLE = 1e-3  # power of a patch relative to the loudest of its band
 MIN_POWER = 1e-8  # mean square of what is loud enough to be compared
 PAIRS = {1: ((0, 0),), 2: ((0, 0), (1, 1), (0, 1), (1, 0))}
@@ -67,7 +70,7 @@ class PairStatistics:
         self._pairs = PAIRS.get(channels) or tuple((c, c) for c in range(channels))
         self._waiting = Fifo()
         self._patches: list[tuple[np.ndarray, ...]] = []
-        self._unit = np.zeros((channels, self.hop + 1), np.complex64)
+        self._unit = np.zeros((len(self._pairs), self.hop + 1), np.complex64)
         self._unit_power = 0.0
         self._delays: list[float] = []
 
@@ -123,8 +126,7 @@ class PairStatistics:
         for number, (c, d) in enumerate(self._pairs):
             shared = np.einsum("nf,nf->f", stem[c].conj(), mix[d])
             cross[c, d] = np.add.reduceat(shared[: bands[-1]], bands[:-1])
-            if number < self.channels:
-                self._unit[number] += shared
+            self._unit[number] += shared
         powers = [
             np.add.reduceat((np.square(x.real) + np.square(x.imag)).sum(axis=1)[:, : bands[-1]], bands[:-1], axis=1)
             for x in (stem, mix)
@@ -140,16 +142,16 @@ class PairStatistics:
             self._end_unit()
 
     def _end_unit(self) -> None:
-        self._delays.append(_delay(self._unit) if self._unit_power > MIN_POWER else np.nan)
+        self._delays.append(_delay(self._unit, self.channels) if self._unit_power > MIN_POWER else np.nan)
         self._unit = np.zeros_like(self._unit)
         self._unit_power = 0.0
 
 
-def _delay(cross: np.ndarray) -> float:
-    """The delay in samples of a cross-spectrum (C, F), to a fraction; NaN where no peak stands out.
+def _delay(cross: np.ndarray, channels: int) -> float:
+    """The delay in samples of the cross-spectra of all PAIRS (pairs, F), to a fraction; NaN where no peak stands out.
 
     The peak of the whitened correlation (Knapp and Carter 1976), summed over the channels regardless of their sign,
-    with a parabola through its neighbours on a grid of a quarter of a sample.
+    with a parabola through its neighbours on a grid of a quarter of a sample. Left and right may be swapped.
     """
     size, fine = 2 * (cross.shape[1] - 1), 4
     magnitude = np.abs(cross)
@@ -157,8 +159,12 @@ def _delay(cross: np.ndarray) -> float:
         return float("nan")
     white = cross / (magnitude + 1e-6 * magnitude.max() + 1e-30) ** WHITENING
     white[:, 0] = 0.0
-    lags = np.abs(np.fft.irfft(white, fine * size, axis=1)).sum(axis=0)
+    each = np.abs(np.fft.irfft(white, fine * size, axis=1))
     reach = fine * MAX_DELAY
+    lags, *swapped = each.reshape(-1, channels, fine * size).sum(axis=1)
+    for other in swapped:
+        if _highest(other, reach) > MIN_SWAP_RATIO * _highest(lags, reach):
+            lags = other
     near = np.concatenate([lags[-reach:], lags[: reach + 1]])
     peak = int(np.argmax(near))
     beside = [near[i] for i in (peak - fine * BESIDE, peak + fine * BESIDE) if 0 <= i < len(near)]
@@ -166,3 +172,7 @@ def _delay(cross: np.ndarray) -> float:
         return float("nan")
     low, mid, high = near[peak - 1 : peak + 2]
     return float(peak - reach + 0.5 * (low - high) / (low - 2 * mid + high - 1e-30)) / fine
+
+
+def _highest(lags: np.ndarray, reach: int) -> float:
+    return max(float(lags[-reach:].max()), float(lags[: reach + 1].max()))

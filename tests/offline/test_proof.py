@@ -69,6 +69,15 @@ def test_the_right_mix_is_passed_on_as_it_is(proved: Callable) -> None:
         np.testing.assert_array_equal(read, MIX.astype(np.float32))
 
 
+def test_swapped_channels_are_found_where_one_comes_later_than_the_other(proved: Callable) -> None:
+    heard = TRUTH.mean(axis=0, keepdims=True)
+    stem = np.concatenate([heard, 0.8 * shift(heard, 23)])
+    fit, said, read = proved(stem, (stem + REST)[::-1])
+    assert (fit.routing.sources, fit.time) == ((1, 0), TimeMap())
+    assert said == "mix has left and right swapped: corrected"
+    np.testing.assert_array_equal(read, (stem + REST).astype(np.float32))
+
+
 def test_a_mono_mix_that_ends_early_is_a_mono_mix(proved: Callable) -> None:
     mono = np.repeat(MIX.mean(axis=0, keepdims=True), 2, axis=0)
     fit, said, _ = proved(STEM, shift(mono, -999))
