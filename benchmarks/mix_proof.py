@@ -1,11 +1,13 @@
 """What a wrong or slightly different mix does to a stem: random chains of changes to the mix, then a repair with auto.
 
-    python -m stemprover.benchmarks.mix_proof SONGS --draws 500
+    python -m stemprover.benchmarks.mix_proof SONGS --draws 500 --jobs 2
+    python -m stemprover.benchmarks.mix_proof SONGS --only 52
     python -m stemprover.benchmarks.mix_proof SONGS --each
 
 SONGS is a folder of true stems, <song>/<stem>.wav. Without it the demo's song is used. A stem is a true one, or holds
 12% of the rest of its song. Prints each draw that came out worse than it went in by more than 0.5 dB (and than with the
-clean mix), and a table by kind. With --each, every change by itself.
+clean mix), and a table by kind. A draw depends on --seed and its number alone; --only repeats one. With --each, every
+change by itself.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import argparse
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,7 @@ RATE = 44100
 HIGHEST_DB = 40.0  # of SI-SDR: what is above counts as this
 MAX_HARM_DB = 0.5
 BLEED = 0.12
+Material = list[tuple[np.ndarray, np.ndarray]]
 Change = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, str]]
 
 
@@ -203,10 +208,10 @@ def each(truth: np.ndarray, rest: np.ndarray) -> Iterator[tuple[str, np.ndarray,
 
 def print_each(songs: Path | None, seed: int, seconds: float, count: int) -> None:
     """A table of every change by itself, over `count` excerpts."""
-    rng, repairs = np.random.default_rng(seed), Repairs()
+    rng, (material, repairs) = np.random.default_rng(seed), tools(songs)
     rows: dict[str, list[float]] = defaultdict(list)
     said: dict[str, str] = {}
-    for (truth, rest), _ in zip(excerpts(songs, rng, seconds), range(count), strict=False):
+    for truth, rest in (excerpt(material, rng, seconds) for _ in range(count)):
         for name, stem, mix in each(truth, rest):
             found, said[name] = repairs(stem, mix)
             true = truth * np.sign((stem * truth).sum(axis=1, keepdims=True))  # a dead channel is silent
@@ -297,53 +302,92 @@ def is_harm(change: float, best: float) -> bool:
     return change < min(0.0, best) - MAX_HARM_DB
 
 
-def excerpts(songs: Path | None, rng: np.random.Generator, seconds: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless excerpts of a true stem and the rest of its song (2, T), both audible."""
+def load_material(songs: Path | None) -> Material:
+    """True stems and the rests of their songs (2, T); of the demo's song if there is no folder."""
     if songs is None:
         from ..offline.audiofile import read_start
 
         demo = Path(__file__).parent.parent / "presets" / "demo"
-        truth, mix = (read_start(demo / f"{name}.flac").astype(float) for name in ("truth", "song"))
-        material = [(truth, mix - truth)]
-    else:
-        material = []
-        for folder in sorted(path for path in songs.iterdir() if path.is_dir()):
-            stems = [
-                _read(file) for file in sorted(folder.iterdir()) if file.suffix.lower() in (".wav", ".flac", ".ogg")
-            ]
-            if len(stems) > 1:
-                length = min(stem.shape[1] for stem in stems)
-                total = np.sum([stem[:, :length] for stem in stems], axis=0)
-                material += [(stem[:, :length], total - stem[:, :length]) for stem in stems]
+        truth, mix = (read_start(demo / f"{name}.flac") for name in ("truth", "song"))
+        return [(truth, mix - truth)]
+    material = []
+    for folder in sorted(path for path in songs.iterdir() if path.is_dir()):
+        stems = [_read(file) for file in sorted(folder.iterdir()) if file.suffix.lower() in (".wav", ".flac", ".ogg")]
+        if len(stems) > 1:
+            length = min(stem.shape[1] for stem in stems)
+            total = np.sum([stem[:, :length] for stem in stems], axis=0)
+            material += [(stem[:, :length], total - stem[:, :length]) for stem in stems]
+    return material
+
+
+def excerpt(material: Material, rng: np.random.Generator, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """An excerpt of a true stem and the rest of its song (2, T), both audible."""
     count = round(seconds * RATE)
     while True:
         truth, rest = material[rng.integers(len(material))]
         start = int(rng.integers(max(1, truth.shape[1] - count)))
         parts = truth[:, start : start + count], rest[:, start : start + count]
         if all(np.sqrt(np.mean(part**2)) > 3e-3 for part in parts):
-            yield parts
+            return parts[0].astype(float), parts[1].astype(float)
 
 
 def _read(file: Path) -> np.ndarray:
-    audio, rate = soundfile.read(file, dtype="float64", always_2d=True)
+    audio, rate = soundfile.read(file, dtype="float32", always_2d=True)
     audio = audio if rate == RATE else soxr.resample(audio, rate, RATE)
     return np.repeat(audio.T, 2, axis=0) if audio.shape[1] == 1 else audio.T[:2]
 
 
-def run(songs: Path | None, draws: int, seed: int, seconds: float) -> list[tuple[Draw, float, float, str]]:
-    """Each draw with its change and that with the clean mix in dB, and what was said."""
-    rng, repairs = np.random.default_rng(seed), Repairs()
-    source = excerpts(songs, rng, seconds)
+@dataclass(frozen=True)
+class Result:
+    """What became of a draw: the change and that with the clean mix in dB, and what was said about the mix."""
+
+    number: int
+    kind: str
+    done: str
+    change_db: float
+    best_db: float
+    said: str
+
+    @property
+    def is_harm(self) -> bool:
+        """As `is_harm`."""
+        return is_harm(self.change_db, self.best_db)
+
+    def __str__(self) -> str:
+        change = f"{self.change_db:+.1f} dB (clean mix {self.best_db:+.1f})"
+        return f"{self.number}: {self.kind}, {self.done}: {change}: {self.said}"
+
+
+def nth_draw(material: Material, seed: int, number: int, seconds: float) -> Draw:
+    """A draw by its number."""
+    rng = np.random.default_rng([seed, number])
+    (truth, rest), (a, b) = excerpt(material, rng, seconds), excerpt(material, rng, seconds)
+    return draw(truth, rest, np.roll(a + b, a.shape[1] // 2, axis=1), rng)
+
+
+@cache
+def tools(songs: Path | None) -> tuple[Material, Repairs]:
+    """The material and what repairs it, made once for each process."""
+    return load_material(songs), Repairs()
+
+
+def repair_draw(songs: Path | None, seed: int, seconds: float, number: int) -> Result:
+    """Repairs one draw, and the same stem with the clean mix."""
+    material, repairs = tools(songs)
+    one = nth_draw(material, seed, number, seconds)
+    out, said = repairs(one.stem, one.mix)
+    best = change_db(repairs(one.stem, one.clean)[0], one)
+    return Result(number, one.kind, one.done, change_db(out, one), best, said)
+
+
+def run(songs: Path | None, numbers: Sequence[int], seed: int, seconds: float, jobs: int) -> list[Result]:
+    """What became of draws; harm is printed at once."""
     found = []
-    for number in range(draws):
-        (truth, rest), (a, b) = next(source), next(source)
-        one = draw(truth, rest, np.roll(a + b, a.shape[1] // 2, axis=1), rng)
-        out, said = repairs(one.stem, one.mix)
-        change = change_db(out, one)
-        best = change_db(repairs(one.stem, one.clean)[0], one)
-        found.append((one, change, best, said))
-        if is_harm(change, best):
-            print(f"{number}: {one.kind}, {one.done}: {change:+.1f} dB (clean mix {best:+.1f}): {said}", flush=True)
+    with ProcessPoolExecutor(jobs) as pool:
+        for result in pool.map(partial(repair_draw, songs, seed, seconds), numbers):
+            found.append(result)
+            if result.is_harm or len(numbers) == 1:
+                print(result, flush=True)
     return found
 
 
@@ -354,15 +398,18 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--only", type=int, metavar="NUMBER")
     parser.add_argument("--each", type=int, metavar="EXCERPTS", nargs="?", const=10)
     options = parser.parse_args()
     if options.each:
         print_each(options.songs, options.seed, options.seconds, options.each)
         return
-    found = run(options.songs, options.draws, options.seed, options.seconds)
+    numbers = range(options.draws) if options.only is None else [options.only]
+    found = run(options.songs, numbers, options.seed, options.seconds, options.jobs)
     rows = defaultdict(list)
-    for one, change, best, _ in found:
-        rows[one.kind].append((change, best))
+    for result in found:
+        rows[result.kind].append((result.change_db, result.best_db))
     print(
         "| mix | draws | worse by more than 0.5 dB | worst | median | with the clean mix | less than 1 dB behind it |"
     )
@@ -374,7 +421,7 @@ def main() -> None:
         harmed = sum(is_harm(*pair) for pair in pairs)
         worst, median = (f"{value:+.2f} dB" for value in (changes.min(), np.median(changes)))
         print(f"| {kind} | {len(pairs)} | {harmed} | {worst} | {median} | {with_clean} | {behind} |")
-    sys.exit(1 if any(is_harm(change, best) for _, change, best, _ in found) else 0)
+    sys.exit(1 if any(result.is_harm for result in found) else 0)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ _NOTHING = Preset(
     wet=0.0,
     note="nothing found that needs repair; left unchanged",
 )
-_NOTHING_WITHOUT_MIX = replace(_NOTHING, note="nothing found, but bleed cannot be detected without the mix; pass --mix")
+_NOTHING_WITHOUT_MIX = replace(
+    _NOTHING, note="nothing found, but bleed cannot be detected without the mix; give the mix too"
+)
 
 
 def preset_for(analysis: Analysis) -> Preset:

@@ -69,6 +69,8 @@ class Repairer:
     ) -> None:
         if preset is not None and blend is not None:
             raise OptionError("pass a preset or a blend, not both")
+        if not isinstance(preset, Preset | str | os.PathLike | None):
+            raise OptionError(f"preset {preset!r} is not a preset; pass a Preset, its name or path, or a blend as text")
         if quality not in QUALITY_STEPS:
             raise OptionError(f"quality {quality!r} is unknown; choose {', '.join(QUALITY_STEPS)}")
         self.steps = QUALITY_STEPS[quality] if steps is None else steps

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..engine.chain import Chain
 from ..engine.dsp.fifo import Fifo
-from ..engine.errors import InputError, ModelError, OptionError, OutputError
+from ..engine.errors import InputError, MixLeftOutError, ModelError, OptionError, OutputError
 from ..engine.preset import AUTO, Preset
 from ..engine.repair import Repairer
 from .analysis import analyse_pair
@@ -80,6 +80,7 @@ def render_file(
     rest: str | os.PathLike[str] | None = None,
     preset: Preset | None = None,
     overwrite: bool = False,
+    require_mix: bool = False,
     progress: Progress | None = None,
 ) -> RenderReport:
     """Repair `source` into `target`.
@@ -93,11 +94,12 @@ def render_file(
     mix: the mix the stem was separated from. It may be up to half a second longer or shorter and start up to half a
     second earlier or later; where it does not contain the stem, it is left out (proof.py).
     rest: in place of the mix, all of the song but the stem, in step with it.
+    require_mix: a mix that has to be left out is an error (MixLeftOutError).
     preset: its plugins run before the repair (also on the mix, so that the two still match) and after it; by default
     the Repairer's own.
     progress: called with the seconds of audio done and the seconds in total.
-    Raises AudioFileError, MixMismatchError, OutputExistsError, OptionError (file type), PresetError, OutputError,
-    ModelError.
+    Raises AudioFileError, MixMismatchError, MixLeftOutError, OutputExistsError, OptionError (file type), PresetError,
+    OutputError, ModelError.
     The target appears only if everything succeeded.
     """
     if mix is not None and rest is not None:
@@ -112,6 +114,8 @@ def render_file(
     if isinstance(repairer, str | os.PathLike | Preset):
         repairer = Repairer(repairer)
     pair = StemAndMix.open(info, None if mix is None else beside[0], rest=None if rest is None else beside[0])
+    if require_mix and pair.mix_left_out:
+        raise MixLeftOutError(f"{pair.notes[0]}; nothing was written")
     if isinstance(repairer, Repairer):
         repairer = repairer.choose(analyse_pair(pair)) if repairer.is_auto else repairer
         preset = preset or repairer.preset

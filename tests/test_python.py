@@ -16,7 +16,7 @@ from paths import DEMO, ROOT
 from scipy.signal import butter, sosfiltfilt
 from stemprover import AutoStream, Repairer, blend_presets, load_preset, render_file
 from stemprover.engine.auto import preset_for
-from stemprover.engine.errors import MixMismatchError, OptionError, PresetError
+from stemprover.engine.errors import MixLeftOutError, MixMismatchError, OptionError, PresetError
 from stemprover.engine.preset import SHIPPED
 from stemprover.offline.analysis import analyse_pair
 from stemprover.offline.pair import StemAndMix
@@ -97,6 +97,15 @@ def test_a_file_needs_no_more_than_its_names(tmp_path: Path) -> None:
     assert cleaned != Repairer(folder).process(stem, rate).tobytes(), "arrays are repaired without the plug-ins"
 
 
+def test_a_mix_that_is_required_and_does_not_fit_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:
+    stem, mix, rate = demo("truth", seconds=3.0)
+    for name, audio in (("stem", stem), ("rest", mix - stem)):
+        soundfile.write(tmp_path / f"{name}.wav", audio.T, rate, subtype="FLOAT")
+    with pytest.raises(MixLeftOutError, match="this looks like the rest of the song.*nothing was written"):
+        render_file(tmp_path / "stem.wav", tmp_path / "out.wav", mix=tmp_path / "rest.wav", require_mix=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rest.wav", "stem.wav"]
+
+
 def test_auto_opens_a_stream_that_chooses() -> None:
     stem, mix, rate = demo("dull", seconds=6.0)
     repairer = Repairer("auto", wet=0.5)
@@ -127,6 +136,7 @@ def test_auto_gives_a_stem_that_needs_no_repair_none_whatever_the_wet() -> None:
         (lambda: Repairer("blead"), PresetError, "there is no preset 'blead'; did you mean 'bleed'"),
         (lambda: Repairer("bleed=much"), OptionError, "'bleed=much' is not NAME=WEIGHT"),
         (lambda: Repairer("nowhere/preset.toml"), PresetError, "nowhere/preset.toml: no such file"),
+        (lambda: Repairer(5), OptionError, "preset 5 is not a preset"),  # type: ignore[arg-type]
         (lambda: Repairer("bleed", blend={}), OptionError, "a preset or a blend, not both"),
         (
             lambda: list(Repairer("auto").process_chunks([], 44100, 2)), OptionError,

@@ -68,6 +68,15 @@ class CalmFilter(logging.Filter):
         return self._count <= self.most
 
 
+class OneLineFormatter(logging.Formatter):
+    """Shows control characters as text: no client may forge a line, or reach the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line, without a traceback."""
+        line = super().formatMessage(record)
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 def serve(
     *,
     host: str,
@@ -93,13 +102,10 @@ def serve(
         threads=threads,
         device=device,
     )
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
-    logging.getLogger().handlers[0].addFilter(CalmFilter())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(CalmFilter())
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     quicken_threads()
     if asyncio.run(_serve(config)):

@@ -24,7 +24,7 @@ from stemprover.bridge.client.client import AsyncClient, BridgeError, BridgeLost
 from stemprover.bridge.osc import Code, encode, framed, to_blob
 from stemprover.bridge.server import transport as server
 from stemprover.bridge.server.registry import BridgeConfig
-from stemprover.bridge.server.serve import CalmFilter, read_token
+from stemprover.bridge.server.serve import CalmFilter, OneLineFormatter, read_token
 from stemprover.bridge.server.transport import Bridge
 from stemprover.engine.errors import OptionError, StemProverError
 
@@ -315,6 +315,13 @@ def test_a_fast_fader_is_not_a_fault() -> None:
         assert len(codes) > 100, "more errors than faults that a connection may have"
         assert set(codes) == {int(Code.PRESET)}
         assert wire.ask("/ping", "id", 1, 0.0).address == "/pong"
+
+
+def test_no_name_of_a_client_forges_a_line_of_the_log_or_reaches_the_terminal() -> None:
+    name = "me\r\n2026-01-01 INFO event=paid\x1b[2J\u202e"
+    record = logging.LogRecord("bridge", logging.INFO, "", 0, "event=open name=%s", (name,), None)
+    line = OneLineFormatter("%(levelname)s %(message)s").format(record)
+    assert line == "INFO event=open name=me\\r\\n2026-01-01 INFO event=paid\\x1b[2J\\u202e"
 
 
 def test_clients_cannot_fill_the_log() -> None:

@@ -87,7 +87,7 @@ def test_auto_without_the_mix_leaves_a_true_stem_unchanged(files: Path, run_cli:
     stem = files / "stems" / "truth.wav"
     result = run_cli("repair", stem, "-o", files / "out.wav", "--preset", "auto", "--quality", "draft")
     assert result.code == 0, result.err
-    note = "nothing found, but bleed cannot be detected without the mix; pass --mix"
+    note = "nothing found, but bleed cannot be detected without the mix; give the mix too"
     assert result.err == f"Note: truth.wav: {note}\n"
     kept, same = (soundfile.read(path, dtype="int16")[0] for path in (stem, files / "out.wav"))
     assert np.array_equal(kept, same)

@@ -14,15 +14,14 @@ from paths import DEMO
 from stemprover.benchmarks.mix_proof import (
     BLEED,
     MAX_HARM_DB,
-    Repairs,
     change_db,
     coded,
-    draw,
     drift,
     each,
-    excerpts,
     is_harm,
+    nth_draw,
     shift,
+    tools,
 )  # fmt: skip
 from stemprover.engine.mix.fit import MixFit
 from stemprover.engine.mix.timing import Stretch, TimeMap, fit_time_map
@@ -239,16 +238,14 @@ def test_a_mix_read_in_any_blocks_is_the_same(
 def test_no_change_to_a_mix_makes_a_stem_worse() -> None:
     """Forty draws; benchmarks/mix_proof.py makes hundreds, from other songs. A limiter may still cost more
     than the half decibel that is allowed elsewhere."""
-    rng, repairs = np.random.default_rng(20), Repairs()
-    source = excerpts(None, rng, 4.0)
+    material, repairs = tools(None)
     harmed = []
-    for _ in range(40):
-        (truth, rest), (a, b) = next(source), next(source)
-        one = draw(truth, rest, np.roll(a + b, a.shape[1] // 2, axis=1)[:, ::-1], rng)
+    for number in range(40):
+        one = nth_draw(material, 20, number, 4.0)
         out, said = repairs(one.stem, one.mix)
         change = change_db(out, one)
         if one.kind == "processed" and change > -MAX_PROCESSED_HARM_DB:
             continue
         if change < -MAX_HARM_DB and is_harm(change, change_db(repairs(one.stem, one.clean)[0], one)):
-            harmed.append(f"{one.kind}, {one.done}: {change:.1f} dB; {said}")
+            harmed.append(f"{number}: {one.kind}, {one.done}: {change:.1f} dB; {said}")
     assert not harmed, "\n".join(harmed)
