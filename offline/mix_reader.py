@@ -174,10 +174,11 @@ class FittedMix:
         def mended(stem: np.ndarray | None, mix: MixReader) -> Iterator[Pair]:
             nonlocal left_out
             if stem is None:
-                found = made.process(np.zeros((channels, 2 * made.delay_samples), np.float32))
+                silence = np.zeros((channels, 2 * made.delay_samples), np.float32)
+                found = made.process(silence, silence)
             else:
                 stems.push(stem)
-                found = made.process(self._routed(stem, mix))
+                found = made.process(stem, self._routed(stem, mix))
             skipped = min(left_out, found.shape[1])
             left_out -= skipped
             found = found[:, skipped:][:, : len(stems)]

@@ -22,6 +22,7 @@ MOST_PASSES = 3  # in which an offset with a fraction, or a drift, is measured
 MIN_DELAYS = 4  # measurements that a finer time map needs
 SAME_LENGTH_S = 0.01  # of a stem and the rest of its song
 JUMP_REACH_S, JUMP_STEP = 2.0, 441  # how far around a jump, and in what steps in samples, its place is looked for
+SMOOTHED = 8  # samples
 SEPARATE_DB = 0.3  # channels whose levels differ by more have levels of their own
 
 Excerpts = list[tuple[np.ndarray, np.ndarray]]
@@ -117,17 +118,26 @@ def _place_jumps(stem: AudioInfo, mix: AudioInfo, time: TimeMap) -> TimeMap:
         count = (last - first) // JUMP_STEP
         if count < 2:
             continue
-        part = np.diff(stems.read(first, first + count * JUMP_STEP + 1))
+        length = count * JUMP_STEP + 2 * SMOOTHED - 1
+        part = _middle_band(stems.read(first, first + length))
         likeness = []
         for stretch in (before, after):
             at = first + round(float(stretch.at(first + count * JUMP_STEP / 2)))
-            beside = match_channels(mixes.read(at, at + count * JUMP_STEP + 1), stem.channels)
-            rest = np.diff(beside) - part
-            likeness.append(-np.square(rest).reshape(len(rest), count, JUMP_STEP).sum(axis=(0, 2)))
+            shared = part * _middle_band(match_channels(mixes.read(at, at + length), stem.channels))
+            likeness.append(shared.reshape(len(shared), count, JUMP_STEP).sum(axis=(0, 2)))
         gain = np.concatenate([[0.0], np.cumsum(likeness[0] - likeness[1])])
         start = first + int(np.argmax(gain)) * JUMP_STEP
         stretches[number] = replace(after, start=start, offset=float(after.at(start)) if after.drift else after.offset)
     return TimeMap(tuple(stretches))
+
+
+def _middle_band(audio: np.ndarray) -> np.ndarray:
+    """Audio (C, T) around 2 kHz, (C, T - 2 SMOOTHED + 1). In the highs an offset of a sample or two, as a drift leaves
+    it, hides what is in step."""
+    sums = np.cumsum(np.pad(audio.astype(np.float64), ((0, 0), (1, 0))), axis=1)
+    smooth = sums[:, SMOOTHED:] - sums[:, :-SMOOTHED]
+    found: np.ndarray = smooth[:, SMOOTHED:] - smooth[:, :-SMOOTHED]
+    return found
 
 
 def _gains(excerpts: Excerpts, routing: Routing, sample_rate: int) -> tuple[float, ...]:
@@ -158,6 +168,8 @@ def mix_notes(fit: MixFit, stem: AudioInfo, mix: AudioInfo) -> list[str]:
     notes = [_corrections(fit, rate)]
     if stretches := _left_out(fit, stem):
         notes.append(f"mix does not fit at {stretches}: left out there")
+    if fit.condition is not None and fit.condition.ceiling_hz < np.inf:
+        notes.append(f"mix has nothing above {fit.condition.ceiling_hz / 1000:.1f} kHz: the stem stays as it is there")
     notes += _coverage(fit, stem, mix)
     return [note for note in notes if note]
 

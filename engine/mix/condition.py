@@ -2,7 +2,8 @@
 
 Mix minus stem is taken for the rest of the song. If the mix was coded or processed and the stem was not, it also holds
 the difference between the two worlds, which would be repaired into the stem. A tone control is measured as one gain for
-each band and undone; a mix that a lossy codec has added noise to is recognised.
+each band and undone; a mix that a lossy codec has added noise to is recognised. Above the frequency at which a
+codec or a resampler has cut the mix off, the stem stands in for it.
 """
 
 from __future__ import annotations
@@ -29,58 +30,83 @@ QUANTILE = 0.1
 LOW_HZ, LOW_DB, HIGH_HZ, HIGHEST_HZ, HIGH_DB, MAX_PROJECTION = 1000.0, -18.0, 5000.0, 16000.0, -22.0, 0.99
 #: With such a difference between low and high bands, the energy need not be looked at.
 VERY_LOW_DB, VERY_HIGH_DB = -33.0, -16.0
+#: The mix is cut off from where in all parts of the spectrum up to the end it has less than MIN_KEPT of the stem's
+#: power.
+PART_HZ, MIN_KEPT, FADE_HZ = 300.0, 0.25, 300.0
+#: Only a lossy codec has a ceiling as low as this, below what the stem still has.
+LOSSLESS_HZ = 19000.0
 MAX_LEVEL_DB = 1.5  # mix against stem in places that count: more is bleed alone, or something that the stem lost
 
 
 @dataclass(frozen=True)
 class MixCondition:
     """edges_hz (B + 1,). tone (B,): gain of the stem's sound in the mix. is_coded: whether the mix went through a lossy
-    codec, and the stem did not."""
+    codec, and the stem did not. ceiling_hz: the mix has nothing above."""
 
     edges_hz: np.ndarray
     tone: np.ndarray
     is_coded: bool = False
+    ceiling_hz: float = np.inf
 
-    def apply(self, mix: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Spectra (..., F, N) of the mix without their Nyquist bin, to those without the tone, which is interpolated
-        between the middles of the bands."""
+    def apply(self, stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> np.ndarray:
+        """Spectra (..., F, N) of stem and mix without their Nyquist bin, to those of the mix without the tone, which is
+        interpolated between the middles of the bands, and with the stem above the ceiling."""
         hz = np.arange(mix.shape[-2]) * (sample_rate / 2 / mix.shape[-2])
         middles = np.sqrt(self.edges_hz[1:] * self.edges_hz[:-1])
         tone = np.exp(np.interp(np.log(hz + 1.0), np.log(middles), np.log(self.tone))).astype(np.float32)
-        found: np.ndarray = mix / tone[:, None]
+        kept = np.clip((self.ceiling_hz - hz) / FADE_HZ, 0.0, 1.0).astype(np.float32)[:, None]
+        found: np.ndarray = kept * (mix / tone[:, None]) + (1 - kept) * stem
         return found
 
 
 class ConditionFilter:
-    """Blocks of a mix (C, n) to blocks as `MixCondition.apply` leaves them, `delay_samples` late."""
+    """Blocks of stem and mix (C, n) to blocks of the mix as `MixCondition.apply` leaves them, `delay_samples` late."""
 
     def __init__(self, condition: MixCondition, sample_rate: int, channels: int) -> None:
         size = 1 << round(np.log2(WINDOW_S * sample_rate))
         self._condition, self._rate = condition, sample_rate
         self._stft = Stft(StftConfig(size, size // 4))
-        self._analysis = self._stft.start_analysis(channels)
+        self._analysis = self._stft.start_analysis(2 * channels)
         self._synthesis = self._stft.start_synthesis(channels)
         self._waiting = Fifo()
         self.delay_samples = self._stft.config.delay_samples
 
-    def process(self, mix: np.ndarray) -> np.ndarray:
+    def process(self, stem: np.ndarray, mix: np.ndarray) -> np.ndarray:
         """The samples (C, m) that are ready."""
-        self._waiting.push(mix)
+        self._waiting.push(np.concatenate([stem, mix]))
         hop = self._stft.config.hop
         if not (count := len(self._waiting) // hop * hop):
             return np.zeros((len(mix), 0), np.float32)
         spectra, self._analysis = self._stft.analysis(self._waiting.pop(count), self._analysis)
-        out, self._synthesis = self._stft.synthesis(self._condition.apply(spectra, self._rate), self._synthesis)
+        stems, mixes = np.split(spectra, 2)
+        mended = self._condition.apply(stems, mixes, self._rate)
+        out, self._synthesis = self._stft.synthesis(mended, self._synthesis)
         return out
 
 
 def measure_condition(
-    cross: np.ndarray, stem: np.ndarray, mix: np.ndarray, edges_hz: np.ndarray
+    cross: np.ndarray, stem: np.ndarray, mix: np.ndarray, edges_hz: np.ndarray, spectra: np.ndarray, sample_rate: float
 ) -> MixCondition | None:
-    """The condition of a mix from sums over patches (P, C, B); None if nothing stands out."""
+    """The condition of a mix from sums over patches (P, C, B), and from the power of stem and mix at each frequency
+    (2, F), as in `Statistics`; None if nothing stands out."""
     tone = _tone(cross, stem, mix, edges_hz)
     is_coded = _is_coded(cross / tone, stem, mix / tone**2, edges_hz)
-    return MixCondition(edges_hz, tone, is_coded) if is_coded or (tone != 1.0).any() else None
+    ceiling_hz = _ceiling_hz(spectra, sample_rate)
+    is_coded |= ceiling_hz < LOSSLESS_HZ
+    if is_coded or (tone != 1.0).any() or ceiling_hz < np.inf:
+        return MixCondition(edges_hz, tone, is_coded, ceiling_hz)
+    return None
+
+
+def _ceiling_hz(spectra: np.ndarray, sample_rate: float) -> float:
+    width = max(1, round(PART_HZ / (sample_rate / 2) * (spectra.shape[1] - 1)))
+    count = spectra.shape[1] // width
+    parts = spectra[:, : count * width].reshape(2, count, width).sum(axis=-1)
+    kept = np.flatnonzero((parts[1] >= MIN_KEPT * parts[0]) & (parts[1] > 0.0))
+    above = kept[-1] + 1 if len(kept) else count
+    if not parts[0, above:].any():
+        return np.inf
+    return float(above * width / (spectra.shape[1] - 1) * sample_rate / 2)
 
 
 def _tone(cross: np.ndarray, stem: np.ndarray, mix: np.ndarray, edges_hz: np.ndarray) -> np.ndarray:

@@ -15,20 +15,23 @@ from .timing import TimeMap
 #: The projection <stem, mix> / <stem, stem> is near 1 in the right mix, whatever is wrong with the stem (0.65 for
 #: stems with scrambled phases), and 0 to 0.3 in the rest of the song.
 MIN_PROJECTION = 0.25
-#: A stem is missing from a place of the mix that has less than half of its power, and hardly its sound. In the rest of
-#: the song that holds for about half of the stem's energy and more; in the right mix for at most a hundredth.
+#: A stem is missing from a patch of the mix that has less than half of its power, and hardly its sound. In the rest of
+#: the song that holds for about half of the stem's energy and more; in the right mix for at most a hundredth. Where a
+#: mix at its right level has less than half of the stem's power for longer, it is not the stem's.
 HALF, MAX_LACK = 0.5, 0.3
 #: Less than this share of the stem's energy proved, and the whole mix is left out.
 MIN_PROVED = 0.4
 #: A unit and its neighbours count as so many independent measurements. What is less certain than MAX_UNSURE decides
 #: nothing.
 INDEPENDENT, MAX_UNSURE = 200.0, 0.4
+ALWAYS = 0.9  # of a channel's energy
 FAINT = 1e-4  # power of a unit relative to the loudest, below which it decides nothing
 MAX_DELAY = 0.75  # samples by which a unit may be off
 EXACT = 0.1  # samples within which a unit is exactly in step
-#: Gains agree if they are within MAX_STEADY_SPREAD_DB for most of this share of the stem; a much louder mix may be
-#: bleed.
-MIN_STEADY_SHARE, MAX_STEADY_SPREAD_DB, MIN_STEADY_DB, MAX_STEADY_DB = 0.3, 1.0, 0.5, 6.0
+#: Gains agree if most of this share of the stem is within so many decibels; a much louder mix may be bleed.
+MIN_STEADY = ((0.3, 1.0), (0.1, 0.2))
+MIN_STEADY_DB = 0.5
+LEAST_STEADY_DB, MAX_STEADY_DB = -24.0, 6.0
 DUAL_MONO = 1e-4  # power of the side relative to the whole, in a mix with two equal channels
 MOST_STEREO = 0.2  # of the energy of a mix with equal channels, from where it has ended
 MIN_SIDE_SHARE = 1e-3  # of the stem's power, so that left and right can be told apart
@@ -192,10 +195,13 @@ def steady_gains(found: Statistics, routing: Routing) -> tuple[float, ...]:
         alone = audible & (cross.real > 0) & (np.abs(cross) ** 2 > (1.0 - ALONE) * stem * mix)
         db = 20 * np.log10(cross[alone].real / stem[alone])
         gains.append(1.0)
-        if stem[alone].sum() >= MIN_STEADY_SHARE * stem.sum() and len(db):
-            low, middle, high = np.quantile(db, (0.2, 0.5, 0.8))
-            if high - low <= MAX_STEADY_SPREAD_DB and MIN_STEADY_DB < abs(middle) < MAX_STEADY_DB:
-                gains[c] = 10 ** (float(middle) / 20)
+        share = float(stem[alone].sum() / max(float(stem.sum()), 1e-30))
+        if share < min(MIN_STEADY)[0]:
+            continue
+        low, middle, high = np.quantile(db, (0.2, 0.5, 0.8))
+        steady = any(share >= least and high - low <= spread_db for least, spread_db in MIN_STEADY)
+        if steady and abs(middle) > MIN_STEADY_DB and LEAST_STEADY_DB < middle < MAX_STEADY_DB:
+            gains[c] = 10 ** (float(middle) / 20)
     return tuple(gains) if len(gains) == channels else tuple(gains) * channels
 
 
@@ -221,7 +227,9 @@ def judge(
     stem in the mix has found it; otherwise the statistics have to prove it by themselves."""
     lanes, unit_samples = lanes_of(found, routing, gains), found.unit_samples
     channels = len(gains)
-    condition = measure_condition(lanes.cross, lanes.stem, lanes.mix, found.edges_hz)
+    spectra = found.spectra / [[1.0], [np.mean(gains) ** 2]]
+    rate = unit_samples / found.unit_s
+    condition = measure_condition(lanes.cross, lanes.stem, lanes.mix, found.edges_hz, spectra, rate)
     if condition is not None:
         lanes = Lanes(lanes.cross / condition.tone, lanes.stem, lanes.mix / condition.tone**2)
     power = lanes.stem.sum(axis=-1)  # (P, C)
@@ -236,7 +244,7 @@ def judge(
         usual = contained[(stem > FAINT * stem.max(initial=0.0)) & (unsure < MAX_UNSURE)]
         # Elsewhere in the song there may be something alike.
         least = max(MIN_PROJECTION, 0.5 * float(np.median(usual)) if len(usual) else 0.0)
-        lacks = lack / stem >= MAX_LACK
+        lacks = (lack / stem >= MAX_LACK) | (mix < HALF * stem)
         good = (contained > least) & ~lacks
         bad = (contained + 2 * unsure < least) | lacks
     delays = np.full(len(stem), np.nan)  # of a unit that has not ended there is none
@@ -246,7 +254,15 @@ def judge(
     good &= ~off[:, None]
     bad |= off[:, None]
     loud = stem > FAINT * stem.max(initial=0.0)
+    # A mix is elsewhere in all channels at once, but for one of them that it never holds.
+    wrong = bad & loud & (np.where(loud & bad, stem, 0.0).sum(axis=0) < ALWAYS * stem.sum(axis=0))
+    wrong = np.broadcast_to(wrong.any(axis=1, keepdims=True), bad.shape)
+    good, bad = good & ~wrong, bad | wrong
     decided = loud & (bad | (good & (unsure < MAX_UNSURE)))
+    for first, last in pairwise([*(s.start // unit_samples for s in time.stretches), len(stem)]):
+        part = slice(first, last)  # an offset that was found by chance holds here and there
+        if len(time.stretches) > 1 and stem[part][bad[part]].sum() > stem[part][(good & decided)[part]].sum():
+            good[part], decided[part] = False, True
     holds = _with_margin(_fill(good, decided))
     total = power.sum(axis=0, dtype=np.float64)
     dead = tuple(c for c in range(power.shape[1]) if total[c] <= MIN_LEVEL_SHARE * total.max(initial=0.0))

@@ -32,7 +32,8 @@ class Statistics:
     cross (P, C, D, B) complex: of each stem channel C and each mix channel D, conj(stem) * mix; with more than two
     channels only those of equal number are measured. stem, mix (P, C, B): power. sides (P, 2, B) complex: conj(left) *
     right of stem and mix, for stereo. delays (U,): samples by which the mix comes later than the alignment says, NaN
-    where that is not clear. unit_s, unit_samples: length of a unit. edges_hz (B + 1,).
+    where that is not clear. spectra (2, F): power of stem and mix at frequencies up to half the sample rate, of the
+    whole. unit_s, unit_samples: length of a unit. edges_hz (B + 1,).
     """
 
     cross: np.ndarray
@@ -40,6 +41,7 @@ class Statistics:
     mix: np.ndarray
     sides: np.ndarray
     delays: np.ndarray
+    spectra: np.ndarray
     unit_s: float
     unit_samples: int
     edges_hz: np.ndarray
@@ -72,6 +74,7 @@ class PairStatistics:
         self._patches: list[tuple[np.ndarray, ...]] = []
         self._unit = np.zeros((len(self._pairs), self.hop + 1), np.complex64)
         self._unit_power = 0.0
+        self._spectra = np.zeros((2, self.hop + 1))
         self._delays: list[float] = []
 
     @property
@@ -110,7 +113,7 @@ class PairStatistics:
         cross, stem, mix, sides = (np.stack(column) for column in zip(*kept, strict=True)) if kept else empty
         delays = np.array(self._delays[start // PATCHES_PER_UNIT :], float)
         unit_s = self.unit_samples / self.sample_rate
-        return Statistics(cross, stem, mix, sides, delays, unit_s, self.unit_samples, self.edges_hz)
+        return Statistics(cross, stem, mix, sides, delays, self._spectra, unit_s, self.unit_samples, self.edges_hz)
 
     def forget(self, patches: int) -> None:
         """Keep only about the last `patches` patches."""
@@ -127,10 +130,9 @@ class PairStatistics:
             shared = np.einsum("nf,nf->f", stem[c].conj(), mix[d])
             cross[c, d] = np.add.reduceat(shared[: bands[-1]], bands[:-1])
             self._unit[number] += shared
-        powers = [
-            np.add.reduceat((np.square(x.real) + np.square(x.imag)).sum(axis=1)[:, : bands[-1]], bands[:-1], axis=1)
-            for x in (stem, mix)
-        ]
+        power = [(np.square(x.real) + np.square(x.imag)).sum(axis=1) for x in (stem, mix)]
+        self._spectra += np.stack([x.sum(axis=0) for x in power])
+        powers = [np.add.reduceat(x[:, : bands[-1]], bands[:-1], axis=1) for x in power]
         sides = np.zeros((2, len(bands) - 1), np.complex64)
         if self.channels == 2:
             for row, x in enumerate((stem, mix)):

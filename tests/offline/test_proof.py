@@ -160,6 +160,34 @@ def test_a_slip_is_found_and_followed(proved: Callable, samples: int) -> None:
     assert error_db(read, MIX, HALF + RATE // 5, -abs(samples) - 1) < -40
 
 
+def test_a_slip_is_placed_where_it_is_though_the_clock_drifts_too(proved: Callable) -> None:
+    slipped, _ = drift(np.concatenate([MIX[:, :HALF], shift(MIX, 375)[:, HALF:]], axis=1), np.random.default_rng(5))
+    fit, _, _ = proved(STEM, slipped)
+    assert len(fit.time.stretches) == 2
+    assert fit.time.stretches[1].start == pytest.approx(HALF, abs=0.03 * RATE)
+
+
+def test_a_mix_that_a_resampler_has_cut_off_is_used_below(proved: Callable) -> None:
+    spectrum, hz = np.fft.rfft(MIX), np.fft.rfftfreq(MIX.shape[1], 1 / RATE)
+    fit, said, read = proved(STEM, np.fft.irfft(np.where(hz < 20_000, spectrum, 0.0), MIX.shape[1]))
+    assert fit.condition is not None
+    assert fit.condition.ceiling_hz == pytest.approx(20_000, abs=350)
+    assert "mix has nothing above" in said
+    assert read is not None
+    found, stem = np.fft.rfft(read), np.fft.rfft(STEM)
+    for wanted, places in ((spectrum, hz < 19_500), (stem, hz > 20_500)):
+        assert np.linalg.norm((found - wanted)[:, places]) < 0.1 * np.linalg.norm(wanted[:, places])
+    assert proved(STEM, np.fft.irfft(np.where(hz < 16_000, spectrum, 0.0), MIX.shape[1]))[0].reason == "coded"
+
+
+@pytest.mark.parametrize("db", [-7.3, -3.0, 4.0])
+def test_the_level_of_a_mix_is_found_beside_an_edit_or_the_mix_is_left_out(proved: Callable, db: float) -> None:
+    gain = 10 ** (db / 20)
+    edited = np.concatenate([MIX[:, :HALF], np.roll(MIX, HALF // 2, axis=1)[:, HALF:]], axis=1)
+    fit, _, _ = proved(TRUTH, gain * edited)
+    assert not fit.found or fit.gains == pytest.approx((gain, gain), rel=0.03)
+
+
 def test_an_edit_is_left_out_with_its_times(proved: Callable) -> None:
     mix = np.concatenate([MIX[:, : HALF + RATE], MIX[:, ::-1][:, HALF + RATE :]], axis=1)
     fit, said, read = proved(STEM, mix)
