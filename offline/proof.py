@@ -42,10 +42,9 @@ def prove(stem: AudioInfo, mix: AudioInfo) -> MixFit:
         time = _place_jumps(stem, mix, finer)
         found, excerpts = _measure(stem, mix, time)
     routing = find_routing(found)
-    gains = _gains(excerpts, routing, stem.sample_rate)
-    steady = steady_gains(found, routing)
-    gains = tuple(one if gain == 1.0 else gain for gain, one in zip(gains, steady, strict=True))
-    gains = completed_gains(gains, found, routing)
+    frequent, steady = _gains(excerpts, routing, stem.sample_rate), steady_gains(found, routing)
+    known = [two or (one if one != 1.0 else None) for one, two in zip(frequent, steady, strict=True)]
+    gains = completed_gains(known, found, routing)
     fit = judge(found, time, routing, gains, located=whole.found)
     if not fit.found and fit.reason == "rest" and abs(stem.samples - mix.samples) > SAME_LENGTH_S * stem.sample_rate:
         return replace(fit, reason="other")

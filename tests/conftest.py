@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ import soundfile
 from fakes import FakeRepairer
 
 REAL_TIME = ("bridge", "plugin")
+MOST_SESSIONS = 24
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook
@@ -46,6 +50,30 @@ def no_user_presets(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     folder = tmp_path_factory.mktemp("user-presets")
     monkeypatch.setenv("STEMPROVER_PRESETS", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_sessions() -> Iterator[None]:
+    """Loads a graph once in a process: most tests use the same few, and an ONNX Runtime session keeps no state."""
+    import onnxruntime
+
+    load = onnxruntime.InferenceSession
+    kept: OrderedDict[tuple[object, ...], object] = OrderedDict()
+
+    def session(graph: bytes | str, options: Any = None, providers: Any = None) -> object:
+        if not isinstance(graph, bytes):
+            return load(graph, options, providers=providers)
+        key = hashlib.sha256(graph).digest(), options.intra_op_num_threads, str(providers)
+        if key not in kept:
+            kept[key] = load(graph, options, providers=providers)
+        kept.move_to_end(key)
+        if len(kept) > MOST_SESSIONS:
+            kept.popitem(last=False)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "InferenceSession", session)
+        yield
 
 
 @pytest.fixture

@@ -28,9 +28,10 @@ ALWAYS = 0.9  # of a channel's energy
 FAINT = 1e-4  # power of a unit relative to the loudest, below which it decides nothing
 MAX_DELAY = 0.75  # samples by which a unit may be off
 EXACT = 0.1  # samples within which a unit is exactly in step
-#: Gains agree if most of this share of the stem is within so many decibels; a much louder mix may be bleed.
-MIN_STEADY = ((0.3, 1.0), (0.1, 0.2))
-MIN_STEADY_DB = 0.5
+#: (share of the stem, the lower quantile of its gain there, how many decibels that is at most from the median, from how
+#: many decibels on it is not 1); a much louder mix may be bleed.
+STEADY = ((0.3, 0.1, 1.0, 0.5), (0.1, 0.2, 0.2, 0.2))
+SAME_GAIN = 1.02
 LEAST_STEADY_DB, MAX_STEADY_DB = -24.0, 6.0
 DUAL_MONO = 1e-4  # power of the side relative to the whole, in a mix with two equal channels
 MOST_STEREO = 0.2  # of the energy of a mix with equal channels, from where it has ended
@@ -184,39 +185,48 @@ def lanes_of(found: Statistics, routing: Routing, gains: Sequence[float]) -> Lan
     return Lanes(cross * factor, stem, mix * factor**2)
 
 
-def steady_gains(found: Statistics, routing: Routing) -> tuple[float, ...]:
-    """The gain of each channel of the stem in the mix from all places where it is alone, if they agree; else 1. A
-    limiter that follows the mix makes the most frequent gain unclear, but not the middle one."""
+def steady_gains(found: Statistics, routing: Routing) -> tuple[float | None, ...]:
+    """The gain of each channel of the stem in the mix from all places where it is alone; None where they do not agree.
+
+    A separator's mask raises the gain of some places, and a limiter spreads it, so the lower half counts, by energy:
+    there validation stems have -0.4 to +0.4 dB, with all kinds of faults."""
     channels = len(routing.signs)
-    lanes, gains = lanes_of(found, routing, (1.0,) * channels), []
+    lanes, gains = lanes_of(found, routing, (1.0,) * channels), list[float | None]()
     for c in range(lanes.stem.shape[1]):
         cross, stem, mix = lanes.cross[:, c], lanes.stem[:, c], lanes.mix[:, c]
         audible = stem > AUDIBLE * stem.max(axis=0, initial=0.0)
         alone = audible & (cross.real > 0) & (np.abs(cross) ** 2 > (1.0 - ALONE) * stem * mix)
         db = 20 * np.log10(cross[alone].real / stem[alone])
-        gains.append(1.0)
         share = float(stem[alone].sum() / max(float(stem.sum()), 1e-30))
-        if share < min(MIN_STEADY)[0]:
+        gains.append(None)
+        if share < min(STEADY)[0]:
             continue
-        low, middle, high = np.quantile(db, (0.2, 0.5, 0.8))
-        steady = any(share >= least and high - low <= spread_db for least, spread_db in MIN_STEADY)
-        if steady and abs(middle) > MIN_STEADY_DB and LEAST_STEADY_DB < middle < MAX_STEADY_DB:
-            gains[c] = 10 ** (float(middle) / 20)
+        for least, first, spread_db, off_db in STEADY:
+            low, middle, high = _weighted_quantiles(db, stem[alone], (first, 0.35, 0.5))
+            if share >= least and high - low <= spread_db and LEAST_STEADY_DB < middle < MAX_STEADY_DB:
+                gains[c] = 10 ** (middle / 20) if abs(middle) > off_db else 1.0
+    known = [gain for gain in gains if gain is not None]
+    if known and max(known) < SAME_GAIN * min(known):
+        gains = [None if gain is None else float(np.mean(known)) for gain in gains]
     return tuple(gains) if len(gains) == channels else tuple(gains) * channels
 
 
-def completed_gains(gains: Sequence[float], found: Statistics, routing: Routing) -> tuple[float, ...]:
-    """Gains of 1, which may be unknown ones, replaced by another channel's if the mix contains as much of both."""
+def _weighted_quantiles(values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> list[float]:
+    order = np.argsort(values)
+    sums = np.cumsum(weights[order], dtype=np.float64)
+    return [float(values[order][np.searchsorted(sums, share * sums[-1])]) for share in shares]
+
+
+def completed_gains(gains: Sequence[float | None], found: Statistics, routing: Routing) -> tuple[float, ...]:
+    """An unknown gain is another channel's, if the mix contains as much of both, else 1."""
     lanes = lanes_of(found, routing, (1.0,) * len(gains))
-    if lanes.stem.shape[1] < len(gains) or set(gains) == {1.0}:
-        return tuple(gains)
+    known = [(c, gain) for c, gain in enumerate(gains) if gain is not None]
     contained = lanes.cross.real.sum(axis=(0, 2)) / np.maximum(lanes.stem.sum(axis=(0, 2)), 1e-30)
-    known = [c for c, gain in enumerate(gains) if gain != 1.0]
-    made = list(gains)
-    for c in range(len(gains)):
-        for other in known:
-            if gains[c] == 1.0 and 0.84 < contained[c] / max(float(contained[other]), 1e-9) < 1.19:
-                made[c] = gains[other]
+    made = [1.0 if gain is None else gain for gain in gains]
+    for c in range(len(gains) if len(contained) == len(gains) else 0):
+        for other, gain in known:
+            if gains[c] is None and 0.84 < contained[c] / max(float(contained[other]), 1e-9) < 1.19:
+                made[c] = gain
     return tuple(made)
 
 
