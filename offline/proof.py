@@ -42,8 +42,10 @@ def prove(stem: AudioInfo, mix: AudioInfo) -> MixFit:
         time = _place_jumps(stem, mix, finer)
         found, excerpts = _measure(stem, mix, time)
     routing = find_routing(found)
-    frequent, steady = _gains(excerpts, routing, stem.sample_rate), steady_gains(found, routing)
-    known = [two or (one if one != 1.0 else None) for one, two in zip(frequent, steady, strict=True)]
+    known = steady_gains(found, routing)
+    if None in known:
+        frequent = _gains(excerpts, routing, stem.sample_rate)
+        known = tuple(one or (two if two != 1.0 else None) for one, two in zip(known, frequent, strict=True))
     gains = completed_gains(known, found, routing)
     fit = judge(found, time, routing, gains, located=whole.found)
     if not fit.found and fit.reason == "rest" and abs(stem.samples - mix.samples) > SAME_LENGTH_S * stem.sample_rate:

@@ -11,6 +11,8 @@ import numpy as np
 WHOLE = 0.08
 #: A drift counts if it moves the mix by that many samples from one end of a stretch to the other.
 MIN_DRIFT_SAMPLES = 0.4
+#: Of fewer measurements than twice MIN_SIDE, at least MIN_LINE have to lie on a line that moves the mix by this much.
+MIN_LINE, FEW_DRIFT_SAMPLES = 4, 0.8
 #: A jump counts from this many samples on, with so many measurements on either side.
 MIN_JUMP, MIN_SIDE = 0.6, 5
 
@@ -100,7 +102,10 @@ def fit_time_map(positions: np.ndarray, offsets: np.ndarray) -> TimeMap:
     for number, (x, y) in enumerate(parts):
         slope, level = _line(x, y)
         spread = float(np.median(np.abs(y - slope * x - level)))
-        if abs(slope) * (x[-1] - x[0]) < max(MIN_DRIFT_SAMPLES, 8.0 * spread) or len(x) < 2 * MIN_SIDE:
+        least = max(MIN_DRIFT_SAMPLES, 8.0 * spread)
+        if len(x) < 2 * MIN_SIDE:  # of a short stem, or one that is mostly silent
+            least = max(least, 16.0 * spread, FEW_DRIFT_SAMPLES) if len(x) >= MIN_LINE else np.inf
+        if abs(slope) * (x[-1] - x[0]) < least:
             slope, level = 0.0, float(np.median(y))
         start = 0 if number == 0 else round((parts[number - 1][0][-1] + x[0]) / 2)
         offset = level + slope * start if slope else level

@@ -141,6 +141,13 @@ def test_a_drifting_clock_is_followed(proved: Callable) -> None:
         assert error_db(read, MIX, RATE, 7 * RATE) < -25
 
 
+def test_a_drift_is_found_from_a_second_and_a_half_of_sound(proved: Callable) -> None:
+    slow, _ = drift(MIX, np.random.default_rng(5))
+    short = TRUTH * (np.arange(TRUTH.shape[1]) < 1.5 * RATE)
+    fit, _, _ = proved(short, slow)
+    assert abs(fit.time.stretches[0].drift) == pytest.approx(61e-6, rel=0.1)
+
+
 def test_a_stem_with_one_inverted_channel_is_repaired_in_phase(proved: Callable) -> None:
     signs = np.array([[1.0], [-1.0]])
     fit, said, read = proved(STEM * signs, MIX)
