@@ -8,11 +8,14 @@ Writes cases/<split>/<kind>/<item>/truth.flac, degraded.flac and mix.flac. The k
 - separated-vocals and separated-accompaniment: one case for each item of the split in which that stem is audible
 - four-stems-drums, -bass, -other and -vocals: if the pool has items of the second separator (corpus/four_stems.py)
 - the five simulated faults, and `mixed`, two of them in succession: `--simulated` cases each, severities 0.35 to 1
+- unknown-masks, known-masks and so on for each family of faults: `--faulty` cases each, of mechanisms that are never
+  trained on, and of those that are
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -21,8 +24,10 @@ import numpy as np
 import soundfile
 
 from ..errors import StemProverError, TrainingError
+from .corpus.faulty import faulty_shards
 from .corpus.pool import FULL_SCALE, SAMPLE_RATE, TRACKS, open_shard, shards_of
 from .corpus.simulated_faults import SIMULATORS
+from .faults.registry import MECHANISMS
 
 QUIETEST = 3e-3  # RMS below which a stem is too quiet for a case
 STEMS = {"vocals": "v", "accompaniment": "a"}
@@ -78,6 +83,24 @@ def simulated(
                 degraded = SIMULATORS[name](degraded, residual, float(rng.uniform(0.35, 1.0)), rng)
             made += 1
             yield kind, f"{number:03d}", {"truth": truth, "degraded": degraded, "mix": truth + residual}
+
+
+def faulty(pool: Path, split: str, count: int) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
+    """As `separated`, with up to `count` cases of each family of faults, unknown and known, from the shards of faulty
+    stems (corpus/faulty.py)."""
+    made: Counter[str] = Counter()
+    for path in faulty_shards(pool, split):
+        for item, info in zip(*open_shard(path), strict=True):
+            truth, rest, *versions = item.astype(np.float32) / np.float32(FULL_SCALE)
+            for version, (degraded, names) in enumerate(zip(versions, info["faults"], strict=True)):
+                if len(names) != 1 or not _is_audible(truth):
+                    continue
+                mechanism = MECHANISMS[names[0]]
+                kind = f"{'unknown' if mechanism.unknown else 'known'}-{mechanism.family}"
+                if made[kind] < count:
+                    made[kind] += 1
+                    name = f"{info['item']}-{version}-{mechanism.name}"
+                    yield kind, name, {"truth": truth, "degraded": degraded, "mix": truth + rest}
 
 
 def write_case(folder: Path, audio: dict[str, np.ndarray]) -> None:
@@ -151,6 +174,7 @@ def main() -> None:
     )
     parser.add_argument("--separated", type=int, default=None, help="real separators' cases of each stem (all)")
     parser.add_argument("--simulated", type=int, default=0, help="cases of each simulated kind (0)")
+    parser.add_argument("--faulty", type=int, default=0, help="cases of each family of faults, unknown and known (0)")
     parser.add_argument("--roles", choices=("av", "v", "a"), default="av", help="stems: v vocals, a accompaniment (av)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulated faults (1)")
     given = parser.parse_args()
@@ -159,7 +183,8 @@ def main() -> None:
             real = chain(separated(given.pool, split, given.separated, given.roles), four_stems(given.pool, split))
             count = 0
             made = simulated(given.pool, split, given.simulated, given.seed, given.roles)
-            for kind, item, audio in chain(real, made):
+            broken = faulty(given.pool, split, given.faulty)
+            for kind, item, audio in chain(real, made, broken):
                 write_case(given.out / split / kind / item, audio)
                 count += 1
             print(f"{given.out / split}: {count} cases", flush=True)

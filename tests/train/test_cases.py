@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from stemprover.engine.errors import TrainingError
-from stemprover.engine.train.cases import main, separated, simulated
+from stemprover.engine.train.cases import faulty, main, separated, simulated
 from stemprover.engine.train.corpus.pool import FULL_SCALE, open_shard, shard_paths
 from stemprover.engine.train.corpus.simulated_faults import SIMULATORS
 from stemprover.reports.validate import find_cases
@@ -39,6 +40,23 @@ def test_cases_are_seeded_and_differ_from_the_truth(pool: Path) -> None:
         assert np.array_equal(a["degraded"], b["degraded"]), kind
         assert np.abs(a["degraded"] - a["truth"]).max() > 1e-4, kind
     assert any(not np.array_equal(a[2]["degraded"], b[2]["degraded"]) for a, b in zip(one, other, strict=True))
+
+
+def test_faulty_stems_become_cases_by_family_and_by_whether_they_are_trained_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    items = (3000 * rng.standard_normal((2, 6, 2, 1000))).astype(np.int16)
+    faults = [["opus"], ["mp3"], ["griffin_lim"], ["opus", "griffin_lim"]]
+    infos = [{"item": n, "role": "drums", "faults": faults} for n in range(2)]
+    (tmp_path / "test").mkdir()
+    np.save(tmp_path / "test" / "faulty_000.npy", items)
+    (tmp_path / "test" / "faulty_000.json").write_text(json.dumps({"items": infos}))
+    made = list(faulty(tmp_path, "test", 1))
+    assert [kind for kind, _, _ in made] == ["unknown-bands", "known-bands", "unknown-phases"]
+    assert [kind for kind, _, _ in faulty(tmp_path, "test", 5)] == 2 * [kind for kind, _, _ in made]
+    _, name, audio = made[1]
+    assert name == "0-1-mp3"
+    np.testing.assert_allclose(audio["degraded"], items[0, 3] / FULL_SCALE, atol=1e-7)
+    np.testing.assert_allclose(audio["mix"] - audio["truth"], items[0, 1] / FULL_SCALE, atol=1e-7)
 
 
 def test_a_missing_pool_is_reported(tmp_path: Path) -> None:

@@ -31,14 +31,14 @@ _PEAK = 0.98
 
 
 class FaultyMaker:
-    """Draws items of one split, with up to `most` mechanisms a version. Without sources for each instrument there are
-    vocals and accompaniment alone."""
+    """Draws items of one split, with up to `most` mechanisms a version, which are chosen from `groups` in turn. Without
+    sources for each instrument there are vocals and accompaniment alone."""
 
     def __init__(
-        self, sources: Sequence[Source], mechanisms: Sequence[Mechanism] = (), length: int = ITEM_SAMPLES,
+        self, sources: Sequence[Source], groups: Sequence[Sequence[Mechanism]], length: int = ITEM_SAMPLES,
         config: RemixConfig | None = None, most: int = 3,
     ) -> None:  # fmt: skip
-        self.mechanisms, self.most = list(mechanisms) or known(), most
+        self.groups, self.most = groups, most
         self._remixer = Remixer(list(sources), length, config)
         library = StemLibrary.of(sources) if has_every_stem(sources) else None
         self._stems = (
@@ -52,7 +52,8 @@ class FaultyMaker:
         role = roles[rng.choice(len(roles), p=weights / weights.sum())]
         remix = self._remix(role, rng)
         stem, rest = (remix.band, remix.vocals) if role == "accompaniment" else (remix.vocals, remix.band)
-        found = [damage(stem, rest, rng, self.mechanisms, self.most) for _ in range(VERSIONS)]
+        groups = [self.groups[version % len(self.groups)] for version in range(VERSIONS)]
+        found = [damage(stem, rest, rng, group, self.most) for group in groups]
         tracks = np.stack([stem, rest, *(one.audio for one in found)])
         tracks *= np.float32(min(1.0, _PEAK / max(float(np.abs(tracks).max()), 1e-6)))
         info = {
@@ -74,11 +75,11 @@ def build_faulty(
     pool: Path, split: str, sources: Sequence[Source], shards: range, *, seed: int, items: int = ITEMS_PER_SHARD,
     length: int = ITEM_SAMPLES, say: Callable[[str], None] = print,
 ) -> list[Path]:  # fmt: skip
-    """Make the missing shards of a split. Training has compositions of the known mechanisms; held-out splits have the
-    unknown ones, each by itself. Returns the new files."""
+    """Make the missing shards of a split. Training has compositions of the known mechanisms; held-out splits have
+    unknown and known ones in turn, each by itself. Returns the new files."""
     trains = split == "train"
     maker = FaultyMaker(
-        [source for source in sources if source.split == split], known() if trains else unknown(), length,
+        [source for source in sources if source.split == split], [known()] if trains else [unknown(), known()], length,
         RemixConfig(vary=split != "test"), 3 if trains else 1,
     )  # fmt: skip
     made = []
