@@ -346,7 +346,7 @@ def test_the_command_line_starts_quickly_and_loads_no_heavy_packages():
 def half_a_song(make_audio):
     """A stem that is in the song, one that is not, and the song."""
     stem, other, rest = (make_audio(f"stems/{name}.wav", seconds=2.0, seed=seed) for seed, name in enumerate("abc"))
-    song = make_audio("song.wav", levels=0.5 * sum(soundfile.read(path)[0].T for path in (stem, rest)))
+    song = make_audio("song.wav", levels=sum(soundfile.read(path)[0].T for path in (stem, rest)), subtype="FLOAT")
     rest.unlink()
     return stem, other, song
 

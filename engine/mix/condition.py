@@ -31,10 +31,11 @@ LOW_HZ, LOW_DB, HIGH_HZ, HIGHEST_HZ, HIGH_DB, MAX_PROJECTION = 1000.0, -18.0, 50
 #: With such a difference between low and high bands, the energy need not be looked at.
 VERY_LOW_DB, VERY_HIGH_DB = -33.0, -16.0
 #: The mix is cut off from where in all parts of the spectrum up to the end it has less than MIN_KEPT of the stem's
-#: power.
-PART_HZ, MIN_KEPT, FADE_HZ = 300.0, 0.25, 300.0
-#: Only a lossy codec has a ceiling as low as this, below what the stem still has.
-LOSSLESS_HZ = 19000.0
+#: power, if more than noise is there: that share of the stem's power.
+PART_HZ, MIN_KEPT, FADE_HZ, NOISE = 300.0, 0.25, 300.0, 3e-7
+#: Only a lossy codec has a ceiling below both, where the stem goes on.
+LOSSLESS_HZ, LOSSLESS_SHARE = 19000.0, 0.85  # of half the sample rate
+MIN_LOST = 1e-5  # of the stem's power, above the ceiling
 MAX_LEVEL_DB = 1.5  # mix against stem in places that count: more is bleed alone, or something that the stem lost
 
 
@@ -91,22 +92,23 @@ def measure_condition(
     (2, F), as in `Statistics`; None if nothing stands out."""
     tone = _tone(cross, stem, mix, edges_hz)
     is_coded = _is_coded(cross / tone, stem, mix / tone**2, edges_hz)
-    ceiling_hz = _ceiling_hz(spectra, sample_rate)
-    is_coded |= ceiling_hz < LOSSLESS_HZ
+    ceiling_hz, lost = _ceiling(spectra, sample_rate)
+    is_coded |= ceiling_hz < min(LOSSLESS_HZ, LOSSLESS_SHARE * sample_rate / 2) and lost > MIN_LOST
     if is_coded or (tone != 1.0).any() or ceiling_hz < np.inf:
         return MixCondition(edges_hz, tone, is_coded, ceiling_hz)
     return None
 
 
-def _ceiling_hz(spectra: np.ndarray, sample_rate: float) -> float:
+def _ceiling(spectra: np.ndarray, sample_rate: float) -> tuple[float, float]:
+    """The ceiling in Hz, and the share of the stem's power above it."""
     width = max(1, round(PART_HZ / (sample_rate / 2) * (spectra.shape[1] - 1)))
     count = spectra.shape[1] // width
     parts = spectra[:, : count * width].reshape(2, count, width).sum(axis=-1)
     kept = np.flatnonzero((parts[1] >= MIN_KEPT * parts[0]) & (parts[1] > 0.0))
     above = kept[-1] + 1 if len(kept) else count
-    if not parts[0, above:].any():
-        return np.inf
-    return float(above * width / (spectra.shape[1] - 1) * sample_rate / 2)
+    lost = float(parts[0, above:].sum() / max(float(parts[0].sum()), 1e-30))
+    ceiling_hz = float(above * width / (spectra.shape[1] - 1) * sample_rate / 2)
+    return (ceiling_hz, lost) if lost > NOISE else (np.inf, 0.0)
 
 
 def _tone(cross: np.ndarray, stem: np.ndarray, mix: np.ndarray, edges_hz: np.ndarray) -> np.ndarray:

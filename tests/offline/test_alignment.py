@@ -247,14 +247,16 @@ def test_plugins_before_the_repair_start_at_the_same_sample_of_stem_and_mix(
 def test_an_encoders_delay_is_corrected(
     make_audio: Callable[..., Path], run_cli: Callable, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stem = make_audio("stem.wav", levels=STEM, subtype="FLOAT")
+    lowpass = scipy.signal.butter(8, 12_000, fs=RATE, output="sos")
+    dull_stem, dull_rest = (scipy.signal.sosfiltfilt(lowpass, x) for x in (STEM, REST))
+    stem = make_audio("stem.wav", levels=dull_stem, subtype="FLOAT")
     subtype = {"mp3": "MPEG_LAYER_III", "ogg": "VORBIS"}[kind]
     for offset in (0, 1105):
-        song = make_audio(f"song.{kind}", levels=shifted(STEM + REST, offset), subtype=subtype)
+        song = make_audio(f"song.{kind}", levels=shifted(dull_stem + dull_rest, offset), subtype=subtype)
         found = prove(probe(stem), probe(song))
         assert found.found
         assert -1 < found.time.first_offset - offset < 2000, "the codec may add a delay of its own"
-    rest = make_audio("rest.wav", levels=REST, subtype="FLOAT")
+    rest = make_audio("rest.wav", levels=dull_rest, subtype="FLOAT")
     monkeypatch.setattr("stemprover.offline.stem_set.MAX_MISSING_DB", -1.5)  # a codec loses much of noise
     result = run_cli("repair", stem, rest, "-o", tmp_path / "set", "--mix", song, repairer=FakeRepairer())
     assert "including the coding noise of this lossy mix" in result.out

@@ -187,6 +187,16 @@ def test_a_mix_that_a_resampler_has_cut_off_is_used_below(proved: Callable) -> N
     assert proved(STEM, np.fft.irfft(np.where(hz < 16_000, spectrum, 0.0), MIX.shape[1]))[0].reason == "coded"
 
 
+def test_a_stem_may_have_noise_where_its_mix_ends(proved: Callable) -> None:
+    """As a separator's stem of a song from an MP3 has, written in 16 bit."""
+    hz = np.fft.rfftfreq(MIX.shape[1], 1 / RATE)
+    stem, mix = (np.fft.irfft(np.where(hz < 16_000, np.fft.rfft(x), 0.0), MIX.shape[1]) for x in (STEM, MIX))
+    dithered = np.round(stem * 32768 + np.random.default_rng(0).triangular(-1, 0, 1, stem.shape)) / 32768
+    fit, said, read = proved(dithered, mix)
+    assert (fit.found, fit.condition, said) == (True, None, "")
+    np.testing.assert_array_equal(read, mix.astype(np.float32))
+
+
 @pytest.mark.parametrize("db", [-7.3, -3.0, 4.0])
 def test_the_level_of_a_mix_is_found_beside_an_edit_or_the_mix_is_left_out(proved: Callable, db: float) -> None:
     gain = 10 ** (db / 20)
