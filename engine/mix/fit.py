@@ -29,8 +29,10 @@ FAINT = 1e-4  # power of a unit relative to the loudest, below which it decides 
 MAX_DELAY = 0.75  # samples by which a unit may be off
 EXACT = 0.1  # samples within which a unit is exactly in step
 #: (share of the stem, the lower quantile of its gain there, how many decibels that is at most from the median, from how
-#: many decibels on it is not 1); a much louder mix may be bleed.
+#: many decibels below 0 on it is not 1). A mix that is a little louder may be a separator's mask, a much louder one
+#: bleed.
 STEADY = ((0.3, 0.1, 1.0, 0.5), (0.1, 0.2, 0.2, 0.2))
+MIN_LOUDER_DB = 0.5
 SAME_GAIN = 1.02
 LEAST_STEADY_DB, MAX_STEADY_DB = -24.0, 6.0
 DUAL_MONO = 1e-4  # power of the side relative to the whole, in a mix with two equal channels
@@ -204,7 +206,7 @@ def steady_gains(found: Statistics, routing: Routing) -> tuple[float | None, ...
         for least, first, spread_db, off_db in STEADY:
             low, middle, high = _weighted_quantiles(db, stem[alone], (first, 0.35, 0.5))
             if share >= least and high - low <= spread_db and LEAST_STEADY_DB < middle < MAX_STEADY_DB:
-                gains[c] = 10 ** (middle / 20) if abs(middle) > off_db else 1.0
+                gains[c] = 1.0 if -off_db <= middle <= MIN_LOUDER_DB else 10 ** (middle / 20)
     known = [gain for gain in gains if gain is not None]
     if known and max(known) < SAME_GAIN * min(known):
         gains = [None if gain is None else float(np.mean(known)) for gain in gains]
