@@ -103,25 +103,17 @@ def test_a_flood_of_small_messages_does_not_block_other_clients(bridge: Bridge) 
     assert seen["longest_s"] < 0.5
 
 
-def states(bridge: Bridge) -> list[dict[str, object]]:
-    """What the bridge's connections are waiting for."""
-    return [
-        {
-            "paused": one.paused, "pumping": one.pumping, "messages": len(one.frames), "stuck": one.stuck,
-            "unsent": one.transport.get_write_buffer_size(), "closing": one.transport.is_closing(),
-        }
-        for one in bridge.connections
-    ]  # fmt: skip
-
-
 def test_a_client_that_reads_nothing_is_disconnected(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "WRITE_S", 0.5)
     with Wire(bridge.port) as deaf:
         deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         session = deaf.hello().arguments[1]
+        # The system would buffer megabytes of answers, which take a busy machine a minute to write.
+        for connection in bridge.call(lambda: list(bridge.connections)):
+            connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         data, sent, closed, stuck = framed(encode("/ping", "id", 1, 0.0)) * 20000, 0, False, 0
         deaf.socket.settimeout(0.2)
-        ended = time.monotonic() + 60.0  # buffers may be large, and the machine busy
+        ended = time.monotonic() + 60.0
         while time.monotonic() < ended and not closed:
             with contextlib.suppress(TimeoutError):
                 try:
@@ -129,7 +121,7 @@ def test_a_client_that_reads_nothing_is_disconnected(bridge: Bridge, monkeypatch
                 except OSError as error:
                     closed = not isinstance(error, TimeoutError)
             stuck += bridge.call(lambda: sum(one.stuck is not None for one in bridge.connections))
-        assert closed, f"{sent} bytes sent, seen stuck {stuck} times: {bridge.call(lambda: states(bridge))}"
+        assert closed, f"{sent} bytes sent, seen stuck {stuck} times"
         assert stuck, "it must be disconnected because it read nothing"
         assert not bridge.call(lambda: [one for one in bridge.connections if one.session.number == session])
 
