@@ -44,9 +44,10 @@ def test_the_mix_is_used_once_it_is_proved_and_left_out_when_it_stops_fitting() 
         out = played(client, TRUTH[:, : 5 * RATE], (MIX - TRUTH)[:, : 5 * RATE])
         at = slice(out.shape[1] - RATE - late, out.shape[1] - late)
         np.testing.assert_allclose(out[:, -RATE:], TRUTH[:, at], atol=1e-4)
-    told = [arguments[1:] for path, arguments in messages if path == "/mix"]
-    assert [state for state, _ in told[:3]] == [0, 1, 2]
-    assert told[2][1] == "side-chain: not this song, so it is left out"
+    # The first message, 0 for a mix that is not proved yet, may come before the test listens.
+    told = [arguments[1:] for path, arguments in messages if path == "/mix" and arguments[1]]
+    assert [state for state, _ in told[:2]] == [1, 2]
+    assert told[1][1] == "side-chain: not this song, so it is left out"
 
 
 def test_a_client_may_vouch_for_its_mix() -> None:
