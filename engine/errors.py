@@ -6,6 +6,13 @@ Every message is one line that names the value and says what to do, so that the 
 
 from __future__ import annotations
 
+#: For str.translate: control characters (C0, DEL, C1) and those that change the direction of text, as text. Names in a
+#: message come from others, and must not command a terminal or forge a line.
+SHOWN = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+} | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+
 
 class StemProverError(Exception):
     """Root of all errors that this package raises on purpose."""

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from ..engine.errors import MixLeftOutError, OutputError, StemProverError
+from ..engine.errors import OutputError, StemProverError
 from ..engine.preset import Preset
 from .audiofile import probe
 from .auto import RepairerChoice
@@ -102,8 +102,8 @@ def repair_batch(
             choose_format(info, job.target)  # raises for a wrong file type before anything takes time
             make_folder(job.target.parent)
             pair = StemAndMix.open(info, mix, rest=job.rest)
-            if require_mix and pair.mix_left_out:
-                raise MixLeftOutError(f"{pair.notes[0]}; nothing was written (--require-mix)")
+            if require_mix:
+                pair.require_mix()
             if isinstance(choice, tuple):
                 repairer, preset = choice
             else:

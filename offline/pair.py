@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..engine.chain import PluginSettings
-from ..engine.errors import MixMismatchError
+from ..engine.errors import MixLeftOutError, MixMismatchError
 from ..engine.mix.fit import MixFit
 from ..engine.mix.locate import MAX_OFFSET_S
 from .audiofile import AudioInfo, check_finite, clock, probe
@@ -82,6 +82,11 @@ class StemAndMix:
     def mix_left_out(self) -> bool:
         """Whether there is a mix that does not fit."""
         return self.fit is not None and not self.fit.found
+
+    def require_mix(self) -> None:
+        """Raises MixLeftOutError if there is a mix that does not fit."""
+        if self.mix_left_out:
+            raise MixLeftOutError(f"{self.notes[0]}; nothing was written")
 
     def open_mix(self, plugins: Sequence[PluginSettings] = (), *, at_own_level: bool = False) -> FittedMix | None:
         """Read the mix as the stem needs it, through `plugins`; None without a mix, or if it does not fit.

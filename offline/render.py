@@ -15,7 +15,7 @@ import numpy as np
 
 from ..engine.chain import Chain
 from ..engine.dsp.fifo import Fifo
-from ..engine.errors import InputError, MixLeftOutError, ModelError, OptionError, OutputError
+from ..engine.errors import InputError, ModelError, OptionError, OutputError
 from ..engine.preset import AUTO, Preset
 from ..engine.repair import Repairer
 from .analysis import analyse_pair
@@ -114,8 +114,8 @@ def render_file(
     if isinstance(repairer, str | os.PathLike | Preset):
         repairer = Repairer(repairer)
     pair = StemAndMix.open(info, None if mix is None else beside[0], rest=None if rest is None else beside[0])
-    if require_mix and pair.mix_left_out:
-        raise MixLeftOutError(f"{pair.notes[0]}; nothing was written")
+    if require_mix:
+        pair.require_mix()
     if isinstance(repairer, Repairer):
         repairer = repairer.choose(analyse_pair(pair)) if repairer.is_auto else repairer
         preset = preset or repairer.preset

@@ -17,7 +17,7 @@ from rich.progress import Progress as Bars
 from rich.segment import Segment
 from rich.text import Text
 
-from ..engine.errors import StemProverError
+from ..engine.errors import SHOWN, StemProverError
 from ..engine.preset import Preset
 from ..offline.auto import RepairerChoice
 from ..offline.batch import BatchListener, repair_batch
@@ -26,11 +26,7 @@ from ..offline.plan import BatchJob, BatchPlan
 from ..offline.render import Progress, RenderReport
 from ..offline.stem_set import SetReport
 
-# Control characters (C0, DEL, C1) and those that change the direction of text.
-_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-_SHOWN = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _CONTROLS}
-_SHOWN |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
-_SHOWN_IN_LINES = {code: shown for code, shown in _SHOWN.items() if code not in (ord("\n"), ord("\t"))}
+_SHOWN_IN_LINES = {code: shown for code, shown in SHOWN.items() if code not in (ord("\n"), ord("\t"))}
 
 
 _NAMES: dict[str, str] = {}
@@ -45,7 +41,7 @@ def printable(text: str) -> str:
     """One line in which control characters are shown as text."""
     for path, name in _NAMES.items():
         text = text.replace(path, name)
-    return text.translate(_SHOWN)
+    return text.translate(SHOWN)
 
 
 class _Terminal(Console):

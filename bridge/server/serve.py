@@ -14,7 +14,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ...engine.errors import OptionError
+from ...engine.errors import SHOWN, OptionError
 from .. import TOKEN_VARIABLE
 from .registry import BridgeConfig
 from .transport import Bridge, quicken_threads
@@ -73,8 +73,7 @@ class OneLineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line, without a traceback."""
-        line = super().formatMessage(record)
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        return super().formatMessage(record).translate(SHOWN)
 
 
 def serve(

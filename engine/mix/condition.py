@@ -14,7 +14,7 @@ import numpy as np
 
 from ..dsp.fifo import Fifo
 from ..dsp.stft import Stft, StftConfig
-from .statistics import AUDIBLE, WINDOW_S
+from .statistics import AUDIBLE, WINDOW_S, weighted_quantiles
 
 #: A place counts for the tone control if the mix is the stem times one gain there, but for this part of its power.
 ALONE = 0.03
@@ -123,7 +123,7 @@ def _tone(cross: np.ndarray, stem: np.ndarray, mix: np.ndarray, edges_hz: np.nda
         if energy[b] <= 0 or s[alone].sum() < MIN_ALONE_SHARE * energy[b] or alone.sum() < 5:
             continue
         gains = c[alone].real / s[alone]
-        tone[b] = _weighted_median(gains, s[alone])
+        tone[b] = weighted_quantiles(gains, s[alone], (0.5,))[0]
         # A gain that differs from place to place is a mask's or a compressor's.
         spread = np.quantile(np.abs(20 * np.log10(gains / tone[b])), 0.6)
         known[b] = spread < 0.5
@@ -164,9 +164,3 @@ def _is_coded(cross: np.ndarray, stem: np.ndarray, mix: np.ndarray, edges_hz: np
     lowest, highest = np.nanmin(noise_db[low]), np.nanmedian(noise_db[high])
     clear = bool(lowest < VERY_LOW_DB and highest > VERY_HIGH_DB)
     return clear or bool(loses and lowest < LOW_DB and highest > HIGH_DB)
-
-
-def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    order = np.argsort(values)
-    sums = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(sums, sums[-1] / 2)])

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from .condition import ALONE, MixCondition, measure_condition
-from .statistics import AUDIBLE, Statistics
+from .statistics import AUDIBLE, Statistics, weighted_quantiles
 from .timing import TimeMap
 
 #: The projection <stem, mix> / <stem, stem> is near 1 in the right mix, whatever is wrong with the stem (0.65 for
@@ -204,19 +204,13 @@ def steady_gains(found: Statistics, routing: Routing) -> tuple[float | None, ...
         if share < min(STEADY)[0]:
             continue
         for least, first, spread_db, off_db in STEADY:
-            low, middle, high = _weighted_quantiles(db, stem[alone], (first, 0.35, 0.5))
+            low, middle, high = weighted_quantiles(db, stem[alone], (first, 0.35, 0.5))
             if share >= least and high - low <= spread_db and LEAST_STEADY_DB < middle < MAX_STEADY_DB:
                 gains[c] = 1.0 if -off_db <= middle <= MIN_LOUDER_DB else 10 ** (middle / 20)
     known = [gain for gain in gains if gain is not None]
     if known and max(known) < SAME_GAIN * min(known):
         gains = [None if gain is None else float(np.mean(known)) for gain in gains]
     return tuple(gains) if len(gains) == channels else tuple(gains) * channels
-
-
-def _weighted_quantiles(values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> list[float]:
-    order = np.argsort(values)
-    sums = np.cumsum(weights[order], dtype=np.float64)
-    return [float(values[order][np.searchsorted(sums, share * sums[-1])]) for share in shares]
 
 
 def completed_gains(gains: Sequence[float | None], found: Statistics, routing: Routing) -> tuple[float, ...]:

@@ -107,12 +107,11 @@ def _estimate(
     loudest: list[tuple[float, int, np.ndarray, np.ndarray]], size: int, reach: int, sample_rate: int, with_gain: bool
 ) -> Alignment:
     """The offset at which the loudest windows correlate best."""
-    signed = _correlation(loudest, size, reach)
-    if len(loudest[0][2]) == 2:  # left and right may be swapped
-        swapped = [(power, number, part, around[::-1]) for power, number, part, around in loudest]
-        crossed = _correlation(swapped, size, reach)
-        if np.abs(crossed).max() > MIN_SWAP_RATIO * np.abs(signed).max():
-            loudest, signed = swapped, crossed
+    signed, *crossed = _correlations(loudest, size, reach)
+    for other in crossed:
+        if np.abs(other).max() > MIN_SWAP_RATIO * np.abs(signed).max():
+            signed = other
+            loudest = [(power, number, part, around[::-1]) for power, number, part, around in loudest]
     correlation = np.abs(signed)
     peak = float(correlation.max())
     in_step = correlation[reach] == peak and signed[reach] > 0
@@ -137,19 +136,22 @@ def _estimate(
     return Alignment(offset, True, sign * estimate_gain(excerpts, sample_rate))
 
 
-def _correlation(loudest: list[tuple[float, int, np.ndarray, np.ndarray]], size: int, reach: int) -> np.ndarray:
-    """The whitened correlation at every offset (2 reach + 1,), summed over windows and channels."""
+def _correlations(loudest: list[tuple[float, int, np.ndarray, np.ndarray]], size: int, reach: int) -> list[np.ndarray]:
+    """The whitened correlation at every offset (2 reach + 1,), summed over windows and channels; of stereo also with
+    left and right of the mix swapped."""
     points = size + 2 * reach
     # Without a taper, the edges of the windows correlate between the partials of repetitive music.
     part_taper, around_taper = np.hanning(size), np.hanning(points)
-    total = np.zeros(points // 2 + 1, np.complex128)
+    orders = (slice(None), slice(None, None, -1))[: 2 if len(loudest[0][2]) == 2 else 1]
+    totals = np.zeros((len(orders), points // 2 + 1), np.complex128)
     for power, _, part, around in loudest:
-        cross = np.fft.rfft(part_taper * part, points).conj() * np.fft.rfft(around_taper * around, points)
-        magnitude = np.abs(cross)
-        cross /= (magnitude + 1e-9 * magnitude.max() + 1e-30) ** WHITENING
-        total += power ** (WHITENING - 0.5) * cross.sum(axis=0)  # weights a window by its amplitude, not its power
-    found: np.ndarray = np.fft.irfft(total, points)[: 2 * reach + 1]
-    return found
+        stem, mix = np.fft.rfft(part_taper * part, points).conj(), np.fft.rfft(around_taper * around, points)
+        for total, order in zip(totals, orders, strict=True):
+            cross = stem * mix[order]
+            magnitude = np.abs(cross)
+            cross /= (magnitude + 1e-9 * magnitude.max() + 1e-30) ** WHITENING
+            total += power ** (WHITENING - 0.5) * cross.sum(axis=0)  # weights a window by its amplitude, not its power
+    return [np.fft.irfft(total, points)[: 2 * reach + 1] for total in totals]
 
 
 class _Track:

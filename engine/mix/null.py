@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from .statistics import weighted_quantiles
+
 FRAME, FRAMES_PER_CELL = 2048, 4
 EDGES_HZ = (0, 150, 300, 600, 1200, 2400, 5000, 10000)
 HIGHEST_HZ = 10000.0  # separators often leave out what is above, so it decides nothing
@@ -132,9 +134,7 @@ class Cells:
             loud = own > 1e-4 * own.max(initial=0.0)
             if loud.any():
                 share = (cells[loud, n].sum(axis=-1) - own[loud]) / own[loud]
-                order = np.argsort(share)
-                weights = np.cumsum((own[loud] / total[loud])[order])
-                found[n] = share[order][np.searchsorted(weights, weights[-1] / 2)]
+                found[n] = weighted_quantiles(share, own[loud] / total[loud], (0.5,))[0]
         return found
 
     def clear_gains(self) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,3 +179,10 @@ def _delay(cross: np.ndarray, channels: int) -> float:
 
 def _highest(lags: np.ndarray, reach: int) -> float:
     return max(float(lags[-reach:].max()), float(lags[: reach + 1].max()))
+
+
+def weighted_quantiles(values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> list[float]:
+    """The values (N,) up to which there are these shares of all weights (N,)."""
+    order = np.argsort(values)
+    sums = np.cumsum(weights[order], dtype=np.float64)
+    return [float(values[order][np.searchsorted(sums, share * sums[-1])]) for share in shares]

@@ -24,7 +24,7 @@ from .stem_remix import StemLibrary, StemRemixer, has_every_stem
 VERSIONS, FIRST_VERSION = 4, 2
 TRACKS = ("stem", "rest", *(f"faulty_{n}" for n in range(VERSIONS)))
 #: How often each kind of stem is drawn.
-ROLES = {"vocals": 0.32, "accompaniment": 0.2, "drums": 0.17, "bass": 0.12, "other": 0.19}
+ROLE_WEIGHTS = {"vocals": 0.32, "accompaniment": 0.2, "drums": 0.17, "bass": 0.12, "other": 0.19}
 PREFIX = "faulty"
 _FIRST_ITEM = 1_000_000  # so that no item is drawn with a generator of the pool's
 _PEAK = 0.98
@@ -47,8 +47,8 @@ class FaultyMaker:
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
         """Tracks (2 + VERSIONS, 2, T) int16 of one item, and its description."""
-        roles = [role for role in ROLES if role in self._stems or role in ("vocals", "accompaniment")]
-        weights = np.array([ROLES[role] for role in roles])
+        roles = [role for role in ROLE_WEIGHTS if role in self._stems or role in ("vocals", "accompaniment")]
+        weights = np.array([ROLE_WEIGHTS[role] for role in roles])
         role = roles[rng.choice(len(roles), p=weights / weights.sum())]
         remix = self._remix(role, rng)
         stem, rest = (remix.band, remix.vocals) if role == "accompaniment" else (remix.vocals, remix.band)
