@@ -11,18 +11,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import DEMO
-from stemprover.benchmarks.mix_proof import (
-    BLEED,
-    MAX_HARM_DB,
-    change_db,
-    coded,
-    drift,
-    each,
-    is_harm,
-    nth_draw,
-    shift,
-    tools,
-)  # fmt: skip
+from stemprover.benchmarks.mix_changes import BLEED, coded, drift, each, shift
+from stemprover.benchmarks.mix_proof import MAX_HARM_DB, change_db, is_harm, nth_draw, tools
 from stemprover.engine.mix.fit import MixFit
 from stemprover.engine.mix.timing import Stretch, TimeMap, fit_time_map
 from stemprover.offline.audiofile import probe
