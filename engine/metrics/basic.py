@@ -9,6 +9,9 @@ import numpy as np
 from ..dsp.stft import Stft, whole_stft
 
 FLOOR_DB = -80.0
+#: A pause: blocks of the reference below this level, relative to its mean. There must be this many of them.
+PAUSE_DB, PAUSE_SAMPLES, PAUSES = -60.0, 1024, 4
+LOWEST_PAUSE_DB = -100.0
 
 
 def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
@@ -48,6 +51,19 @@ def log_spectral_distance(estimate: np.ndarray, reference: np.ndarray) -> float:
     logs = [10 * np.log10(np.maximum(spectrum, floor)) for spectrum in spectra]
     distance = np.sqrt(np.mean((logs[0] - logs[1]) ** 2, axis=1))
     return float(distance[sounding].mean())
+
+
+def pause_level(estimate: np.ndarray, reference: np.ndarray) -> float:
+    """Level in dB of the estimate where the reference pauses, relative to the reference's mean level, and -100 at
+    least; nan if it has no pauses."""
+    x, s = _both(estimate, reference)
+    blocks = s.shape[1] // PAUSE_SAMPLES
+    powers = [np.square(a[:, : blocks * PAUSE_SAMPLES].reshape(len(a), blocks, -1)).mean(axis=(0, 2)) for a in (x, s)]
+    mean = float(np.square(s).mean()) if s.size else 0.0
+    pauses = powers[1] < 10 ** (PAUSE_DB / 10) * mean
+    if np.count_nonzero(pauses) < PAUSES:
+        return float("nan")
+    return max(LOWEST_PAUSE_DB, 10 * float(np.log10(max(float(powers[0][pauses].mean()), 1e-30) / mean)))
 
 
 def windowed(

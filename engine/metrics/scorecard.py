@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import OptionError
-from . import listening, spectral
-from .basic import log_spectral_distance, sdr, si_sdr
+from . import listening, mel, spectral
+from .basic import log_spectral_distance, pause_level, sdr, si_sdr
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ WITH_TRUTH = (
     Measure("SI-SDR", "dB", "higher", lambda x, s, _: si_sdr(x, s)),
     Measure("SDR", "dB", "higher", lambda x, s, _: sdr(x, s)),
     Measure("Log-spectral distance", "dB", "lower", lambda x, s, _: log_spectral_distance(x, s)),
+    Measure("Level in pauses", "dB", "lower", lambda x, s, _: pause_level(x, s)),
+    Measure("Bleedless", "", "higher", mel.bleedless),
+    Measure("Fullness", "", "higher", mel.fullness),
     Measure("Multi-resolution STFT distance", "", "lower", lambda x, s, _: spectral.multi_resolution_distance(x, s)),
     Measure("Frequency response error", "dB", "lower", spectral.band_response_error_db),
     Measure("Phase agreement", "", "higher", lambda x, s, _: spectral.phase_agreement(x, s)),
@@ -37,7 +40,7 @@ WITH_TRUTH = (
     Measure("Onset error", "", "lower", spectral.onset_error),
 )
 #: The subset for quick runs.
-BRIEF = WITH_TRUTH[:3]
+BRIEF = WITH_TRUTH[:6]
 #: Measures that need the extra [metrics]; EXTRAS are the names that select them.
 SPEECH = (
     Measure("PESQ", "", "higher", listening.pesq_score),

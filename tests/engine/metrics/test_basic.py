@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stemprover.engine.metrics.basic import log_spectral_distance, sdr, si_sdr, windowed
+from stemprover.engine.metrics.basic import log_spectral_distance, pause_level, sdr, si_sdr, windowed
 
 RNG = np.random.default_rng(5)
 TRUTH = RNG.standard_normal((2, 20000))
@@ -35,6 +35,16 @@ def test_half_the_amplitude_is_a_log_spectral_distance_of_six_db() -> None:
 
 def test_log_spectral_distance_ignores_differences_below_the_floor() -> None:
     assert log_spectral_distance(TRUTH + 1e-6 * NOISE, TRUTH) < 1e-3
+
+
+@given(st.floats(-80, 0), st.floats(0.01, 100))
+def test_the_level_in_pauses_is_that_of_what_sounds_there(level_db: float, scale: float) -> None:
+    truth = TRUTH.copy()
+    truth[:, 5000:12000] *= 1e-5
+    noise = np.where(np.arange(20000) >= 5000, 10 ** (level_db / 20) * np.sqrt(np.square(truth).mean()), 0.0)
+    assert pause_level(scale * (truth + noise), scale * truth) == pytest.approx(level_db, abs=0.1)
+    assert pause_level(truth * (truth > 1e-3), truth) == -100.0
+    assert np.isnan(pause_level(TRUTH, TRUTH)), "no pauses"
 
 
 def test_silent_windows_are_skipped() -> None:
