@@ -151,7 +151,7 @@ adapters: $(READY) cases/.ready
 		$(VENV)/bin/stemprover train --config presets/$$name/recipe.toml --pool $(POOL) --run runs/$$name && \
 		cp runs/$$name/$$name.safetensors presets/$$name/adapter.safetensors && \
 		$(VENV)/bin/python -m stemprover.engine.train.fit_trust $(wildcard cases/valid cases/valid-other cases/four-stems) \
-			--adapter presets/$$name/adapter.safetensors --recipe presets/$$name/recipe.toml --most 4 --most-own 6 || exit 1; \
+			--adapter presets/$$name/adapter.safetensors --own $$name --most 4 || exit 1; \
 	done
 
 clean:

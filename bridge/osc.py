@@ -25,6 +25,7 @@ from pythonosc.parsing import osc_types
 
 from ..engine.dsp.resample import check_rate
 from ..engine.errors import StemProverError
+from ..engine.stem_names import ROLES, UNKNOWN
 
 VERSION = 1
 ROOT = "/stemprover"
@@ -209,6 +210,8 @@ MESSAGES = tuple(MessageSpec(*row) for row in (
     ("/stream/<n>/check_mix", "i?i", "0 or 1, request", "client",
      "1, as at first: the mix is used once it is proved to contain the stem. 0: the client has proved it"),
     ("/stream/<n>/quality", "s?i", "draft, standard or best, request", "client", "Steps of the sampler"),
+    ("/stream/<n>/role", "s?i", "role, request", "client",
+     f"What the stem is: {', '.join(ROLES)}; {UNKNOWN}, as at first, if none fits"),
     ("/ack", "isih", "request, address, stream, position in samples", "bridge",
      "A request was carried out; it takes effect at this position of the returned audio"),
     ("/mix", "iis", "stream, state, text", "bridge",

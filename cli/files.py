@@ -10,6 +10,7 @@ import typer
 
 from .. import __version__
 from ..engine.errors import OptionError
+from ..engine.stem_names import check_role
 from . import options
 from .options import (
     QUALITY_HELP,
@@ -18,6 +19,7 @@ from .options import (
     JobsOption,
     OverwriteOption,
     Quality,
+    RoleOption,
     check_range,
     flag,
     preset_option,
@@ -52,6 +54,7 @@ def repair(
         str | None,
         typer.Option(metavar="NAME=WEIGHT,...", help="Several presets at once, such as bleed=0.6,musical-noise=0.4."),
     ] = None,
+    role: RoleOption = None,
     wet: Annotated[
         float | None,
         typer.Option(
@@ -121,6 +124,7 @@ def repair(
             raise OptionError(f"{name} needs a mix; add --mix FILE or --rest FILE")
     if residual is not None:
         check_residual(residual, plan, sum_to_mix=sum_to_mix, overwrite=overwrite)
+    check_role(role)
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)
     check_range("--jobs", jobs, 1, 1024)
@@ -150,12 +154,12 @@ def repair(
 
         deciding = {
             "wet": wet, "steps": steps, "quality": settings["quality"], "linked": linked, "sum": sum_to_mix,
-            "residual": residual is not None,
+            "residual": residual is not None, "role": role,
         }  # fmt: skip
         journal = Journal(plan.folder, settings_checksum(chosen, **deciding, version=__version__), mix or rest)
     code = run_plan(
         plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, journal=journal, require_mix=require_mix,
-        residual=residual,
+        residual=residual, role=role,
     )  # fmt: skip
     raise typer.Exit(code)
 

@@ -10,7 +10,17 @@ import typer
 
 from ..bridge import PORT
 from ..engine.errors import OptionError, StemProverError
-from .options import Device, DeviceOption, OverwriteOption, PresetOption, check_range, flag, needs_extra, read_pipes
+from .options import (
+    Device,
+    DeviceOption,
+    OverwriteOption,
+    PresetOption,
+    RoleOption,
+    check_range,
+    flag,
+    needs_extra,
+    read_pipes,
+)
 
 HTTP_PORT = PORT + 1
 PortOption = Annotated[int, typer.Option(metavar="N", help="Port of the bridge (OSC over TCP and UDP).")]
@@ -96,6 +106,7 @@ def send(
         Path | None, typer.Option(metavar="MIX", help="The mix the stem was separated from, sent along with it.")
     ] = None,
     preset: PresetOption = None,
+    role: RoleOption = None,
     wet: Annotated[float | None, typer.Option(metavar="0..1", help="How much of the repair to apply.")] = None,
     realtime: Annotated[bool, flag("--realtime", help="Send in real time, as a DAW would.")] = False,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address of the bridge.")] = "127.0.0.1",
@@ -134,7 +145,7 @@ def send(
             prepare, realtime=realtime, host=host, port=port, token=find_token(token_file), name=name
         )
         with file_progress(source.name) as progress:
-            report = render_file(source, output, remote, mix=mix, overwrite=overwrite, progress=progress)
+            report = render_file(source, output, remote, mix=mix, overwrite=overwrite, role=role, progress=progress)
         say(report.render())
         if remote.late:
             raise StemProverError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.errors import OptionError, StemProverError
+from ..engine.stem_names import ROLES
 
 if TYPE_CHECKING:
     from ..engine.preset import Preset
@@ -68,6 +69,15 @@ def preset_option(default: str) -> Any:
 
 
 PresetOption = Annotated[str | None, preset_option("general")]
+
+RoleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ROLE",
+        help=f"What the stem is: {', '.join(ROLES)}.  \\[default: by its name]",
+        autocompletion=lambda incomplete: [role for role in ROLES if role.startswith(incomplete)],
+    ),
+]
 
 AlsoOption = Annotated[
     str | None,

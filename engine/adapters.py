@@ -41,7 +41,7 @@ class Adapter:
             raise ModelError(f"adapter {path} is missing; install the preset again") from error
         except (OSError, SafetensorError) as error:
             raise ModelError(f"adapter {path} is damaged ({error}); install the preset again") from error
-        if meta.get("format") != "stemprover-lora-2":
+        if meta.get("format") != "stemprover-lora-3":
             raise ModelError(f"adapter {path}: this version cannot read format {meta.get('format')!r}; train it again")
         layers = sorted({key.rpartition(".lora_")[0] for key in tensors})
         try:
@@ -101,8 +101,8 @@ def opens_fine(adapter: Adapter) -> bool:
 
 
 def trust_of(bundle: Bundle, adapters: Sequence[tuple[Adapter, float]]) -> Trust:
-    """The trust of a blend: each adapter's own trust curve, or the base's where it has none. Where one has neither, the
-    detectors alone decide."""
+    """The trust of a blend: each adapter's own trust curve, or the base's where it has none. Where one has neither,
+    everything is let through."""
     found = [(adapter.trust_curve or bundle.trust_curve, weight) for adapter, weight in adapters]
     known = tuple((trust_curve, weight) for trust_curve, weight in found if trust_curve is not None)
     return Trust(trust_curves=known, base=bundle.trust_curve) if len(known) == len(found) else Trust()

@@ -18,7 +18,7 @@ from .live import RepairStream
 from .preset import AUTO, Preset, blend_presets, load_preset
 from .stream import CorrectionStream
 
-_UNSURE = "nothing found with certainty yet; using general meanwhile"
+_UNKNOWN = "no known fault found, but something was done to this stem; using general"
 _SEPARATED = "looks like the output of a mask-based separator: repaired with general and a Wiener filter"
 _NOTHING = Preset(
     name=AUTO,
@@ -34,25 +34,25 @@ _NOTHING_WITHOUT_MIX = replace(
 
 
 def preset_for(analysis: Analysis) -> Preset:
-    """As `preset_for_choice`, for a whole file. Without findings it is left unchanged: general would damage true stems
-    and do little good otherwise (docs/experiments.md)."""
-    if not analysis.found and not analysis.is_separated:
-        return _NOTHING if analysis.has_mix else _NOTHING_WITHOUT_MIX
-    return preset_for_choice(Choice(analysis.blend(), analysis.is_separated), analysis.has_mix)
+    """As `preset_for_choice`, for a whole file."""
+    choice = Choice(analysis.blend(), analysis.is_separated, analysis.is_disturbed)
+    return preset_for_choice(choice, analysis.has_mix)
 
 
 def preset_for_choice(choice: Choice, has_mix: bool) -> Preset:
-    """The blend of the presets with these weights. Without any, in a running stream: general with the mix, until more
-    is found; without the mix, a preset that changes nothing. For a mask-based separator's stem: general as `separated`,
-    with a Wiener filter beside the model, since the adapters were trained on single faults and the base mostly on such
-    stems."""
+    """The blend of the presets with these weights. Without any: general, if something was done to the stem that no
+    detector knows; otherwise a preset that changes nothing, since a true stem has to stay as it is. For a mask-based
+    separator's stem: general as `separated`, with a Wiener filter beside the model, since the adapters were trained on
+    single faults and the base mostly on such stems."""
     if choice.is_separated:
         return replace(load_preset("general"), separated=True, note=_SEPARATED)
-    if not choice.weights:
-        return replace(load_preset("general"), note=_UNSURE) if has_mix else _NOTHING
-    blend = blend_presets(choice.weights)
-    chosen = f"using {blend.name}"
-    return replace(blend, note=f"{chosen}; {blend.note}" if blend.note else chosen)
+    if choice.weights:
+        blend = blend_presets(choice.weights)
+        chosen = f"using {blend.name}"
+        return replace(blend, note=f"{chosen}; {blend.note}" if blend.note else chosen)
+    if choice.is_disturbed:
+        return replace(load_preset("general"), note=_UNKNOWN)
+    return _NOTHING if has_mix else _NOTHING_WITHOUT_MIX
 
 
 Made = TypeVar("Made")
@@ -105,6 +105,7 @@ class AutoStream(RepairStream):
         make_repairer: Callable[[Preset], ModelOwner],
         has_mix: bool = False,
         chunk_frames: int = 4,
+        role: str | None = None,
         config: ChoiceConfig | None = None,
         wait: bool = False,
     ) -> None:
@@ -112,7 +113,7 @@ class AutoStream(RepairStream):
         self.error: Exception | None = None
         first = make_repairer(self.preset)
         rate = check_rate(sample_rate)
-        super().__init__(first.correction_stream(), rate, channels, has_mix, first.wet, chunk_frames)
+        super().__init__(first.correction_stream(), rate, channels, has_mix, first.wet, chunk_frames, role)
         self._choice = LiveChoice(rate, channels, has_mix, config or ChoiceConfig())
         self._make, self._wait = make_repairer, wait
         self._requested: Choice | None = None

@@ -51,7 +51,7 @@ class Bundle:
     def load(cls, folder: Path) -> Bundle:
         """Read and check a bundle folder. Raises ModelError if a file is missing or its checksum differs."""
         about = _read_json(folder / "bundle.json")
-        if about.get("format") != "stemprover-bundle-4":
+        if about.get("format") != "stemprover-bundle-6":
             raise ModelError(
                 f"{folder / 'bundle.json'}: this version cannot read format {about.get('format')!r}; "
                 "export the model again"

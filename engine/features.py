@@ -12,11 +12,12 @@ import numpy as np
 from .detect.detectors import TYPES, Detectors, DetectorState
 from .detect.measures import MEMORY
 from .dsp.latent import SLOTS, BandLayout, Latent
-from .dsp.leakage import LeakageCanceller, LeakageState, left_right, mid_side
+from .dsp.leakage import Leakage, LeakageCanceller, LeakageState, left_right, masked_mix, mid_side
 from .dsp.stft import StftConfig
+from .stem_names import ROLES, check_role
 
-#: What a stem may be. Without the mix nothing else says what belongs to it.
-ROLES = ("vocals", "drums", "bass", "guitar", "keys", "accompaniment", "other")
+#: What the network's gates act on, in this order: fields of `Features`.
+REFERENCES = ("stem", "mix", "cancelled", "masked")
 
 
 class FeatureLayout(NamedTuple):
@@ -69,22 +70,22 @@ class FeatureState:
 class Features:
     """The inputs of the model for a run of frames; B batch, K bands, N frames.
 
-    control (B, LAYOUT.rows, K, N). stem, mix, cancelled (B, 64, K, N): the latents of stem, mix, and stem without its
-    leakage (dsp/leakage.py); without a mix all three are the stem's. mask_likelihood (B, N) and balance (B, K, N) as in
-    `Leakage`, for trust alone; without a mix 0 and 1.
+    control (B, LAYOUT.rows, K, N). stem, mix, cancelled, masked (B, 64, K, N): the latents of the stem, of the mix, of
+    the stem without its leakage, and of the mix through the mask of the latter (dsp/leakage.py); without a mix all four
+    are the stem's. leakage: what was measured of the residual; None without a mix.
     """
 
     control: np.ndarray
     stem: np.ndarray
     mix: np.ndarray
     cancelled: np.ndarray
-    mask_likelihood: np.ndarray
-    balance: np.ndarray
+    masked: np.ndarray
+    leakage: Leakage | None
 
     @property
     def references(self) -> np.ndarray:
-        """What the network's gates act on: stem, mix, cancelled as (B, 3, 64, K, N)."""
-        return np.stack([self.stem, self.mix, self.cancelled], axis=1)
+        """REFERENCES as one array (B, 4, 64, K, N)."""
+        return np.stack([getattr(self, name) for name in REFERENCES], axis=1)
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,13 @@ class FeatureMaker:
         return LeakageCanceller(self.latent.layout)
 
     def start(self, batch: int, role: str | None = None) -> FeatureState:
-        """State before the first frame of stems with a role of ROLES; None if it is not known. Raises ValueError for
+        """State before the first frame of stems with a role of ROLES; None if it is not known. Raises OptionError for
         another role."""
-        if role is not None and role not in ROLES:
-            raise ValueError(f"role {role!r} is unknown; use {', '.join(ROLES)}")
         return FeatureState(
             start_phase((batch, 4, self.latent.layout.bins)),
             self._leakage.start(batch),
             tuple(self.detectors.start() for _ in range(batch)),
-            role,
+            check_role(role),
         )
 
     def __call__(self, stem: np.ndarray, mix: np.ndarray | None, state: FeatureState) -> tuple[Features, FeatureState]:
@@ -134,10 +133,9 @@ class FeatureMaker:
         control = np.zeros((batch, LAYOUT.rows, bands, frames), np.float32)
         control[:, LAYOUT.stem] = z_stem
         control[:, LAYOUT.log_stem] = log_magnitude(z_stem)
-        z_mix = z_cancelled = z_stem
+        z_mix = z_cancelled = z_masked = z_stem
         both, leakage = _mid_side_of_both(stem, mix), state.leakage
-        mask_likelihood = np.zeros((batch, frames), np.float32)
-        balance = np.ones((batch, bands, frames), np.float32)
+        found = None
         if mix is not None:
             z_mix = self.latent.encode(mix)
             z_residual = self.latent.encode(mix - stem)
@@ -147,10 +145,11 @@ class FeatureMaker:
             control[:, LAYOUT.has_mix] = 1.0
             own, residual = both[:, 0:2], both[:, 2:4] - both[:, 0:2]
             found, leakage = self._leakage.measure(own, residual, leakage)
-            z_cancelled = self.latent.encode(left_right(self._leakage.cancel(own, residual, found.gain)))
+            leaked = self._leakage.part(residual, found.gain)
+            z_cancelled = self.latent.encode(stem - left_right(leaked))  # exactly the stem where there is none
+            z_masked = self.latent.encode(left_right(masked_mix(own - leaked, both[:, 2:4])))
             control[:, LAYOUT.leakage_gain] = found.gain
             control[:, LAYOUT.leakage_coherence] = found.coherence
-            mask_likelihood, balance = found.mask_likelihood, found.balance
         control[:, LAYOUT.log_cancelled] = log_magnitude(z_cancelled)
         in_time, in_frequency, phase = phase_coherence(both, self.latent.layout, state.phase)
         control[:, LAYOUT.coherence_in_time] = in_time
@@ -159,7 +158,7 @@ class FeatureMaker:
         control[:, LAYOUT.severity] = severity[:, :, self._perceptual]
         if state.role is not None:
             control[:, LAYOUT.role.start + ROLES.index(state.role)] = 1.0
-        made = Features(control, z_stem, z_mix, z_cancelled, mask_likelihood, balance)
+        made = Features(control, z_stem, z_mix, z_cancelled, z_masked, found)
         return made, FeatureState(phase, leakage, detectors, state.role)
 
     def listen(self, stem: np.ndarray, mix: np.ndarray | None, state: FeatureState) -> FeatureState:

@@ -13,6 +13,7 @@ from .dsp.resample import Resampler
 from .errors import MixMismatchError, OptionError
 from .latency import ModelTiming, stream_latency
 from .mixer import Mixer, SilenceMask
+from .stem_names import check_role
 from .stream import CorrectionState, CorrectionStream
 
 FADE_S = 0.02
@@ -39,8 +40,8 @@ class _ModelSlot:
         sees = model.warmup_samples + model.timing.delay_samples
         return cls(model, wet, model.memory_samples + sees if joins else 0, sees, with_mix)
 
-    def correction(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
-        """The correction (C, n) of a chunk, times wet."""
+    def correction(self, stem: np.ndarray, mix: np.ndarray | None, role: str | None) -> np.ndarray:
+        """The correction (C, n) of a chunk of a stem with this role, times wet."""
         if self.model is None:
             return np.zeros_like(stem)
         mix = mix if self.with_mix else None
@@ -48,7 +49,7 @@ class _ModelSlot:
             if not stem.any() and (mix is None or not mix.any()):
                 self.unready = max(0, self.unready - stem.shape[1])
                 return np.zeros_like(stem)  # the states after silence are the states to begin with
-            self.states = [self.model.start() for _ in range(pair_count(len(stem)))]
+            self.states = [self.model.start(role=role) for _ in range(pair_count(len(stem)))]
         listen_only = self.unready > self.sees
         correction, self.states = self.model.process_channels(stem, mix, self.states, listen_only=listen_only)
         self.unready = max(0, self.unready - stem.shape[1])
@@ -72,6 +73,7 @@ class LiveCorrectionStream:
         self.latency_samples = stream_latency(timing, sample_rate, chunk_frames)
         self._chunk = chunk_frames * timing.hop
         self.uses_mix = has_mix
+        self._role: str | None = None
         self._chosen: tuple[CorrectionStream | None, float] | None = None
         self._next: _ModelSlot | None = None
         self._after_next: _ModelSlot | None = None  # waits for the end of a fade that has begun
@@ -96,6 +98,19 @@ class LiveCorrectionStream:
     def wet(self) -> float:
         """The amount of the chosen model's correction."""
         return 0.0 if self._chosen is None else self._chosen[1]
+
+    @property
+    def role(self) -> str | None:
+        """What the stem is, one of stem_names.ROLES, from the next chunk on; None if it is not known. Setting another
+        raises OptionError."""
+        return self._role
+
+    @role.setter
+    def role(self, role: str | None) -> None:
+        self._role = check_role(role)
+        for slot in (self._current, self._next, self._after_next):
+            if slot is not None and slot.model is not None and slot.states is not None:
+                slot.states = [slot.model.with_role(state, role) for state in slot.states]
 
     @property
     def is_settled(self) -> bool:
@@ -209,11 +224,11 @@ class LiveCorrectionStream:
             raise OptionError(f"wet={wet:g} is out of range; use 0 (untouched) to 1 (fully repaired)")
 
     def _chunk_correction(self, stem: np.ndarray, mix: np.ndarray | None) -> np.ndarray:
-        correction = self._current.correction(stem, mix)
+        correction = self._current.correction(stem, mix, self._role)
         if self._next is None:
             return correction
         ready = self._next.unready == 0
-        other = self._next.correction(stem, mix)
+        other = self._next.correction(stem, mix, self._role)
         if not ready:
             return correction
         length = round(FADE_S * MODEL_RATE)
@@ -233,9 +248,11 @@ class RepairStream:
     inside. The latency (latency.stream_latency) is fixed from the start."""
 
     def __init__(
-        self, model: CorrectionStream, sample_rate: int, channels: int, has_mix: bool, wet: float, chunk_frames: int
-    ) -> None:
+        self, model: CorrectionStream, sample_rate: int, channels: int, has_mix: bool, wet: float, chunk_frames: int,
+        role: str | None = None,
+    ) -> None:  # fmt: skip
         self._corrections = LiveCorrectionStream(model.timing, sample_rate, channels, has_mix, chunk_frames)
+        self._corrections.role = role
         self._corrections.begin(model, wet)
         self.sample_rate, self.channels, self.has_mix = sample_rate, channels, has_mix
         self.latency_samples = self._corrections.latency_samples

@@ -23,7 +23,9 @@ from .mixer import Mixer, SilenceMask
 from .preset import AUTO, Preset, preset_or_blend
 from .runtime import Runtime
 from .segments import Segment, SegmentConfig, Segmenter
+from .stem_names import check_role
 from .stream import CorrectionBlend, CorrectionStream
+from .trust import Trust
 
 # One step until more steps prove themselves (docs/results.md): two cost more and gain next to nothing with this base.
 QUALITY_STEPS = {"draft": 1, "standard": 1, "best": 2}
@@ -45,10 +47,10 @@ class Repairer:
     for each array or file, and continuously in a stream. Without it, or with blend (adapter file -> weight 0..1.5), the
     base model. quality (draft, standard, best) or steps: of the sampler. wet: amount of the correction that is added,
     0..1. separated: the stem comes from a mask-based separator, so something is wrong everywhere and a Wiener filter
-    helps (dsp/wiener.py). jobs: CPU cores that a file may use. restrained: nothing is corrected where the detectors
-    find nothing wrong. linked: more than two channels are one signal and keep their phases and levels relative to each
-    other (otherwise they are repaired in pairs). Raises PresetError, OptionError for values out of range, and
-    ModelError for a missing or damaged bundle.
+    helps (dsp/wiener.py). jobs: CPU cores that a file may use. restrained: only as much of the correction is let
+    through as proved right (trust.py). linked: more than two channels are one signal and keep their phases and levels
+    relative to each other (otherwise they are repaired in pairs). Raises PresetError, OptionError for values out of
+    range, and ModelError for a missing or damaged bundle.
     """
 
     def __init__(
@@ -94,11 +96,10 @@ class Repairer:
     def _use(self, preset: Preset | None) -> None:
         self.preset = preset
         self.wet = self._wet if self._wet is not None else preset.wet if preset is not None else 1.0
-        self.trust = self.runtime.trust if self._restrained else None
+        self.trust = self.runtime.trust if self._restrained else Trust()
         self.correction_blend: CorrectionBlend | None = None
         if self._separated if self._separated is not None else preset is not None and preset.separated:
             self.correction_blend = SEPARATED_BLEND
-            self.trust = self.trust.for_separated() if self.trust else None
 
     def _with(self, preset: Preset) -> Repairer:
         """The same with a preset that auto chose; the model is loaded again only if its adapters differ."""
@@ -125,8 +126,11 @@ class Repairer:
         """'cuda' or 'cpu': where the model really runs."""
         return self.runtime.provider
 
-    def process(self, audio: np.ndarray, sample_rate: float, mix: np.ndarray | None = None) -> np.ndarray:
-        """Repair a whole array (C, T) or (T,), with the mix of the same shape if there is one. Returns a new array."""
+    def process(
+        self, audio: np.ndarray, sample_rate: float, mix: np.ndarray | None = None, *, role: str | None = None
+    ) -> np.ndarray:
+        """Repair a whole array (C, T) or (T,), with the mix of the same shape if there is one. Returns a new array.
+        role: what the stem is, one of stem_names.ROLES, if it is known."""
         stem = _checked(audio, "audio")
         whole = None if mix is None else _checked(mix, "mix")
         if whole is not None:
@@ -136,18 +140,21 @@ class Repairer:
             used = self.choose(analyse(finite(stem), sample_rate, None if whole is None else finite(whole)))
         blocks = [slice(start, start + BLOCK_SAMPLES) for start in range(0, stem.shape[1], BLOCK_SAMPLES)]
         chunks: Iterator[Chunk] = (stem[:, b] if whole is None else (stem[:, b], whole[:, b]) for b in blocks)
-        parts = list(used.process_chunks(chunks, sample_rate, len(stem), has_mix=whole is not None))
+        parts = list(used.process_chunks(chunks, sample_rate, len(stem), has_mix=whole is not None, role=role))
         out = np.concatenate(parts, axis=1) if parts else np.zeros_like(stem)
         return out.reshape(np.shape(audio))
 
     def process_chunks(
-        self, chunks: Iterable[Chunk], sample_rate: float, channels: int, *, has_mix: bool = False
-    ) -> Iterator[np.ndarray]:
+        self, chunks: Iterable[Chunk], sample_rate: float, channels: int, *, has_mix: bool = False,
+        role: str | None = None,
+    ) -> Iterator[np.ndarray]:  # fmt: skip
         """Chunks (C, n), or pairs of stem and mix chunks, to repaired chunks: as many samples in total as came in, in
-        memory that does not grow with the length. Raises OptionError where a chunk does not fit, and for auto."""
+        memory that does not grow with the length. role: as in `process`. Raises OptionError where a chunk does not
+        fit, for another role, and for auto."""
         if self.is_auto:
             raise OptionError("auto chooses by the whole stem, not by chunks; use process, render_file or stream")
         rate = check_rate(sample_rate)
+        check_role(role)
         checked = (_checked_chunk(chunk, channels, has_mix) for chunk in chunks)
         if self.wet == 0.0:
             yield from (stem for stem, _ in checked)
@@ -177,7 +184,7 @@ class Repairer:
             mixer.push_correction(mask.apply(correction))
             return mixer.pull(correction.shape[1]).audio
 
-        for found in self._corrections(at_model_rate(), channels, has_mix):
+        for found in self._corrections(at_model_rate(), channels, has_mix, role):
             if (correction := up.process(found)[:, : received - returned]).shape[1]:
                 yield mixed(correction)
         if missing := received - returned:
@@ -186,14 +193,17 @@ class Repairer:
             yield mixed(np.pad(correction, ((0, 0), (0, missing - correction.shape[1]))))
 
     def stream(
-        self, sample_rate: float, channels: int, *, has_mix: bool = False, chunk_frames: int = 4
-    ) -> RepairStream:
+        self, sample_rate: float, channels: int, *, has_mix: bool = False, chunk_frames: int = 4,
+        role: str | None = None,
+    ) -> RepairStream:  # fmt: skip
         """A live stream: `process(block)`, or `process(block, mix_block)` with has_mix, returns a block of the same
-        size, `latency_samples` later; `flush()` the rest. For auto an `AutoStream`."""
+        size, `latency_samples` later; `flush()` the rest. role: as in `process`. For auto an `AutoStream`."""
         rate = check_rate(sample_rate)
         if self.is_auto:
-            return AutoStream(rate, channels, make_repairer=self._with, has_mix=has_mix, chunk_frames=chunk_frames)
-        return RepairStream(self.correction_stream(), rate, channels, has_mix, self.wet, chunk_frames)
+            return AutoStream(
+                rate, channels, make_repairer=self._with, has_mix=has_mix, chunk_frames=chunk_frames, role=role
+            )
+        return RepairStream(self.correction_stream(), rate, channels, has_mix, self.wet, chunk_frames, role)
 
     def correction_stream(self) -> CorrectionStream:
         """The model's own stream, for `RepairStream.swap`."""
@@ -201,7 +211,9 @@ class Repairer:
             self.runtime, self.steps, trust=self.trust, linked=self.linked, blend=self.correction_blend
         )
 
-    def _corrections(self, blocks: Iterator[np.ndarray], channels: int, has_mix: bool) -> Iterator[np.ndarray]:
+    def _corrections(
+        self, blocks: Iterator[np.ndarray], channels: int, has_mix: bool, role: str | None
+    ) -> Iterator[np.ndarray]:
         """Model-rate blocks (stem and mix channels stacked) to the correction (C, n), aligned, as many samples as came
         in."""
         model = self.correction_stream()
@@ -209,13 +221,13 @@ class Repairer:
         cut = Segmenter(blocks, channels, sources, model.timing, model.history_samples, self.segments, self.jobs)
         if self.jobs == 1:
             for segment in cut:
-                yield _segment_correction(model, segment, channels, has_mix)
+                yield _segment_correction(model, segment, channels, has_mix, role)
             return
         with ThreadPoolExecutor(self.jobs) as pool:
             running: deque[Future[np.ndarray]] = deque()
             try:
                 for segment in cut:
-                    running.append(pool.submit(_segment_correction, model, segment, channels, has_mix))
+                    running.append(pool.submit(_segment_correction, model, segment, channels, has_mix, role))
                     if len(running) > self.jobs:
                         yield running.popleft().result()
                 while running:
@@ -230,11 +242,13 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _segment_correction(model: CorrectionStream, segment: Segment, channels: int, has_mix: bool) -> np.ndarray:
+def _segment_correction(
+    model: CorrectionStream, segment: Segment, channels: int, has_mix: bool, role: str | None
+) -> np.ndarray:
     """The correction (C, length) of one segment, warmed up by the audio before it."""
     hop, delay = model.timing.hop, model.timing.delay_samples
     needed = segment.before + segment.length + delay
-    states = [model.start() for _ in range(pair_count(channels))]
+    states = [model.start(role=role) for _ in range(pair_count(channels))]
     wanted = np.zeros((channels, segment.length), np.float32)
     # Features and filter remember longer than the model sees: what is out of its sight only updates them.
     remembered = max(0, segment.before - model.warmup_samples) // hop * hop

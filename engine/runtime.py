@@ -15,7 +15,7 @@ import numpy as np
 from .adapters import active_adapters, merge_adapters, opens_fine, trust_of
 from .bundle import Bundle
 from .errors import ModelError, OptionError
-from .features import Features
+from .features import REFERENCES, Features
 from .sampler import sample_sb_ve
 from .threads import single_threaded_blas
 
@@ -25,7 +25,7 @@ Caches = Mapping[str, np.ndarray]
 @dataclass(frozen=True)
 class ModelState:
     """The caches of the control and fine branches and of each sampler step, the latents that wait for their look-ahead
-    (B, 3, 64, K, L), and how many frames have come in, counted up to L."""
+    (B, 4, 64, K, L), and how many frames have come in, counted up to L."""
 
     control: Mapping[str, Caches]
     denoiser: tuple[Caches, ...]
@@ -85,7 +85,7 @@ class Runtime:
             for name in self._sessions
         }
         latent, lookahead = self.bundle.latent, self.bundle.lookahead
-        waiting = np.zeros((batch, 3, latent.channels, latent.layout.bands, lookahead), np.float32)
+        waiting = np.zeros((batch, len(REFERENCES), latent.channels, latent.layout.bands, lookahead), np.float32)
         ahead = {name: caches for name, caches in zeros.items() if name != "denoiser"}
         return ModelState(ahead, (zeros["denoiser"],) * steps, waiting, 0)
 
@@ -105,7 +105,7 @@ class Runtime:
     def denoise(
         self, x_t: np.ndarray, t: float, references: np.ndarray, control: Control, caches: Caches
     ) -> tuple[np.ndarray, Caches]:
-        """One prediction of the true stem's latent (B, 64, K, N) at time t of the diffusion; references (B, 3, 64, K,
+        """One prediction of the true stem's latent (B, 64, K, N) at time t of the diffusion; references (B, 4, 64, K,
         N)."""
         times = np.full(len(x_t), t, np.float32)
         inputs = {"x_t": x_t, "t": times, "references": references, **control.outputs}

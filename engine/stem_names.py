@@ -7,7 +7,12 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from .errors import OptionError
+
 MIX = "mix"
+UNKNOWN = "unknown"  # in place of a role, where there has to be a word
+#: What a stem may be to the model. Without the mix nothing else says what belongs to it.
+ROLES = ("vocals", "drums", "bass", "guitar", "keys", "accompaniment", "other")
 WHOLE_BAND = "accompaniment"
 #: Stem: its usual names, in lower case and without digits and punctuation.
 STEMS = {
@@ -32,6 +37,11 @@ STEMS = {
     "novocals|without vocals|minus vocals|no vox|minus one|band",
     MIX: "mixture|mix|mixdown|full mix|fullmix|master|original|song|full|full song",
 }  # fmt: skip
+#: The role of each stem of STEMS that is not one itself.
+_ROLE_OF = {
+    "lead vocals": "vocals", "backing vocals": "vocals", "percussion": "drums", "piano": "keys", "synth": "other",
+    "strings": "other", "wind": "other", "plucked": "other",
+}  # fmt: skip
 _STEM_OF = {word: stem for stem, words in STEMS.items() for word in words.split("|" if "|" in words else " ")}
 #: Words that may follow the stem's name, and are ignored.
 _SUFFIX_WORDS = frozenset({
@@ -54,6 +64,19 @@ def stem_of(file_name: str) -> str | None:
     two words, then the last: `My Song - No Vocals.wav` is accompaniment.
     """
     return _split(file_name)[0]
+
+
+def role_of(*names: str) -> str | None:
+    """The role, one of ROLES, by the first of these names of files or folders that says it; None if none does."""
+    stems = filter(None, map(stem_of, names))
+    return next((role for role in (_ROLE_OF.get(stem, stem) for stem in stems) if role in ROLES), None)
+
+
+def check_role(role: str | None) -> str | None:
+    """Returns a role of ROLES, or None if it is not known. Raises OptionError for anything else."""
+    if role is not None and role not in ROLES:
+        raise OptionError(f"role {role!r} is unknown; choose {', '.join(ROLES)}")
+    return role
 
 
 def song_of(path: Path) -> tuple[Path, str]:

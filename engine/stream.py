@@ -76,15 +76,15 @@ class CorrectionStream:
     """The correction that repairs a stem, `timing.delay_samples` later than the stem.
 
     The model sleeps while there is nothing but digital silence within its look-ahead, and starts afresh with the first
-    sample: decided hop by hop, so it does not depend on block sizes. trust: how much of the correction is let through;
-    None for all of it. linked: more than two channels belong together. blend: with the mix, what the correction is made
+    sample: decided hop by hop, so it does not depend on block sizes. trust: how much of the correction is let through.
+    linked: more than two channels belong together. blend: with the mix, what the correction is made
     of; None for the network's alone.
     """
 
     runtime: Runtime
     steps: int
     recompute_control: bool = False
-    trust: Trust | None = field(default_factory=Trust)
+    trust: Trust = field(default_factory=Trust)
     linked: bool = True
     blend: CorrectionBlend | None = None
     timing: ModelTiming = field(init=False)
@@ -122,17 +122,23 @@ class CorrectionStream:
     def _uses_wiener(self) -> bool:
         return self.blend is not None and self.blend.wiener > 0.0
 
-    def start(self, batch: int = 1) -> CorrectionState:
-        """State before the first sample of a stream of `batch` channel pairs that sound and pause together."""
+    def start(self, batch: int = 1, role: str | None = None) -> CorrectionState:
+        """State before the first sample of a stream of `batch` channel pairs that sound and pause together. role: of
+        stem_names.ROLES, None if it is not known. Raises OptionError for another role."""
         return CorrectionState(
             stem=self.stft.start_analysis(2 * batch),
             mix=self.stft.start_analysis(2 * batch),
             synthesis=self.stft.start_synthesis(2 * batch),
-            memory=self._start_memory(batch),
+            memory=self._start_memory(batch, role),
             wiener=self.wiener.start(batch) if self._uses_wiener else None,
             quiet=self._sleep_after,
             running=False,
         )
+
+    def with_role(self, state: CorrectionState, role: str | None) -> CorrectionState:
+        """The state of a stem of another role, which counts from the next sample on."""
+        features = replace(state.memory.features, role=role)
+        return replace(state, memory=replace(state.memory, features=features))
 
     def process(
         self, stem: np.ndarray, mix: np.ndarray | None, state: CorrectionState, *, listen_only: bool = False
@@ -185,7 +191,7 @@ class CorrectionStream:
                 running = False
                 continue
             if not running:
-                memory, running = self._start_memory(batch), True
+                memory, running = self._start_memory(batch, memory.features.role), True
             part = slice(start, stop)
             y_part, m_part = y[..., part], None if m is None else m[..., part]
             if listen_only:
@@ -209,19 +215,17 @@ class CorrectionStream:
         covariances: the Wiener filter's, of these frames, which are one look-ahead later."""
         made, features = self.maker(stem, mix, memory.features)
         correction, delayed, model = self._run_model(made, memory.model, has_mix=mix is not None)
-        trust = memory.trust
-        if self.trust is not None:
-            amount, trust = self.trust(made, trust)
-            correction *= bands_to_bins(amount, self.runtime.bundle.latent.layout)
+        amount, trust = self.trust(made, memory.trust)
+        correction *= bands_to_bins(amount, self.runtime.bundle.latent.layout)
         after = ModelMemory(features, model, trust)
         if self.blend is None or mix is None:
             return correction, delayed.stem, after
         ready = slice(correction.shape[-1] - delayed.limit.shape[-1], None)
         before = delayed.stem[..., ready]
         wanted = before + self.blend.stem * correction[..., ready]
-        if covariances is not None:
-            likely = np.interp(made.mask_likelihood[..., ready], _MASK_LIKELIHOOD, (0.0, 1.0)).astype(np.float32)
-            weight = self.blend.wiener * likely
+        if covariances is not None and made.leakage is not None:
+            likely = np.interp(made.leakage.mask_likelihood[..., ready], _MASK_LIKELIHOOD, (0.0, 1.0))
+            weight = (self.blend.wiener * likely).astype(np.float32)
             wanted += weight[:, None, None] * self.wiener.correction(before, delayed.mix, covariances[..., ready])
         correction[..., ready] = _limited(before, wanted, delayed.limit)
         return correction, delayed.stem, after
@@ -231,10 +235,10 @@ class CorrectionStream:
         out, synthesis = self.stft.synthesis(correction.reshape(2 * batch, *correction.shape[2:]), state.synthesis)
         return out.reshape(batch, 2, -1), replace(state, synthesis=synthesis)
 
-    def _start_memory(self, batch: int) -> ModelMemory:
+    def _start_memory(self, batch: int, role: str | None) -> ModelMemory:
         bundle = self.runtime.bundle
-        trust = (self.trust or Trust()).start(batch, bundle.latent.layout, bundle.lookahead)
-        return ModelMemory(self.maker.start(batch), self.runtime.start(batch, self.steps), trust)
+        trust = self.trust.start(batch, bundle.latent.layout, bundle.lookahead)
+        return ModelMemory(self.maker.start(batch, role), self.runtime.start(batch, self.steps), trust)
 
     @property
     def _sleep_after(self) -> int:

@@ -92,7 +92,7 @@ def write_bundle(net: RepairNet, scale: np.ndarray, folder: Path, merge_error: f
     """Write the graphs and bundle.json into an existing folder, and compare them with torch."""
     caches = {name: write_graph(name, net, folder / f"{name}.onnx") for name in GRAPHS}
     about = {
-        "format": "stemprover-bundle-4",
+        "format": "stemprover-bundle-6",
         "made_by": f"stemprover {__version__}",
         "stft": {"n_fft": StftConfig().n_fft, "hop": StftConfig().hop},
         "latent": {"exponent": Latent().exponent, "scale": [round(float(s), 6) for s in scale]},

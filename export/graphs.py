@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.errors import ExportError
+from ..engine.features import REFERENCES
 from ..engine.model.causal import Memory, forget, memories
 from ..engine.model.config import ModelConfig
 from ..engine.model.network import RepairNet
@@ -104,7 +105,7 @@ def example_inputs(config: ModelConfig, batch: int = 2, frames: int = 5, seed: i
     }
     inputs = {name: torch.randn(batch, *shape, frames, generator=generator) for name, shape in shapes.items()}
     inputs["t"] = torch.rand(batch, generator=generator)
-    inputs["references"] = torch.randn(batch, 3, config.latent, bands, frames, generator=generator)
+    inputs["references"] = torch.randn(batch, len(REFERENCES), config.latent, bands, frames, generator=generator)
     return inputs
 
 

@@ -66,6 +66,7 @@ def repair_batch(
     sum_to_mix: bool = False,
     require_mix: bool = False,
     residual: Path | None = None,
+    role: str | None = None,
     check: Callable[[BatchJob], None] | None = None,
     journal: Journal | None = None,
 ) -> list[tuple[Path, StemProverError]]:
@@ -73,6 +74,7 @@ def repair_batch(
 
     sum_to_mix: if all went well and the jobs are all stems of the mix, make the repaired stems sum to it.
     residual: write here what the stems do not hold of the mix. require_mix: a stem that the mix does not fit fails.
+    role: of all stems, in place of what their names say.
     check: called before each job; raises StemProverError to refuse it.
     journal: of the output folder. What it calls finished is not repaired again, unless `overwrite` is set.
     """
@@ -101,7 +103,7 @@ def repair_batch(
             info = probe(job.source)
             choose_format(info, job.target)  # raises for a wrong file type before anything takes time
             make_folder(job.target.parent)
-            pair = StemAndMix.open(info, mix, rest=job.rest)
+            pair = StemAndMix.open(info, mix, rest=job.rest, role=role)
             if require_mix:
                 pair.require_mix()
             if isinstance(choice, tuple):

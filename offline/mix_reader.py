@@ -8,7 +8,6 @@ from itertools import chain
 
 import numpy as np
 
-from ..engine.chain import Chain, PluginSettings
 from ..engine.dsp.fifo import Fifo
 from ..engine.mix.condition import ConditionFilter
 from ..engine.mix.fit import MixFit
@@ -131,17 +130,17 @@ class MixReader:
 
 class FittedMix:
     """The mix as its stem needs it: in step, with the stem's channels, polarity and level, and without the noise of a
-    codec, then through a plugin chain.
+    codec.
 
     If it is the stem some of whose channels have inverted polarity, the mix stays as it is, and the stem is to be
     inverted for its repair (MixFit.prepare). Where the mix has no samples, or does not hold, the stem itself stands in
     for it, as if nothing else played there: next to silence, all of the stem would look wrong.
     """
 
-    def __init__(self, stem: AudioInfo, mix: AudioInfo, fit: MixFit, plugins: Sequence[PluginSettings] = ()) -> None:
+    def __init__(self, stem: AudioInfo, mix: AudioInfo, fit: MixFit) -> None:
         self._fit, self._rate = fit, stem.sample_rate
         self._waiting = Fifo()
-        self._blocks = self._read(stem, MixReader(mix, fit.time), Chain(plugins, stem.sample_rate, stem.channels))
+        self._blocks = self._read(stem, MixReader(mix, fit.time))
 
     def take(self, samples: int) -> np.ndarray:
         """The next samples (C, samples)."""
@@ -149,19 +148,19 @@ class FittedMix:
             self._waiting.push(next(self._blocks))
         return self._waiting.pop(samples)
 
-    def _read(self, info: AudioInfo, mix: MixReader, plugins: Chain) -> Iterator[np.ndarray]:
+    def _read(self, info: AudioInfo, mix: MixReader) -> Iterator[np.ndarray]:
         clean = self._condition(info.channels)
         position = 0
         with AudioReader(info) as reader:
             for native in reader.blocks():
                 for stem, beside in clean(self._fit.prepare(reader.codec.decode(native)), mix):
-                    yield plugins(self._copied(self._filled(position, stem, beside, mix)))
+                    yield self._copied(self._filled(position, stem, beside, mix))
                     position += stem.shape[1]
         for stem, beside in clean(None, mix):
-            yield plugins(self._copied(self._filled(position, stem, beside, mix)))
+            yield self._copied(self._filled(position, stem, beside, mix))
             position += stem.shape[1]
         while True:
-            yield plugins(np.zeros((info.channels, BLOCK_SAMPLES), np.float32))
+            yield np.zeros((info.channels, BLOCK_SAMPLES), np.float32)
 
     def _condition(self, channels: int) -> Callable[[np.ndarray | None, MixReader], Iterator[Pair]]:
         """Blocks of the stem, or None after the last, to pairs of stem and mix whose condition is mended."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..engine.chain import PluginSettings
 from ..engine.errors import MixLeftOutError, MixMismatchError
 from ..engine.mix.fit import MixFit
 from ..engine.mix.locate import MAX_OFFSET_S
+from ..engine.stem_names import check_role, role_of
 from .audiofile import AudioInfo, check_finite, clock, probe
 from .mix_reader import FittedMix, SummedAudio, files_of
 from .proof import SAME_LENGTH_S, mix_notes, prove
@@ -25,7 +24,7 @@ class StemAndMix:
     """A stem and, if there is one, the mix it was separated from.
 
     fit: how the mix fits the stem. notes: what users should know about it, such as a corrected offset. elapsed_s: the
-    time that checks and proof took.
+    time that checks and proof took. role: what the stem is, one of stem_names.ROLES; None if it is not known.
     """
 
     stem: AudioInfo
@@ -33,17 +32,22 @@ class StemAndMix:
     fit: MixFit | None = None
     notes: tuple[str, ...] = ()
     elapsed_s: float = 0.0
+    role: str | None = None
 
     @classmethod
-    def open(cls, stem: Path | AudioInfo, mix: Path | None = None, *, rest: Path | None = None) -> StemAndMix:
+    def open(
+        cls, stem: Path | AudioInfo, mix: Path | None = None, *, rest: Path | None = None, role: str | None = None
+    ) -> StemAndMix:
         """Check and align two files; the stem may have been probed already.
 
         rest: in place of the mix, all of the song but the stem, in step with it: their sum is the mix.
-        Raises AudioFileError, MixMismatchError.
+        role: what the stem is, if its file's name does not say so.
+        Raises AudioFileError, MixMismatchError, and OptionError for an unknown role.
         """
         assert mix is None or rest is None
         started_s = time.perf_counter()
         stem_info = stem if isinstance(stem, AudioInfo) else probe(stem)
+        role = check_role(role) or role_of(stem_info.path.name)
         if rest is not None:
             rest_info = probe(rest, "the rest of the song")
             check_match(stem_info, rest_info, "the rest of the song", is_rest=True)
@@ -53,17 +57,17 @@ class StemAndMix:
             hint = f"{rest.name} contains this stem: if it is the mix, pass it with --mix"
             hints = (hint,) if same.found and same.projection > MIX_PROJECTION else ()
             total = SummedAudio.of([stem_info, rest_info])
-            return cls(stem_info, total, fit, hints, time.perf_counter() - started_s)
+            return cls(stem_info, total, fit, hints, time.perf_counter() - started_s, role)
         if mix is None:
             check_finite(stem_info)
-            return cls(stem_info, elapsed_s=time.perf_counter() - started_s)
+            return cls(stem_info, elapsed_s=time.perf_counter() - started_s, role=role)
         mix_info = probe(mix, "the mix")
         check_match(stem_info, mix_info)
         check_finite(mix_info)
         check_finite(stem_info)
         fit = prove(stem_info, mix_info)
         notes = tuple(mix_notes(fit, stem_info, mix_info))
-        return cls(stem_info, mix_info, fit, notes, time.perf_counter() - started_s)
+        return cls(stem_info, mix_info, fit, notes, time.perf_counter() - started_s, role)
 
     @property
     def paths(self) -> list[Path]:
@@ -88,15 +92,15 @@ class StemAndMix:
         if self.mix_left_out:
             raise MixLeftOutError(f"{self.notes[0]}; nothing was written")
 
-    def open_mix(self, plugins: Sequence[PluginSettings] = (), *, at_own_level: bool = False) -> FittedMix | None:
-        """Read the mix as the stem needs it, through `plugins`; None without a mix, or if it does not fit.
+    def open_mix(self, *, at_own_level: bool = False) -> FittedMix | None:
+        """Read the mix as the stem needs it; None without a mix, or if it does not fit.
 
         at_own_level: leave the mix as loud as it is, even if the stem was turned up or down.
         """
         if self.mix is None or self.fit is None or not self.fit.found:
             return None
         fit = replace(self.fit, gains=(1.0,) * len(self.fit.gains)) if at_own_level else self.fit
-        return FittedMix(self.stem, self.mix, fit, plugins)
+        return FittedMix(self.stem, self.mix, fit)
 
 
 def check_match(stem: AudioInfo, other: AudioInfo, what: str = "", *, is_rest: bool = False) -> None:

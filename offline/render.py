@@ -35,9 +35,11 @@ class ChunkRepairer(Protocol):
     """The part of engine.repair.Repairer that files need."""
 
     def process_chunks(
-        self, chunks: Iterable[Block], sample_rate: int, channels: int, *, has_mix: bool = False
-    ) -> Iterator[np.ndarray]:
-        """Chunks (C, T), or pairs of stem and mix, to repaired chunks (C, n), with the same total length."""
+        self, chunks: Iterable[Block], sample_rate: int, channels: int, *, has_mix: bool = False,
+        role: str | None = None,
+    ) -> Iterator[np.ndarray]:  # fmt: skip
+        """Chunks (C, T), or pairs of stem and mix, to repaired chunks (C, n), with the same total length. role: of the
+        stem."""
         ...
 
 
@@ -81,6 +83,7 @@ def render_file(
     preset: Preset | None = None,
     overwrite: bool = False,
     require_mix: bool = False,
+    role: str | None = None,
     progress: Progress | None = None,
 ) -> RenderReport:
     """Repair `source` into `target`.
@@ -95,6 +98,7 @@ def render_file(
     second earlier or later; where it does not contain the stem, it is left out (proof.py).
     rest: in place of the mix, all of the song but the stem, in step with it.
     require_mix: a mix that has to be left out is an error (MixLeftOutError).
+    role: what the stem is (vocals, drums, bass, guitar, keys, accompaniment, other), if its name does not say so.
     preset: its plugins run before the repair (also on the mix, so that the two still match) and after it; by default
     the Repairer's own.
     progress: called with the seconds of audio done and the seconds in total.
@@ -113,7 +117,8 @@ def render_file(
         repairer = AUTO if beside else "general"
     if isinstance(repairer, str | os.PathLike | Preset):
         repairer = Repairer(repairer)
-    pair = StemAndMix.open(info, None if mix is None else beside[0], rest=None if rest is None else beside[0])
+    mix_path, rest_path = (None if path is None else beside[0] for path in (mix, rest))
+    pair = StemAndMix.open(info, mix_path, rest=rest_path, role=role)
     if require_mix:
         pair.require_mix()
     if isinstance(repairer, Repairer):
@@ -181,9 +186,11 @@ def _repaired(
     """Pairs of the file's own samples (C, n), as stored, and the repaired ones (C, n) in float32."""
     info = pair.stem
     plugins_before, plugins_after = (preset.before, preset.after) if preset is not None else ((), ())
-    before = Chain(plugins_before, info.sample_rate, info.channels)
-    after = Chain(plugins_after, info.sample_rate, info.channels)
-    mix = pair.open_mix(plugins_before)
+    before, before_mix, after = (
+        Chain(plugins, info.sample_rate, info.channels) if plugins else _unchanged
+        for plugins in (plugins_before, plugins_before, plugins_after)
+    )
+    mix = pair.open_mix()
     waiting, codec = Fifo(), SampleCodec(info.subtype)
 
     def chunks() -> Iterator[Block]:
@@ -191,9 +198,11 @@ def _repaired(
             for native in reader.blocks():
                 waiting.push(native)
                 audio = before(pair.prepare(reader.codec.decode(native)))
-                yield audio if mix is None else (audio, mix.take(audio.shape[1]))
+                yield audio if mix is None else (audio, before_mix(mix.take(audio.shape[1])))
 
-    repaired = repairer.process_chunks(chunks(), info.sample_rate, info.channels, has_mix=mix is not None)
+    repaired = repairer.process_chunks(
+        chunks(), info.sample_rate, info.channels, has_mix=mix is not None, role=pair.role
+    )
     done = 0
     try:
         for audio in repaired:
@@ -211,6 +220,11 @@ def _repaired(
         if isinstance(repaired, Generator):
             repaired.close()  # ends its threads now, not whenever the last reference goes
     assert done == info.samples, f"{done} samples came out of the repair and {info.samples} went in"
+
+
+def _unchanged(block: np.ndarray) -> np.ndarray:
+    """In place of plugins."""
+    return block
 
 
 @dataclass

@@ -246,8 +246,9 @@ class _Summand:
         self.corrected, self.number, self.severities = corrected, number, severities
 
     def process_chunks(
-        self, chunks: Iterable[Block], sample_rate: int, channels: int, *, has_mix: bool = False
-    ) -> Iterator[np.ndarray]:
+        self, chunks: Iterable[Block], sample_rate: int, channels: int, *, has_mix: bool = False,
+        role: str | None = None,
+    ) -> Iterator[np.ndarray]:  # fmt: skip
         """The stem (C, m), in step with its own chunks (C, n); reads all stems itself."""
         waiting, left = Fifo(), self.corrected.stems[self.number].samples
         consistency = None if self.severities is None else MixConsistency(self.severities, channels)

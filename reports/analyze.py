@@ -44,6 +44,8 @@ def advice(analysis: Analysis) -> str:
             "This stem looks like the output of a mask-based separator; use --preset auto, which has a repair for it."
         )
     weights = analysis.blend()
+    if not weights and analysis.is_disturbed:
+        return "No artefact of a known kind found, but something was done to this stem. Try: --preset general"
     if not weights:
         return "No artefacts found: this stem needs no repair." if analysis.has_mix else NOTHING_WITHOUT_MIX
     if len(weights) == 1:
@@ -85,6 +87,8 @@ def as_json(analysis: Analysis, path: Path, mix: Path | None) -> dict[str, Any]:
         "separation": round(analysis.separation, 4),
         "mask_score": round(analysis.mask_score, 4),
         "separated": analysis.is_separated,
+        "disturbance": round(analysis.disturbance, 4),
+        "disturbed": analysis.is_disturbed,
         "blend": dict(analysis.blend()),
         "advice": advice(analysis),
     }

@@ -121,7 +121,8 @@ def print_auto() -> None:
     """What auto does, as `print_preset` for a preset."""
     OUT.print(Text(f"Automatic choice ({AUTO})", style="bold"))
     for line in (
-        "The detectors choose the presets for each stem. A stem in which they find nothing stays unchanged.",
+        "The detectors choose the presets for each stem. Where they find no fault of a known kind, but the mix shows",
+        "that something was done to the stem, that is general. A true stem stays unchanged.",
         "repairs: whatever the detectors find; with --mix they find far more",
         "default: with repair --mix",
     ):

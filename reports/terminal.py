@@ -167,6 +167,7 @@ def run_plan(
     journal: Journal | None = None,
     require_mix: bool = False,
     residual: Path | None = None,
+    role: str | None = None,
 ) -> int:
     """Repair every file of a plan and show how each went. Arguments as in `repair_batch`.
 
@@ -188,7 +189,7 @@ def run_plan(
     listener = _TerminalListener(plan, mix)
     failures = repair_batch(
         plan, choice, listener, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, require_mix=require_mix,
-        residual=residual, journal=journal,
+        residual=residual, role=role, journal=journal,
     )  # fmt: skip
     total, without = len(plan.jobs) + len(plan.failures), _without_mix(listener.left_out)
     if total > 1:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..engine.errors import InputError
 from ..engine.metrics.basic import si_sdr
+from ..engine.stem_names import role_of
 from ..offline.audiofile import probe, read_start
 from ..offline.auto import RepairerChoice
 from ..offline.pair import StemAndMix
@@ -24,6 +25,9 @@ from .compare import Row, compare_pair, median_sdr
 MEASURES = (
     "SI-SDR",
     "Log-spectral distance",
+    "Level in pauses",
+    "Bleedless",
+    "Fullness",
     "Multi-resolution STFT distance",
     "Phase agreement",
     "Channel phase error",
@@ -48,13 +52,19 @@ _AUDIO = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3")
 
 @dataclass(frozen=True)
 class Case:
-    """A degraded stem with its true stem and, if there is one, its mix. kind: the type of artefact."""
+    """A degraded stem with its true stem and, if there is one, its mix. kind: the type of artefact. The role of the
+    stem is in the name of its folder or kind, as in bleed/song-vocals and separated-vocals/001."""
 
     name: str
     kind: str
     truth: Path
     degraded: Path
     mix: Path | None
+
+    @property
+    def role(self) -> str | None:
+        """One of stem_names.ROLES, None if it is not known."""
+        return role_of(self.degraded.parent.name, self.kind)
 
 
 @dataclass(frozen=True)
@@ -146,10 +156,10 @@ def validate(
         repaired = {case.name: Path(scratch) / f"{number}.wav" for number, case in enumerate(cases)}
         clean = Path(scratch) / "clean.wav"
         for case in cases:
-            pair = StemAndMix.open(case.degraded, case.mix)
+            pair = StemAndMix.open(case.degraded, case.mix, role=case.role)
             repairer, preset = choice if isinstance(choice, tuple) else choice(pair)
             render_pair(pair, repaired[case.name], repairer, preset=preset, overwrite=True)
-            render_file(case.truth, clean, repairer, mix=case.mix, preset=preset, overwrite=True)
+            render_file(case.truth, clean, repairer, mix=case.mix, preset=preset, role=case.role, overwrite=True)
             compared = compare_pair(pair, repaired[case.name], case.truth, also=also, brief=brief)
             results.append(CaseResult(case, compared.rows, median_sdr(clean, case.truth), compared.notes))
             kept = {result.case.name for result in worst_cases(results)}

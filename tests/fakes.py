@@ -25,15 +25,17 @@ class FakeRepairer:
         self.hold_samples, self.chunk_samples = hold_samples, chunk_samples
         self.nan_at, self.pause_s = nan_at, pause_s
         self.had_mix: bool | None = None
+        self.role: str | None = None
         self.seen: list[np.ndarray] = []
         self.seen_mix: list[np.ndarray] = []
         self.most_waiting_samples = 0
         self.provider = "cpu"
 
     def process_chunks(
-        self, chunks: Iterable[Block], sample_rate: int, channels: int, *, has_mix: bool = False
-    ) -> Iterator[np.ndarray]:
-        self.had_mix = has_mix
+        self, chunks: Iterable[Block], sample_rate: int, channels: int, *, has_mix: bool = False,
+        role: str | None = None,
+    ) -> Iterator[np.ndarray]:  # fmt: skip
+        self.had_mix, self.role = has_mix, role
         waiting = np.zeros((channels, 0), np.float32)
         for chunk in chunks:
             stem, mix = chunk if isinstance(chunk, tuple) else (chunk, None)
@@ -81,8 +83,11 @@ class FakeModel:
     def __init__(self, gain: float = 0.0, mix_gain: float = 0.0, pause_s: float = 0.0) -> None:
         self.gain, self.mix_gain, self.pause_s = np.float32(gain), np.float32(mix_gain), pause_s
 
-    def start(self) -> np.ndarray:
+    def start(self, batch: int = 1, role: str | None = None) -> np.ndarray:
         return np.zeros((2, self.timing.delay_samples), np.float32)
+
+    def with_role(self, state: np.ndarray, role: str | None) -> np.ndarray:
+        return state
 
     def process(self, stem: np.ndarray, mix: np.ndarray | None, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros_like(stem), state

@@ -39,10 +39,11 @@ def sound(seconds: float, rate: int = 44100, channels: int = 2, seed: int = 0) -
 
 
 def streamed(
-    repairer: Repairer, stem: np.ndarray, mix: np.ndarray | None, rate: int, block: int, frames: int = 4
-) -> np.ndarray:
+    repairer: Repairer, stem: np.ndarray, mix: np.ndarray | None, rate: int, block: int, frames: int = 4,
+    role: str | None = None,
+) -> np.ndarray:  # fmt: skip
     """A stem (C, T) sent through a live stream block by block, with the latency removed."""
-    stream = repairer.stream(rate, len(stem), has_mix=mix is not None, chunk_frames=frames)
+    stream = repairer.stream(rate, len(stem), has_mix=mix is not None, chunk_frames=frames, role=role)
     out = []
     for at in range(0, stem.shape[1], block):
         part = stem[:, at : at + block]

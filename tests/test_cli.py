@@ -20,7 +20,7 @@ from stemprover.offline.render import render_file
 class BrokenRepairer(FakeRepairer):
     """A repairer with a damaged model."""
 
-    def process_chunks(self, chunks, sample_rate, channels, *, has_mix=False):
+    def process_chunks(self, chunks, sample_rate, channels, *, has_mix=False, role=None):
         raise ModelError("the model file denoiser.onnx is damaged; install StemProver again")
 
 
@@ -138,6 +138,7 @@ def test_an_internal_error_gives_one_line_and_exits_with_1(run_cli, make_audio, 
         (["--wet", "1.5"], "--wet 1.5 is out of range; use a number from 0 to 1"),
         (["--wet", "nan"], "--wet nan is out of range"),
         (["--wet", "-0.1"], "--wet -0.1 is out of range"),
+        (["--role", "kazoo"], "role 'kazoo' is unknown; choose vocals, drums"),
         (["--steps", "0"], "--steps 0 is out of range; use a number from 1 to 50"),
         (["--jobs", "0"], "--jobs 0 is out of range"),
         (["--quality", "best", "--steps", "3"], "--quality and --steps exclude each other"),

@@ -21,17 +21,17 @@ SPEC.loader.exec_module(make_results)
 
 def case(kind: str, gain: float, clean_sdr_db: float | None = 40.0) -> dict[str, Any]:
     measures = {
-        "SI-SDR": [5.0, 5.0 + gain], "Log-spectral distance": [10.0, 8.0], f"Detected {kind}": [0.5, 0.1],
-        "Phase agreement": [0.8, 0.9],
+        "SI-SDR": [5.0, 5.0 + gain], "Log-spectral distance": [10.0, 8.0],
+        "Level in pauses": [-50.0, -50.0 - gain] if kind.startswith("unknown") else None,
     }  # fmt: skip
     return {"name": f"{kind}/1", "kind": kind, "clean_sdr_db": clean_sdr_db, "notes": [], "measures": measures}
 
 
 def write_report(folder: Path, name: str, gains: tuple[float, ...] = (-1.0, 2.0, 3.0)) -> None:
-    cases = [case("bleed", gain, None if gain == 2.0 else 40.0) for gain in gains] + [case("separated-vocals", 0.5)]
-    summaries = [{"kind": "bleed", "measure": "SI-SDR", "gain": 1.33, "low": -0.5, "high": 2.5}]
+    cases = [case("separated-vocals", 0.5), case("known-bands", 0.1)]
+    cases += [case("unknown-bands", gain, None if gain == 2.0 else 40.0) for gain in gains]
     (folder / name).mkdir(parents=True)
-    (folder / name / "report.json").write_text(json.dumps({"cases": cases, "summaries": summaries}))
+    (folder / name / "report.json").write_text(json.dumps({"cases": cases, "summaries": []}))
 
 
 def sections(text: str) -> dict[str, str]:
@@ -49,26 +49,15 @@ def written(folder: Path, *arguments: str) -> dict[str, str]:
     return sections(out.read_text())
 
 
-def test_reports_become_tables_of_presets_and_faults(tmp_path: Path) -> None:
-    for preset in make_results.PRESETS:
-        write_report(tmp_path, preset)
-    found = written(tmp_path)
-    section = found["Presets by fault"]
-    table = rows(section)
-    assert table[0] == ["preset", "bleed", "separated-vocals", "all simulated"]
-    assert ["general", "+2.00 (-1.00)", "+0.50 (+0.50)", "+2.00 (-1.00)"] in table
-    assert ["auto", "33%", "0%", "33%"] in table, "one of three loses more than 0.2 dB"
-    assert ["auto", "-20.0%", "-20.0%", "-20.0%"] in table
-    assert ["auto", "0.50 → 0.10", "0.50 → 0.10"] in table, "no column for kinds without a detector"
-    assert ["auto", "40.0 / 40.0", "40.0 / 40.0", "40.0 / 40.0"] in table
-    assert "Perceptual score" not in section, "no table of what no report has"
-    assert f"stemprover validate cases/test -o {tmp_path}/bleed --preset bleed" in section
-    assert ["separated-vocals", "1", "auto", "+0.50 (+0.50)", "0%", "-20.0%", "40.0 / 40.0"] in rows(
-        found["Stems by Spleeter"]
-    )
-    detail = rows(found["General in more measures"])
-    assert detail[2][:5] == ["bleed", "3", "5.00 → 7.00", "+1.33 (-0.50 to +2.50)", "-1.00"]
-    assert "0.800 → 0.900" in detail[2]
+def test_reports_become_a_table_of_faults_for_each_repair(tmp_path: Path) -> None:
+    for name in make_results.REPAIRS:
+        write_report(tmp_path, name.replace(" ", "-"))
+    section = written(tmp_path)["Faults and separators"]
+    table = rows(section.partition("### auto")[2].partition("###")[0])
+    assert [row[0] for row in table[2:]] == ["unknown-bands", "known-bands", "separated-vocals"]
+    assert table[2][1:] == ["3", "5.0", "+2.00 (-1.00)", "33%", "-20.0%", "-2.0 (+1.0)", "40.0 / 40.0"]
+    assert table[4][1:] == ["1", "5.0", "+0.50 (+0.50)", "0%", "-20.0%", "-", "40.0 / 40.0"], "it has no pauses"
+    assert f"stemprover validate cases/test -o {tmp_path}/without-the-mix --preset general --no-mix --brief" in section
 
 
 def test_printed_tables_are_included_as_they_are(tmp_path: Path) -> None:
@@ -78,12 +67,11 @@ def test_printed_tables_are_included_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_section_without_its_files_names_the_commands_that_make_them(tmp_path: Path) -> None:
-    for preset in make_results.PRESETS[1:]:
-        write_report(tmp_path, preset)
-    section = written(tmp_path, "--cases", "mine")["Presets by fault"]
+    write_report(tmp_path, "auto")
+    section = written(tmp_path, "--cases", "mine")["Faults and separators"]
     assert "Not measured" in section
-    assert f"stemprover validate mine/test -o {tmp_path}/general --preset general --also perceptual\n" in section
-    assert "--preset bleed" not in section, "this one is there"
+    assert f"stemprover validate mine/test -o {tmp_path}/general --preset general --brief\n" in section
+    assert "--preset auto" not in section, "this one is there"
     assert not rows(section)
 
 
@@ -91,7 +79,7 @@ def test_an_incomplete_page_replaces_an_existing_one_only_if_asked_to(tmp_path: 
     (tmp_path / "speed.md").write_text("one row")
     out = tmp_path / "results.md"
     out.write_text("figures")
-    with pytest.raises(SystemExit, match=r"is unchanged.*Presets by fault.*--incomplete"):
+    with pytest.raises(SystemExit, match=r"is unchanged.*Faults and separators.*--incomplete"):
         make_results.main([str(tmp_path), "-o", str(out)])
     assert out.read_text() == "figures"
     assert "one row" in written(tmp_path, "--incomplete")["Speed and memory"]

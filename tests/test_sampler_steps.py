@@ -20,10 +20,10 @@ def case(name: str, kind: str) -> Case:
 def folder(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for n in range(2):
-        place = tmp_path / "bleed" / f"{n}"
+        place = tmp_path / "noise" / f"{n}"
         place.mkdir(parents=True)
-        truth, rest = 0.1 * rng.standard_normal((2, 26_460, 2))
-        for name, sound in (("truth", truth), ("degraded", truth + 0.3 * rest), ("mix", truth + rest)):
+        truth, rest, hiss = 0.1 * rng.standard_normal((3, 26_460, 2))
+        for name, sound in (("truth", truth), ("degraded", truth + 0.3 * hiss), ("mix", truth + rest)):
             soundfile.write(place / f"{name}.wav", sound, 44100, subtype="FLOAT")
     return tmp_path
 

@@ -11,6 +11,7 @@ from stemprover import Repairer, list_presets
 from stemprover.benchmarks.speed import excerpt
 from stemprover.engine.adapters import Adapter, fingerprint
 from stemprover.engine.bundle import Bundle, base_bundle
+from stemprover.engine.metrics.basic import pause_level, sdr
 from stemprover.engine.repair import QUALITY_STEPS
 
 PRESETS = base_bundle().parent
@@ -52,6 +53,18 @@ def test_every_shipped_preset_repairs_and_an_untrained_one_equals_the_base() -> 
         repaired = Repairer(preset, quality="draft").process(stem, 44100, mix)
         if not preset.trained:
             assert repaired.tobytes() == base.tobytes(), preset.name
+
+
+@pytest.mark.parametrize("role", [None, "vocals"])
+@pytest.mark.parametrize("with_mix", [True, False])
+def test_a_true_stem_comes_back_at_40_db_and_its_pauses_stay_as_quiet(role: str | None, with_mix: bool) -> None:
+    truth, mix = (soundfile.read(DEMO / f"{n}.flac", dtype="float32")[0].T[:, : 5 * 44100] for n in ("truth", "song"))
+    pause = slice(2 * 44100, 3 * 44100)
+    mix[:, pause] -= truth[:, pause]
+    truth[:, pause] = 1e-4 * np.random.default_rng(0).standard_normal((2, 44100))
+    repaired = Repairer("general").process(truth, 44100, mix if with_mix else None, role=role)
+    assert sdr(repaired, truth) >= 40.0
+    assert pause_level(repaired, truth) <= pause_level(truth, truth) + 1.0
 
 
 def test_every_adapter_has_its_recipe() -> None:

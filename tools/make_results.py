@@ -27,9 +27,9 @@ from stemprover.benchmarks.table import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
-PRESETS = ("general", "musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients", "auto")
-SIMULATED = ("musical-noise", "bleed", "phasiness", "dull-highs", "smeared-transients", "mixed")
-SEPARATED = ("separated-vocals", "separated-accompaniment")
+#: What the cases are repaired with: by name, the options of `stemprover validate`.
+REPAIRS = {"general": "--preset general", "auto": "--preset auto", "without the mix": "--preset general --no-mix"}
+ORDER = ("unknown-", "known-", "separated-")  # kinds of cases
 HARM_DB = 0.2
 NO_SONGS = "FOLDER_OF_SONGS"
 UNCHANGED_DB = 150.0  # stands for infinity: a true stem that comes back bit for bit
@@ -71,15 +71,10 @@ def distance(_: str, cases: Cases) -> str:
     return f"{100 * (after / before - 1):+.1f}%"
 
 
-def detected(kind: str, cases: Cases) -> str:
-    """Median score of the fault's own detector, before and after."""
-    return before_after(cases, f"Detected {kind}", "{:.2f} → {:.2f}")
-
-
-def perceptual(_: str, cases: Cases) -> str:
-    """Median gain of the 2f-model's score, in points."""
-    found = pairs(cases, "Perceptual score (2f)")
-    return f"{np.median(found[:, 1] - found[:, 0]):+.1f}" if len(found) else "-"
+def pauses(_: str, cases: Cases) -> str:
+    """Median change of the level in the true stem's pauses, and that of the worst case."""
+    found = np.diff(pairs(cases, "Level in pauses"), axis=1)[:, 0]
+    return f"{np.median(found):+.1f} ({found.max():+.1f})" if len(found) else "-"
 
 
 def preserved(_: str, cases: Cases) -> str:
@@ -88,20 +83,16 @@ def preserved(_: str, cases: Cases) -> str:
     return f"{np.median(found):.1f} / {min(found):.1f}"
 
 
-def before_after(cases: Cases, measure: str, form: str = "{:.3f} → {:.3f}") -> str:
-    """Medians of a measure before and after."""
-    found = pairs(cases, measure)
-    return form.format(*np.median(found, axis=0)) if len(found) else "-"
+def before(_: str, cases: Cases) -> str:
+    """Median SI-SDR before the repair."""
+    found = pairs(cases, "SI-SDR")
+    return f"{np.median(found[:, 0]):.1f}" if len(found) else "-"
 
 
-PRESET_TABLES: dict[str, Cell] = {
-    "SI-SDR: median gain in dB (worst case)": gain,
-    f"Cases that lose more than {HARM_DB} dB of SI-SDR": harmed,
-    "Log-spectral distance: change of the median": distance,
-    "Score of the fault's own detector, medians": detected,
-    "Perceptual score (2f-model): median gain in points": perceptual,
-    "SDR at which a true stem comes back in dB: median / worst": preserved,
-}
+COLUMNS: dict[str, Cell] = {
+    "SI-SDR before, dB": before, "gain, median (worst)": gain, f"lose more than {HARM_DB} dB": harmed,
+    "distance": distance, "pauses, dB": pauses, "a true stem comes back at, dB": preserved,
+}  # fmt: skip
 
 
 def read_cases(path: Path) -> Cases:
@@ -111,78 +102,26 @@ def read_cases(path: Path) -> Cases:
 
 
 def by_kind(cases: Cases) -> dict[str, Cases]:
-    """The cases by kind, the simulated faults first and then all of them together; without empty groups."""
-    kinds = list(dict.fromkeys([*SIMULATED, *SEPARATED, *(case["kind"] for case in cases)]))
-    groups = {kind: [case for case in cases if case["kind"] == kind] for kind in kinds}
-    groups["all simulated"] = [case for case in cases if case["kind"] in SIMULATED]
-    return {kind: group for kind, group in groups.items() if group}
+    """The cases by kind, in ORDER."""
+    kinds = sorted({case["kind"] for case in cases}, key=lambda kind: (not_first(kind), kind))
+    return {kind: [case for case in cases if case["kind"] == kind] for kind in kinds}
 
 
-def preset_tables(files: Mapping[str, Path]) -> str:
-    """A table for each measure: a row for each preset, a column for each kind of fault."""
-    reports = {name: by_kind(read_cases(path)) for name, path in files.items()}
-    kinds = list(dict.fromkeys(kind for groups in reports.values() for kind in groups))
-    counts = next(iter(reports.values()))
-    parts = ["Cases: " + ", ".join(f"{len(counts[kind])} {kind}" for kind in kinds if kind in counts) + "."]
-    for title, cell in PRESET_TABLES.items():
+def not_first(kind: str) -> int:
+    """Where a kind of case comes in ORDER."""
+    return next((place for place, start in enumerate(ORDER) if kind.startswith(start)), len(ORDER))
+
+
+def fault_tables(files: Mapping[str, Path]) -> str:
+    """A table for each repair, with a row for each kind of case."""
+    parts = []
+    for name, path in files.items():
         rows = [
-            [name, *(cell(kind, groups[kind]) if kind in groups else "-" for kind in kinds)]
-            for name, groups in reports.items()
+            [kind, str(len(cases)), *(cell(kind, cases) for cell in COLUMNS.values())]
+            for kind, cases in by_kind(read_cases(path)).items()
         ]
-        used = [i for i in range(1, len(kinds) + 1) if any(row[i] != "-" for row in rows)]
-        if used:
-            head = ["preset", *(kinds[i - 1] for i in used)]
-            parts.append(f"### {title}\n\n" + markdown_table(head, [[row[0], *(row[i] for i in used)] for row in rows]))
+        parts.append(f"### {name}\n\n" + markdown_table(["fault", "cases", *COLUMNS], rows))
     return "\n\n".join(parts)
-
-
-def separated_table(files: Mapping[str, Path]) -> str:
-    """General and auto on the stems of the separator, each kind and both together."""
-    reports = {name: read_cases(path) for name, path in files.items()}
-    columns: dict[str, Cell] = {
-        "SI-SDR, median gain in dB (worst)": gain, f"lose more than {HARM_DB} dB": harmed,
-        "log-spectral distance": distance, "a true stem comes back at, dB": preserved,
-    }  # fmt: skip
-    rows = []
-    for name, kinds in {**{kind: (kind,) for kind in SEPARATED}, "both": SEPARATED}.items():
-        for preset, every in reports.items():
-            cases = [case for case in every if case["kind"] in kinds]
-            if cases:
-                rows.append([name, str(len(cases)), preset, *(cell(name, cases) for cell in columns.values())])
-    return markdown_table(["stems", "cases", "preset", *columns], rows)
-
-
-def detail_table(files: Mapping[str, Path]) -> str:
-    """One preset in more measures: mean gain with its interval, worst case, and medians before and after."""
-    (path,) = files.values()
-    report = json.loads(path.read_text())
-    measures = {
-        "Log-spectral distance": "log-spectral distance, dB", "Multi-resolution STFT distance": "multi-resolution STFT",
-        "Phase agreement": "phase agreement", "Onset error": "onset error",
-        "Channel phase error": "channel phase error, rad", "Perceptual score (2f)": "perceptual score (2f)",
-    }  # fmt: skip
-    rows = []
-    for kind, cases in by_kind(report["cases"]).items():
-        means = [s for s in report["summaries"] if (s["kind"], s["measure"]) == (kind, "SI-SDR")]
-        interval = "{gain:+.2f} ({low:+.2f} to {high:+.2f})".format(**means[0]) if means else "-"
-        cells = [before_after(cases, "SI-SDR", "{:.2f} → {:.2f}"), interval, f"{gains(cases).min():+.2f}"]
-        rows.append([kind, str(len(cases)), *cells, *(before_after(cases, measure) for measure in measures)])
-    head = ["fault", "cases", "SI-SDR, dB", "mean gain (95% interval), dB", "worst, dB", *measures.values()]
-    return markdown_table(head, rows)
-
-
-def no_mix_table(files: Mapping[str, Path]) -> str:
-    """What is gained without the mix."""
-    (path,) = files.values()
-    columns: dict[str, Cell] = {
-        "SI-SDR, median gain in dB (worst)": gain, "log-spectral distance": distance,
-        "perceptual score (2f)": perceptual, "a true stem comes back at, dB": preserved,
-    }  # fmt: skip
-    rows = [
-        [kind, str(len(cases)), *(cell(kind, cases) for cell in columns.values())]
-        for kind, cases in by_kind(read_cases(path)).items()
-    ]
-    return markdown_table(["fault", "cases", *columns], rows)
 
 
 def printed(files: Mapping[str, Path]) -> str:
@@ -229,35 +168,13 @@ def module(name: str, benchmark: str, options: str = "") -> tuple[str, str]:
     return prints(name, f"python -m stemprover.benchmarks.{benchmark} {options}".strip())
 
 
-REPORTS = {
-    preset: validate(preset, f"--preset {preset} --also perceptual" + (" --brief" if preset != "general" else ""))
-    for preset in PRESETS
-}
 MEASUREMENTS = (
     Measurement(
-        "Presets by fault",
-        "What every preset does to every fault of songs that neither weights nor trust curves were fitted on, with the "
-        "mix: five simulated faults, two of them in a row (mixed), and stems separated by Spleeter.",
-        REPORTS,
-        preset_tables,
-    ),
-    Measurement(
-        "Stems by Spleeter",
-        "All held-out stems of a real separator, repaired with general and with auto.",
-        {preset: REPORTS[preset] for preset in ("general", "auto")},
-        separated_table,
-    ),
-    Measurement(
-        "General in more measures",
-        "The same cases and the preset general; values are medians before → after over windows of 5 s.",
-        {"general": REPORTS["general"]},
-        detail_table,
-    ),
-    Measurement(
-        "Without the mix",
-        "The same cases, repaired with general but without the mix.",
-        {"no-mix": validate("no-mix", "--preset general --no-mix --brief --also perceptual")},
-        no_mix_table,
+        "Faults and separators",
+        "Songs that neither weights nor trust were fitted on. Unknown faults are made by mechanisms that were never "
+        "trained on, known ones by those that were; separated stems are Spleeter's. Each table is one repair.",
+        {name: validate(name.replace(" ", "-"), f"{options} --brief") for name, options in REPAIRS.items()},
+        fault_tables,
     ),
     Measurement(
         "Two faults at once",
@@ -360,11 +277,10 @@ INTRODUCTION = """# Results
   of everything else in it, in dB; higher is better, and a constant gain does not count.
 - **Log-spectral distance** ("distance") is how far the spectrum in dB is from the true stem's, as a root mean square
   over frequency and a mean over time; lower is better.
-- **Detector** is the score, 0 to 1, of the fault's own detector before → after (docs/detectors.md).
-- **Perceptual score (2f-model)** is made for separated audio, 0 to 100 points; higher is better.
+- **Pauses** is the change of the level where the true stem is silent; lower is better.
 - **A true stem comes back at** says what a repair does to a stem with nothing wrong in it: the SDR of the result
   against the stem itself; higher is better.
-- **Worst** is the worst case, and **95%** a bootstrap interval of the mean.
+- **Worst** is the worst case.
 
 The cases were made by
 
@@ -391,7 +307,7 @@ def page(folder: Path, places: Mapping[str, str]) -> str:
     bundle = json.loads((ROOT / "presets" / "base" / "bundle.json").read_text())
     introduction = INTRODUCTION.format(
         cases_command=f"python -m stemprover.engine.train.cases {places['pool']} {places['cases']} "
-        "--separated 20 --simulated 6",
+        "--separated 20 --faulty 6",
         version=__version__, weights=bundle["sha256"]["denoiser.onnx"][:12],
     )  # fmt: skip
     return "\n".join([introduction, *(section(one, folder, places) for one in MEASUREMENTS)])

@@ -31,7 +31,9 @@ def mask_likelihood(stem: np.ndarray, mix: np.ndarray) -> float:
     """Median of the likelihood over the active frames of a stem and its mix, (2, T) at 44.1 kHz."""
     stft, maker = Stft(StftConfig()), FeatureMaker()
     spectra = [whole_stft(stft, sound)[None] for sound in (stem, mix)]
-    found = maker(spectra[0], spectra[1], maker.start(1))[0].mask_likelihood[0]
+    leakage = maker(spectra[0], spectra[1], maker.start(1))[0].leakage
+    assert leakage is not None
+    found = leakage.mask_likelihood[0]
     power = np.square(np.abs(spectra[1])).sum(axis=(0, 1, 2))
     return float(np.median(found[power > 10 ** (ACTIVE_DB / 10) * power.max()]))
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from ...engine.dsp.fifo import Fifo
 from ...engine.errors import OptionError, StemProverError
+from ...engine.stem_names import UNKNOWN
 from .. import PORT, TOKEN_VARIABLE
 from ..osc import VERSION, Code, Flag, Status, from_blob, to_blob
 from .connection import BridgeError, BridgeLostError, Connection, fail
@@ -194,6 +195,10 @@ class AsyncClient:
     async def set_quality(self, quality: str) -> int:
         """draft, standard or best; as `select`."""
         return await self._set("quality", quality)
+
+    async def set_role(self, role: str | None) -> int:
+        """What the stem is, one of stem_names.ROLES; None if it is not known. As `select`."""
+        return await self._set("role", role or UNKNOWN)
 
     async def presets(self) -> dict[str, str]:
         """Name to title."""
@@ -420,6 +425,10 @@ class Client:
     def set_quality(self, quality: str) -> int:
         """As AsyncClient.set_quality."""
         return self._run(self._client.set_quality(quality))
+
+    def set_role(self, role: str | None) -> int:
+        """As AsyncClient.set_role."""
+        return self._run(self._client.set_role(role))
 
     def presets(self) -> dict[str, str]:
         """As AsyncClient.presets."""

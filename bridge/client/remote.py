@@ -34,14 +34,18 @@ class RemoteRepairer:
         channels: int,
         *,
         has_mix: bool = False,
+        role: str | None = None,
     ) -> Iterator[np.ndarray]:
-        """Chunks (C, n), or pairs of stem and mix chunks, to repaired chunks, as many samples in all."""
+        """Chunks (C, n), or pairs of stem and mix chunks, to repaired chunks, as many samples in all. role: as in
+        engine.repair.Repairer.process."""
         if channels > MAX_CHANNELS:
             raise OptionError(f"{channels} channels: a bridge takes up to {MAX_CHANNELS}; use stemprover repair")
         block = min(MAX_BLOCK, 2048)
         with Client(sample_rate, channels, channels if has_mix else 0, max_block=block, **self.options) as client:
             if has_mix:
                 client.set_check_mix(False)  # whoever reads the files has proved the mix
+            if role is not None:
+                client.set_role(role)
             self.prepare(client)
             skip, begun, sent = client.latency_samples, time.monotonic(), 0
             pending: deque[Future[Reply]] = deque()

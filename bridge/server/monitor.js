@@ -2,6 +2,7 @@
 const byId = (id) => document.getElementById(id);
 const cards = new Map();
 let presets = [];
+let choices = {};
 let live = null;
 
 function send(stream, name, value) {
@@ -33,11 +34,14 @@ function makeCard(number) {
     label.append(name, slider);
     get(".blend").append(label);
   }
+  for (const [name, values] of Object.entries(choices)) {
+    for (const value of values) get(`.${name}`).add(new Option(value));
+    get(`.${name}`).addEventListener("change", (event) => send(number, name, event.target.value));
+  }
   preset.addEventListener("change", () => {
     for (const slider of card.querySelectorAll(".blend input")) slider.value = 0;
     send(number, "preset", preset.value);
   });
-  get(".quality").addEventListener("change", (event) => send(number, "quality", event.target.value));
   get(".wetness").addEventListener("input", (event) => send(number, "wet", Number(event.target.value)));
   get(".bypass").addEventListener("change", (event) => send(number, "bypass", event.target.checked));
   byId("streams").append(card);
@@ -100,12 +104,13 @@ function showStream(stream) {
     preset.value = stream.preset;
   }
   show(get(".quality"), stream.quality);
+  show(get(".role"), stream.role);
   show(get(".wetness"), stream.wet);
   get(".bypass").checked = stream.bypass;
 }
 
 function showAll(update) {
-  if (update.presets) presets = update.presets;
+  if (update.presets) ({ presets, choices } = update);
   if (update.error) byId("error").textContent = update.error;
   if (!update.streams) return;
   byId("state").textContent =

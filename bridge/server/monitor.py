@@ -162,7 +162,9 @@ class Monitor:
         self._sockets.add(live)
         self._watch()
         try:
-            await live.send_json({"presets": self._titles})
+            texts = {name: parameter.limits for name, parameter in PARAMETERS.items() if parameter.tag == "s"}
+            choices = {name: limits["VALS"] for name, limits in texts.items() if limits is not None}
+            await live.send_json({"presets": self._titles, "choices": choices})
             async for message in live:
                 if message.type == WSMsgType.TEXT:
                     await self._set(live, message.data)

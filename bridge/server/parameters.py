@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...engine.repair import QUALITY_STEPS
+from ...engine.stem_names import ROLES, UNKNOWN
 from .stream import Stream
 
 #: The position at which a change takes effect, now or once its model is loaded.
@@ -42,5 +43,9 @@ PARAMETERS = {
     "quality": Parameter(
         "s", "Steps of the sampler", {"VALS": list(QUALITY_STEPS)}, lambda stream: stream.selection.quality,
         lambda stream, value: stream.selection.set_quality(value),
+    ),
+    "role": Parameter(
+        "s", "What the stem is", {"VALS": [UNKNOWN, *ROLES]}, lambda stream: stream.role or UNKNOWN,
+        lambda stream, value: stream.set_role(None if value == UNKNOWN else value),
     ),
 }  # fmt: skip

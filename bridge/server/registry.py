@@ -22,6 +22,7 @@ from ...engine.errors import OptionError
 from ...engine.latency import ModelTiming, stream_latency
 from ...engine.preset import Preset, find_presets, load_preset
 from ...engine.repair import Repairer, available_cores
+from ...engine.stem_names import UNKNOWN
 from .. import PORT
 from ..osc import Code, ProtocolError, StreamFormat
 from .model_cache import MAX_LOAD, ModelCache, fits, load_of
@@ -273,6 +274,7 @@ def stream_status(stream: Stream) -> dict[str, Any]:
         "wet": stream.wet,
         "bypass": stream.bypass,
         "quality": stream.selection.quality,
+        "role": stream.role or UNKNOWN,
         "latency": {
             "total": latency.total,
             "window": latency.window,

@@ -19,6 +19,7 @@ from ...engine.live import LiveCorrectionStream
 from ...engine.mix.guard import MixReport
 from ...engine.mixer import Mixer
 from ...engine.preset import Preset
+from ...engine.stem_names import check_role
 from ...engine.stream import CorrectionStream
 from ..osc import Code, Flag, ProtocolError, Status, StreamFormat
 from .meters import Scope
@@ -95,6 +96,7 @@ class Stream:
         self.mix_changed: Callable[[str, int], None] = lambda text, state: None
         self.checks_mix = False
         self.wet, self.bypass = 1.0, False
+        self.role: str | None = None
         self.counters, self.scope = Counters(), Scope()
         self.watched = self.closed = False
         self.opened = time.monotonic()
@@ -155,6 +157,13 @@ class Stream:
         """Have the mix proved before it is used, or use it as it is; returns the position at which that begins."""
         self.checks_mix = on
         self._worker.check_mix(on)
+        return self.position
+
+    def set_role(self, role: str | None) -> int:
+        """What the stem is, None if it is not known; returns the position at which that takes effect. Raises
+        OptionError for another role."""
+        self.role = check_role(role)
+        self._worker.set_role(role)
         return self.position
 
     @property

@@ -161,6 +161,14 @@ class StreamWorker:
 
         self.call_before_next_chunk(act, _ignore)
 
+    def set_role(self, role: str | None) -> None:
+        """What the stem is, from the next chunk on."""
+
+        def act(corrections: LiveCorrectionStream) -> None:
+            corrections.role = role
+
+        self.call_before_next_chunk(act, _ignore)
+
     def take(self) -> WorkerResult | None:
         """The oldest result not taken yet, or None."""
         while self._results:

@@ -14,7 +14,7 @@ from ..dsp.stft import Stft
 from ..errors import MixMismatchError, OptionError
 from .detectors import MIX_ONLY_TYPES, TYPES, Detectors
 from .score import apply_powers
-from .separation import GAINS, SEPARATED, SeparationDetector, mask_score, separation_score
+from .separation import DISTURBED, GAINS, SEPARATED, SeparationDetector, mask_score, separation_score
 
 FRAMES_PER_COLUMN = 8
 
@@ -64,8 +64,8 @@ class Analysis:
     """The result for a whole stem.
 
     severities (5, K, M): in the order of TYPES, K bands with `edges_hz` (K + 1,), M columns of `column_s` seconds.
-    levels_db (K, M): level of the stem relative to its loudest cell. separation: see `separation_score`; 0 without the
-    mix.
+    levels_db (K, M): level of the stem relative to its loudest cell. separation: see `separation_score`; disturbance:
+    the mean of `MaskEvidence.disturbance`; both 0 without the mix.
     """
 
     duration_s: float
@@ -76,6 +76,7 @@ class Analysis:
     levels_db: np.ndarray
     findings: tuple[Finding, ...]
     separation: float = 0.0
+    disturbance: float = 0.0
 
     @property
     def mask_score(self) -> float:
@@ -86,6 +87,11 @@ class Analysis:
     def is_separated(self) -> bool:
         """Whether the stem was made by a mask-based separator."""
         return self.mask_score > SEPARATED
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether something was done to the stem, whatever it is."""
+        return self.disturbance > DISTURBED
 
     @property
     def found(self) -> tuple[Finding, ...]:
@@ -106,14 +112,15 @@ class Analysis:
 class FrameAnalysis:
     """The result for N frames.
 
-    severity (5, K, N). power (K, N): mean power per bin of each band. unexplained (N,) and gains (GAINS, N): as in
-    `MaskEvidence`, 0 without the mix.
+    severity (5, K, N). power (K, N): mean power per bin of each band. unexplained (N,), gains (GAINS, N) and
+    disturbance (N,): as in `MaskEvidence`, 0 without the mix.
     """
 
     severity: np.ndarray
     power: np.ndarray
     unexplained: np.ndarray
     gains: np.ndarray
+    disturbance: np.ndarray
 
     @property
     def sounding(self) -> np.ndarray:
@@ -180,9 +187,9 @@ class FrameAnalyser:
         shape = (len(self.detectors.bands), count // self.detectors.stft.hop)
         severity, power = np.zeros((len(TYPES), *shape), np.float32), np.zeros(shape, np.float32)
         unexplained = np.full(shape[1:], -np.inf if self.has_mix else 0.0, np.float32)
-        gains = np.zeros((GAINS, *shape[1:]), np.float32)
+        gains, disturbance = np.zeros((GAINS, *shape[1:]), np.float32), np.zeros(shape[1:], np.float32)
         if not count:
-            return FrameAnalysis(severity, power, unexplained, gains)
+            return FrameAnalysis(severity, power, unexplained, gains, disturbance)
         stems = to_pairs(ready[: self.channels])
         mixes = to_pairs(ready[self.channels :]) if self.has_mix else None
         for i, stem in enumerate(stems):
@@ -197,7 +204,8 @@ class FrameAnalyser:
                 evidence, self._separation_states[i] = self._separation(spectrum[:2], mix, self._separation_states[i])
                 unexplained = np.maximum(unexplained, evidence.unexplained)
                 gains += evidence.gains
-        return FrameAnalysis(severity, power, unexplained, gains)
+                disturbance = np.maximum(disturbance, evidence.disturbance)
+        return FrameAnalysis(severity, power, unexplained, gains, disturbance)
 
 
 @dataclass
@@ -216,7 +224,7 @@ class Analyser:
         self._sounding = 0
         self._totals = np.zeros((len(TYPES), len(self.detectors.bands)))
         self._score_sums = np.zeros(len(TYPES))
-        self._unexplained, self._gains = 0.0, np.zeros(GAINS)
+        self._unexplained, self._gains, self._disturbance = 0.0, np.zeros(GAINS), 0.0
         self._samples = 0
 
     def process(self, block: np.ndarray, mix: np.ndarray | None = None) -> None:
@@ -244,6 +252,7 @@ class Analyser:
             levels_db=levels - levels.max(initial=-120.0),
             findings=self._findings(severities, column_s),
             separation=separation_score(self._unexplained / max(1, self._sounding), self._gains),
+            disturbance=self._disturbance / max(1, self._sounding),
         )
 
     def _add(self, frames: FrameAnalysis) -> None:
@@ -251,6 +260,7 @@ class Analyser:
         self._sounding += int(sounding.sum())
         self._unexplained += float(frames.unexplained[sounding].sum(dtype=np.float64))
         self._gains += frames.gains[:, sounding].sum(axis=1, dtype=np.float64)
+        self._disturbance += float(frames.disturbance[sounding].sum(dtype=np.float64))
         self._totals += severity.sum(axis=-1, dtype=np.float64)
         self._score_sums += apply_powers(severity).sum(axis=(1, 2), dtype=np.float64) / len(self.detectors.bands)
         self._columns += list(np.moveaxis(_columns(severity), -1, 0))

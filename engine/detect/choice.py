@@ -12,7 +12,7 @@ from ..errors import OptionError
 from .analysis import FRAMES_PER_COLUMN, FrameAnalyser, FrameAnalysis, preset_weight
 from .detectors import MIX_ONLY_TYPES, TYPES, Detectors
 from .score import apply_powers
-from .separation import GAINS, SEPARATED, mask_score, separation_score
+from .separation import DISTURBED, GAINS, SEPARATED, mask_score, separation_score
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,12 @@ class ChoiceConfig:
 
 @dataclass(frozen=True)
 class Choice:
-    """Preset weights by type of artefact; empty if nothing is wrong or a mask-based separator made the stem."""
+    """Preset weights by type of artefact. Without any: whether a mask-based separator made the stem, or something else,
+    that no detector knows, was done to it."""
 
     weights: Mapping[str, float] = field(default_factory=dict)
     is_separated: bool = False
+    is_disturbed: bool = False
 
 
 @dataclass
@@ -62,7 +64,7 @@ class LiveChoice:
         self._frames = FrameAnalyser(self.sample_rate, self.channels, self.has_mix, self.detectors)
         self._frame_s = self.detectors.stft.hop / MODEL_RATE
         self._scores = np.zeros(len(TYPES))
-        self._unexplained, self._gains = 0.0, np.zeros(GAINS)
+        self._unexplained, self._gains, self._disturbance = 0.0, np.zeros(GAINS), 0.0
         self._analysed_s = 0.0
         self._unchanged_s = self.config.hold_s  # the first choice need not wait
         self.present = Choice()
@@ -88,9 +90,9 @@ class LiveChoice:
         The result does not depend on how the audio is split into blocks. Raises as `FrameAnalyser.process`.
         """
         frames = self._frames.process(block, mix)
-        parts = (frames.severity, frames.power, frames.unexplained, frames.gains)
         for start in range(0, len(frames.unexplained), FRAMES_PER_COLUMN):
-            self._update(FrameAnalysis(*(part[..., start : start + FRAMES_PER_COLUMN] for part in parts)))
+            column = slice(start, start + FRAMES_PER_COLUMN)
+            self._update(FrameAnalysis(*(values[..., column] for values in vars(frames).values())))
         return self.present
 
     def _update(self, frames: FrameAnalysis) -> None:
@@ -100,24 +102,35 @@ class LiveChoice:
             return  # silence neither changes the scores nor counts as time
         keep = np.exp(-seconds / self.config.memory_s)
         mean = apply_powers(frames.severity[..., sounding]).mean(axis=(1, 2), dtype=np.float64)
-        unexplained = float(frames.unexplained[sounding].mean(dtype=np.float64))
+        unexplained, disturbance = (
+            float(values[sounding].mean(dtype=np.float64)) for values in (frames.unexplained, frames.disturbance)
+        )
         gains = frames.gains[:, sounding].sum(axis=1, dtype=np.float64)
-        if not np.isfinite([*mean, unexplained, *gains]).all():
+        if not np.isfinite([*mean, unexplained, disturbance, *gains]).all():
             return  # a single non-finite value would spoil the running means for good
         self._scores = keep * self._scores + (1.0 - keep) * mean
         self._unexplained = keep * self._unexplained + (1.0 - keep) * unexplained
+        self._disturbance = keep * self._disturbance + (1.0 - keep) * disturbance
         self._gains = keep * self._gains + gains
         self._analysed_s += seconds
         self._unchanged_s += seconds
         if self._analysed_s < self.config.first_s or self._unchanged_s < self.config.hold_s:
             return
-        limit = SEPARATED * (self.config.release if self.present.is_separated else 1.0)
+        choice = self._choice()
+        if self._differs(choice):
+            self.present, self._unchanged_s = choice, 0.0
+
+    def _choice(self) -> Choice:
+        """The choice for the present scores."""
+        present, release = self.present, self.config.release
         dull = float(self.scores[TYPES.index("dull-highs")])
         separation = separation_score(float(self._unexplained / self._filled), self._gains)
-        is_separated = mask_score(separation, dull) > limit
-        weights = {} if is_separated else self._weights()
-        if is_separated != self.present.is_separated or self._differs(weights):
-            self.present, self._unchanged_s = Choice(weights, is_separated), 0.0
+        if mask_score(separation, dull) > SEPARATED * (release if present.is_separated else 1.0):
+            return Choice(is_separated=True)
+        if weights := self._weights():
+            return Choice(weights)
+        limit = DISTURBED * (release if present.is_disturbed else 1.0)
+        return Choice(is_disturbed=float(self._disturbance / self._filled) > limit)
 
     def _weights(self) -> dict[str, float]:
         """Preset weights for the present scores."""
@@ -134,8 +147,9 @@ class LiveChoice:
                 weights[kind] = preset_weight(float(score), float(threshold), float(usual))
         return weights
 
-    def _differs(self, weights: Mapping[str, float]) -> bool:
-        present = self.present.weights
-        return weights.keys() != present.keys() or any(
-            abs(weight - present[kind]) >= self.config.step for kind, weight in weights.items()
+    def _differs(self, choice: Choice) -> bool:
+        """Whether a choice is another than the present one, or has a weight that is off by a step."""
+        now, wanted = ((one.is_separated, one.is_disturbed, one.weights.keys()) for one in (self.present, choice))
+        return now != wanted or any(
+            abs(weight - self.present.weights[kind]) >= self.config.step for kind, weight in choice.weights.items()
         )

@@ -1,8 +1,11 @@
-"""Detects whether a stem was made by a mask-based separator.
+"""Detects whether a stem was made by a mask-based separator, and whether anything at all was done to it.
 
 A mask splits each bin of the mix between the stem and the residual (mix minus stem) at the same phase, so the two are
 in phase (`Leakage.mask_likelihood`). Bleed has the same effect, but it contains the residual at one gain or a few. The
 gains of a mask, in the bins where the residual dominates, are spread over the whole range.
+
+A true stem is independent of its residual. Nearly every fault changes that, of whatever kind it is, because what the
+stem lost is then in the residual (`Leakage.dependence`), or the reverse (`Leakage.certainty`).
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from ..dsp.stft import StftConfig
 
 #: A stem whose `mask_score` is above this was made by a mask-based separator (docs/detectors.md).
 SEPARATED = 0.25
+#: A stem whose disturbance is above this is not a true one (docs/detectors.md).
+DISTURBED = 0.15
 #: The most that the dull-highs score adds to the mask score.
 CUT_OFF = 0.1
 #: Many separators are not trained above this frequency and extend their mask with a single gain.
@@ -33,10 +38,12 @@ class MaskEvidence:
     unexplained (N,): how far stem and residual are in phase, minus what leakage at a single gain explains, averaged
     over the bands. gains (GAINS, N): histogram of the gain at which the residual appears in phase in the stem, over the
     bins that the residual dominates, weighted by the residual's amplitude; in steps of STEP_DB from LOWEST_DB.
+    disturbance (N,): how far stem and residual depend on each other, or how certain leakage is over the bands, 0 to 1.
     """
 
     unexplained: np.ndarray
     gains: np.ndarray
+    disturbance: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,9 @@ class SeparationDetector:
         stem_sides = mid_side(stem[None])
         residual = mid_side(mix[None]) - stem_sides
         leakage, state = LeakageCanceller(self.layout).measure(stem_sides, residual, state)
-        return MaskEvidence(self._unexplained(leakage), _gain_histogram(stem_sides[0], residual[0])), state
+        disturbance = np.maximum(leakage.dependence[0], leakage.certainty[0].mean(axis=0))
+        gains = _gain_histogram(stem_sides[0], residual[0])
+        return MaskEvidence(self._unexplained(leakage), gains, disturbance), state
 
     def _unexplained(self, leakage: Leakage) -> np.ndarray:
         in_range = self.layout.starts < HIGHEST_HZ / self.sample_rate * self.stft.n_fft

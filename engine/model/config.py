@@ -10,6 +10,8 @@ from ..dsp.latent import SLOTS, BandLayout
 from ..errors import ModelError
 from ..features import LAYOUT
 
+#: Mask gains for each slot, one for each part that the head may add.
+GATES = 4
 #: Keys of a U-Net's configuration that have no meaning here: the size and channels of its images (the first and last
 #: convolutions are new), and whatever only a text prompt, a class label or a guidance scale would feed.
 UNUSED = frozenset(
@@ -135,12 +137,12 @@ class ModelConfig:
 
     @property
     def gates(self) -> int:
-        """Output channels of the fine branch: three mask gains for each slot."""
-        return 3 * (self.latent // 2)
+        """Output channels of the fine branch: GATES mask gains for each slot."""
+        return GATES * (self.latent // 2)
 
     @property
     def head_outputs(self) -> int:
-        """Channels of the output convolution: residual, three mask gains for each slot, a confidence each for mid and
+        """Channels of the output convolution: residual, GATES mask gains for each slot, a confidence each for mid and
         side."""
         return self.latent + self.gates + 2
 

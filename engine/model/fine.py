@@ -10,17 +10,16 @@ from ..detect.detectors import TYPES
 from ..dsp.latent import SLOTS, BandLayout
 from ..features import LAYOUT
 from .causal import CausalConv2d, Delay
-from .config import ModelConfig
+from .config import GATES, ModelConfig
 
 FINE_BANDS = 52  # of the latent's bands, up to 11 kHz; above that, single bins are hardly audible
-GATES = 3
 _LOGS = (LAYOUT.log_stem, LAYOUT.log_residual, LAYOUT.log_mix)
 _TINY = 1e-4
 
 
 class FineBranch(nn.Module):
-    """Features (B, LAYOUT.rows, K, N) to mask gains (B, 96, K, N), zero above 11 kHz: for each slot of mid and side one
-    gain each for the stem, for mix minus stem, and for the stem without its leakage minus the stem.
+    """Features (B, LAYOUT.rows, K, N) to mask gains (B, 128, K, N), zero above 11 kHz: for each slot of mid and side
+    one gain for each part that the head adds (network.py).
 
     The U-Net describes a band of up to 16 bins with 32 channels, too few for a fault that differs from bin to bin, as
     musical noise does. Here every bin is a position of the convolution. The last layer starts at zero; as long as

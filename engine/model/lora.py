@@ -13,7 +13,7 @@ from ..adapters import fingerprint, write_adapter
 from ..errors import ModelError
 from .network import RepairNet
 
-FORMAT = "stemprover-lora-2"
+FORMAT = "stemprover-lora-3"
 PARTS = ("control", "denoiser", "fine")
 INSIDE = ("base_layer", "lora_A", "lora_B")  # modules that peft puts inside a layer with an adapter
 LAYERS = (

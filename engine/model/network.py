@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .config import ModelConfig
+from .config import GATES, ModelConfig
 from .control import ControlBranch
 from .fine import FineBranch
 from .unet import build_unet
@@ -14,9 +14,11 @@ from .unet import build_unet
 class Denoiser(nn.Module):
     """Predicts the true stem's latent from a point x_t on the Schrödinger bridge: (B, 64, K, N) to the same shape.
 
-    The head computes, with z_y the stem's latent and z_c that of the stem without its leakage (engine/dsp/leakage.py),
+    The head starts from z_c, the latent of the stem without its leakage (engine/dsp/leakage.py), and adds to it. With
+    z_y the stem's latent and z_m that of the mix through the stem's mask,
 
-        z = z_y + c (g1 z_y + g2 (z_mix - z_y) + g3 (z_c - z_y) + r) + f1 z_y + f2 (z_mix - z_y) + f3 (z_c - z_y)
+        d = z_y, z_mix - z_y, z_c - z_y, z_m - z_c
+        z = z_c + c (g1 d1 + g2 d2 + g3 d3 + g4 d4 + r) + f1 d1 + f2 d2 + f3 d3 + f4 d4
 
     The mask gains g act on slots: one value for re and im, so they keep the phase. The residual r is free. The
     confidence c in 0..1 weights the correction, for each band and for mid and side. The mask gains f come from the fine
@@ -35,8 +37,8 @@ class Denoiser(nn.Module):
     def forward(
         self, x_t: Tensor, t: Tensor, references: Tensor, residuals: list[Tensor], tokens: Tensor, fine: Tensor
     ) -> Tensor:
-        """x_t (B, 64, K, N); t (B,) in 0..1; references (B, 3, 64, K, N): stem, mix, stem without its leakage;
-        residuals and tokens from the control branch and fine (B, 96, K, N) from the fine branch, same frames."""
+        """x_t (B, 64, K, N); t (B,) in 0..1; references (B, 4, 64, K, N): stem, mix, stem without its leakage, masked
+        mix; residuals and tokens from the control branch and fine (B, 128, K, N) from the fine branch, same frames."""
         head = self.unet(
             x_t,
             1000.0 * t,
@@ -46,17 +48,18 @@ class Denoiser(nn.Module):
             return_dict=False,
         )[0].float()
         head = 0.25 * head  # small steps of the output layer would otherwise change the audio too much
-        stem, mix, cancelled = references.unbind(1)
-        width = 2 * self.slots
-        residual, gates = 0.1 * head[:, : 2 * width], 1.5 * torch.tanh(head[:, 2 * width : 5 * width])
+        stem, mix, cancelled, masked = references.unbind(1)
+        width, last = 2 * self.slots, (2 + GATES) * 2 * self.slots
+        residual, gates = 0.1 * head[:, : 2 * width], 1.5 * torch.tanh(head[:, 2 * width : last])
         if self.trusts:
-            trust = torch.sigmoid(head[:, 5 * width :] + 3.0)
+            trust = torch.sigmoid(head[:, last:] + 3.0)
             trust = torch.repeat_interleave(trust, self.slots, dim=1)
-            residual, gates = torch.cat([trust] * 2, 1) * residual, torch.cat([trust] * 3, 1) * gates
+            residual, gates = torch.cat([trust] * 2, 1) * residual, torch.cat([trust] * GATES, 1) * gates
         correction = residual
-        for gate, part in zip((gates + fine).chunk(3, dim=1), (stem, mix - stem, cancelled - stem), strict=True):
+        parts = stem, mix - stem, cancelled - stem, masked - cancelled
+        for gate, part in zip((gates + fine).chunk(GATES, dim=1), parts, strict=True):
             correction = correction + torch.cat([gate, gate], 1) * part
-        return stem + correction
+        return cancelled + correction
 
 
 class RepairNet(nn.Module):
@@ -72,7 +75,7 @@ class RepairNet(nn.Module):
         self.fine_runs = True
 
     def forward(self, features: Tensor, x_t: Tensor, t: Tensor, references: Tensor) -> Tensor:
-        """features (B, LAYOUT.rows, K, N + 16); x_t (B, 64, K, N) and references (B, 3, 64, K, N), whose frame n goes
+        """features (B, LAYOUT.rows, K, N + 16); x_t (B, 64, K, N) and references (B, 4, 64, K, N), whose frame n goes
         with features up to frame n + 16."""
         residuals, tokens = self.control(features)
         ahead = self.config.lookahead

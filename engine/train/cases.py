@@ -9,14 +9,14 @@ Writes cases/<split>/<kind>/<item>/truth.flac, degraded.flac and mix.flac. The k
 - four-stems-drums, -bass, -other and -vocals: if the pool has items of the second separator (corpus/four_stems.py)
 - the five simulated faults, and `mixed`, two of them in succession: `--simulated` cases each, severities 0.35 to 1
 - unknown-masks, known-masks and so on for each family of faults: `--faulty` cases each, of mechanisms that are never
-  trained on, and of those that are
+  trained on, and of those that are; the item's name has the mechanism and the stem's role
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import numpy as np
 import soundfile
 
 from ..errors import StemProverError, TrainingError
+from ..stem_names import ROLES
 from .corpus.faulty import faulty_shards
 from .corpus.pool import FULL_SCALE, SAMPLE_RATE, TRACKS, open_shard, shards_of
 from .corpus.simulated_faults import SIMULATORS
@@ -99,8 +100,13 @@ def faulty(pool: Path, split: str, count: int) -> Iterator[tuple[str, str, dict[
                 kind = f"{'unknown' if mechanism.unknown else 'known'}-{mechanism.family}"
                 if made[kind] < count:
                     made[kind] += 1
-                    name = f"{info['item']}-{version}-{mechanism.name}"
+                    name = f"{info['item']}-{version}-{mechanism.name}-{info['role']}"
                     yield kind, name, {"truth": truth, "degraded": degraded, "mix": truth + rest}
+
+
+def mechanism_of(case: str) -> str:
+    """What made the fault of a case, as far as the name of its folder says it: without numbers and the role."""
+    return "-".join(word for word in case.split("-") if not word.isdigit() and word not in ROLES)
 
 
 def write_case(folder: Path, audio: dict[str, np.ndarray]) -> None:
@@ -153,14 +159,12 @@ def spread(numbers: list[int], most: int | None) -> list[int]:
     return [numbers[i] for i in np.linspace(0, len(numbers) - 1, most).round().astype(int)]
 
 
-def select_cases(
-    cases: Sequence[tuple[str, Path]], most: int | None, other: Mapping[str, int] | None = None
-) -> list[tuple[str, Path]]:
-    """`most` cases of each kind, or as many as `other` has for it, evenly spread."""
+def select_cases(cases: Sequence[tuple[str, Path]], most: int | None) -> list[tuple[str, Path]]:
+    """`most` cases of each kind, evenly spread."""
     chosen = []
     for kind in dict.fromkeys(kind for kind, _ in cases):
         mine = [case for case in cases if case[0] == kind]
-        chosen += [mine[i] for i in spread(list(range(len(mine))), (other or {}).get(kind, most))]
+        chosen += [mine[i] for i in spread(list(range(len(mine))), most)]
     return chosen
 
 

@@ -84,13 +84,14 @@ class CropConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """control (B, LAYOUT.rows, K, N + L); stem, mix, cancelled, truth (B, 64, K, N), all float32; clean (B,) is True
-    where stem and truth are equal."""
+    """control (B, LAYOUT.rows, K, N + L); stem, mix, cancelled, masked, truth (B, 64, K, N), all float32; clean (B,) is
+    True where stem and truth are equal."""
 
     control: np.ndarray
     stem: np.ndarray
     mix: np.ndarray
     cancelled: np.ndarray
+    masked: np.ndarray
     truth: np.ndarray
     clean: np.ndarray
 
@@ -157,6 +158,7 @@ class PoolBatches:
             np.concatenate([f.stem for f in features])[..., keep],
             np.concatenate([f.mix for f in features])[..., keep],
             np.concatenate([f.cancelled for f in features])[..., keep],
+            np.concatenate([f.masked for f in features])[..., keep],
             z_true[..., keep],
             np.array([np.array_equal(a, b) for a, b in zip(truth, stem, strict=True)]),
         )

@@ -85,6 +85,23 @@ def log_magnitude_l1(estimate: Tensor, truth: Tensor, weights: Tensor, floor: fl
     return 0.5 * (torch.log(ratio).abs() * weights[:, None]).mean()
 
 
+def log_spectral_distance(estimate: Tensor, truth: Tensor, floor_db: float = -80.0) -> Tensor:
+    """Mean over the batch of the log-spectral distance in dB, as engine/metrics has it: root mean square over frequency
+    of the difference of the log powers, mean over channels and the frames in which the truth is heard.
+
+    Spectra (B, 2, F, N) of mid and side. `floor_db` below the loudest bin of the truth is added to both powers.
+    """
+    powers = [
+        torch.view_as_real(torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], 1)).square().sum(-1)
+        for x in (estimate, truth)
+    ]
+    floor = 10 ** (floor_db / 10) * powers[1].amax(dim=(1, 2, 3), keepdim=True) + 1e-12
+    logs = [torch.log10(power + floor) for power in powers]
+    distance = 10.0 * ((logs[0] - logs[1]).square().mean(dim=2) + 1e-6).sqrt()
+    heard = (powers[1] > floor).any(dim=2).to(distance)
+    return ((distance * heard).sum(dim=(1, 2)) / heard.sum(dim=(1, 2)).clamp_min(1.0)).mean()
+
+
 def phase_cosine(estimate: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     """1 - cos of the phase error, weighted by the product of the magnitudes. Needs no phase unwrapping."""
     a, b = parts(estimate), parts(truth)

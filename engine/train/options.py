@@ -11,11 +11,10 @@ from typing import Any
 import torch
 
 from ..bundle import base_bundle
-from ..errors import OptionError, TrainingError
+from ..errors import TrainingError
 from ..model.base import with_base
 from ..model.config import ModelConfig
 from ..model.lora import PARTS
-from ..trust import Ramp
 from .dataset import CropConfig
 from .on_the_fly import OnTheFlyConfig
 from .settings import read_fields
@@ -33,6 +32,7 @@ class LossWeights:
     log_error: float = 1.0
     compressed: float = 0.5
     log_magnitude: float = 0.3
+    distance: float = 0.0
     phase: float = 0.1
     frequency: float = 0.05
     delay: float = 0.05
@@ -54,9 +54,6 @@ class TrainOptions:
     trust_from: fraction of the run after which the network may weight its own correction (model/network.py).
     adapter: the name of the adapter to train, with this `rank` and on these `parts` of the network (control, denoiser,
     fine). It starts from the file `on`, whose rank and parts may be smaller, or from scratch.
-    recorded, counts, ramp: for fitting the adapter's trust curve (fit_trust.py). Real separators' stems count
-    `recorded` times, and a kind of case in `counts` as many times as given there. With the mix, the detectors let
-    through nothing of the correction at the first severity of `ramp`, and all of it at the second.
     """
 
     run: Path
@@ -80,9 +77,6 @@ class TrainOptions:
     checkpoint_minutes: float = 4.0
     adapter: str | None = None
     on: Path | None = None
-    recorded: float = 3.0
-    counts: Mapping[str, float] = field(default_factory=dict)
-    ramp: tuple[float, float] = (Ramp.closed, Ramp.opened)
     rank: int = 8
     parts: tuple[str, ...] = ("control", "denoiser")
     start_from: Path | None = None
@@ -104,13 +98,6 @@ class TrainOptions:
             raise TrainingError(f"on={self.on} is an adapter to start from: name the new one with --adapter NAME")
         if self.adapter is not None and self.start_from is None:
             object.__setattr__(self, "start_from", base_bundle())  # an adapter needs the base that it adapts
-        try:
-            Ramp.of(self.ramp)
-        except OptionError:
-            raise TrainingError(f"ramp={list(self.ramp)}: use two rising numbers from 0 to 1") from None
-        for kind, times in self.counts.items():
-            if not 0.0 < times < float("inf"):
-                raise TrainingError(f"counts: {kind} = {times:g}: use a number above 0")
         if not -40.0 <= self.floor_db <= 0.0:
             raise TrainingError(f"floor_db={self.floor_db:g}: use -40 to 0 dB")
         if not self.parts or set(self.parts) - set(PARTS):

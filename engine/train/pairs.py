@@ -23,11 +23,11 @@ import soxr
 from ..bundle import base_bundle
 from ..errors import TrainingError
 from ..repair import Repairer
-from ..trust import NO_RAMPS, TERMS, TrustCurve
+from ..trust import TERMS, TrustCurve
 from .cases import CLEAN
 from .corpus.pool import FULL_SCALE, SAMPLE_RATE, open_shard, shard_paths, write_shard
 from .dataset import CropConfig
-from .fit_trust import ONE_KNOT, STARTS, fit_weights, measure, write_adapter_trust_curve
+from .fit_trust import STARTS, fit_weights, measure, write_adapter_trust_curve
 from .options import LossWeights, TrainOptions
 
 ITEM_S = 8.0
@@ -153,28 +153,27 @@ def finish(options: TrainOptions, pairs: list[Pair], lengths: dict[str, float]) 
 
 
 def fit_own_trust_curve(options: TrainOptions, adapter: Path) -> None:
-    """Fit the adapter's trust curve on the held-out parts of the pairs, and write it into the adapter's file. It has no
-    ramps, because the detectors may not know this fault. If nothing is held out, or the base is a checkpoint that was
-    not exported, the whole correction is let through."""
+    """Fit the adapter's trust curve on the held-out parts of the pairs, and write it into the adapter's file. If
+    nothing is held out, or the base is a checkpoint that was not exported, the whole correction is let through."""
     bundle = options.start_from or base_bundle()
     held_out = shard_paths(options.pool / "valid") if bundle.is_dir() else []
     items = [item.astype(np.float32) / FULL_SCALE for path in held_out for item in open_shard(path)[0]]
     if not items:
         rows = np.repeat(_WHOLE_CORRECTION, len(STARTS), axis=0)
-        write_adapter_trust_curve(adapter, TrustCurve(STARTS, rows, rows, NO_RAMPS))
+        write_adapter_trust_curve(adapter, TrustCurve(STARTS, rows, rows))
         return
     repairer = Repairer(bundle=bundle, blend={adapter: 1.0}, restrained=False)
     with_mix = options.crop.no_mix < 1.0
     fitted = []
     for has_mix in (True, False):
-        measured = [
-            measure(repairer, kind, truth, stem, truth + residual if has_mix and with_mix else None)
+        cases = [
+            case
             for truth, residual, faulty in items[:_MOST_HELD_OUT]
             for kind, stem in (("pairs", faulty), (CLEAN, truth))
+            for case in measure(repairer, kind, truth, stem, truth + residual if has_mix and with_mix else None)
         ]
-        cases = [case for case in measured if case is not None]
-        fitted.append(fit_weights(cases, own="pairs", knots=ONE_KNOT)[0])
-    write_adapter_trust_curve(adapter, TrustCurve(STARTS, fitted[0], fitted[1], NO_RAMPS))
+        fitted.append(fit_weights(cases, own=("pairs",)))
+    write_adapter_trust_curve(adapter, TrustCurve(STARTS, fitted[0], fitted[1]))
 
 
 def _audio(folder: Path) -> dict[str, Path]:

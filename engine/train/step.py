@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..dsp.bands import band_importance
 from ..dsp.latent import Latent
+from ..features import REFERENCES
 from ..sampler import DiffusionSchedule
 from . import losses
 from .dataset import Batch
@@ -23,10 +24,10 @@ LOGARITHMS = ("log_error", "pause")  # loss terms in units of 10 dB
 def batch_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     """A batch as tensors on the device, in the channels-last memory format."""
     out = {}
-    for name in ("control", "stem", "mix", "cancelled", "truth"):
+    for name in ("control", *REFERENCES, "truth"):
         tensor = torch.from_numpy(np.ascontiguousarray(getattr(batch, name)))
         out[name] = tensor.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-    last = [out[name].permute(0, 2, 3, 1) for name in ("stem", "mix", "cancelled")]
+    last = [out[name].permute(0, 2, 3, 1) for name in REFERENCES]
     out["references"] = torch.stack(last, dim=1).permute(0, 1, 4, 2, 3)
     return out
 
@@ -64,6 +65,7 @@ def repair_terms(
         "pause": lambda: losses.pause_excess(spectra["estimate"], spectra["truth"], presence),
         "compressed": lambda: losses.compressed_l1(estimate, truth, importance),
         "log_magnitude": lambda: losses.log_magnitude_l1(estimate, truth, importance),
+        "distance": lambda: losses.log_spectral_distance(spectra["estimate"], spectra["truth"]),
         "phase": lambda: losses.phase_cosine(estimate, truth, importance),
         "frequency": lambda: losses.instantaneous_frequency(estimate, truth, importance),
         "delay": lambda: losses.group_delay(estimate, truth, importance),

@@ -126,8 +126,12 @@ def test_with_a_model_a_stream_equals_a_repaired_file(lively_bundle: Path, rate:
 
     with running(make) as bridge, Client(rate, 2, mix_channels, port=bridge.port) as client:
         found = stream_through(client, stem, [512, 100], used)
+        client.set_role("bass")
+        as_bass = stream_through(client, stem, [512, 100], used)
     assert np.abs(wanted - stem).max() > 5e-3
     assert found == pytest.approx(wanted, abs=1e-4)
+    assert np.abs(as_bass - wanted).max() > 1e-3
+    assert as_bass == pytest.approx(repairer.process(stem, rate, used, role="bass"), abs=1e-4)
 
 
 def test_a_mono_mix_with_a_stereo_stem() -> None:
@@ -379,6 +383,7 @@ def test_an_invalid_stream_is_refused(
         ("preset", "si", ("nonesuch", 7), Code.PRESET),
         ("preset", "si", ("../../etc", 7), Code.PRESET),
         ("quality", "si", ("splendid", 7), Code.ARGUMENTS),
+        ("role", "si", ("kazoo", 7), Code.ARGUMENTS),
         ("blend", "sfi", ("bleed", 9.0, 7), Code.PRESET),
         ("blend", "i", (7,), Code.ARGUMENTS),
         ("colour", "si", ("red", 7), Code.UNKNOWN_ADDRESS),

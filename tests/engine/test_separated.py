@@ -14,6 +14,7 @@ from stemprover.engine.errors import OptionError
 from stemprover.engine.repair import SEPARATED_BLEND, Repairer
 from stemprover.engine.segments import SegmentConfig
 from stemprover.engine.stream import CorrectionBlend, magnitude_limit
+from stemprover.engine.trust import Trust
 
 TOLERANCE = 1e-5
 
@@ -82,7 +83,7 @@ def test_segments_equal_a_single_run_and_silence_stays_silent(lively_bundle: Pat
 def test_no_bin_exceeds_the_magnitude_limit(separated: Repairer) -> None:
     stem = sound(1.0)
     mix = np.float32(1.3) * stem  # in phase with its residual, so that the filter takes part
-    model = replace(separated.correction_stream(), blend=CorrectionBlend(1.0, 1.0), trust=None)
+    model = replace(separated.correction_stream(), blend=CorrectionBlend(1.0, 1.0), trust=Trust())
     length = stem.shape[1] // model.timing.hop * model.timing.hop
     signals = stem[None, :, :length], mix[None, :, :length]
     correction, before, _ = model._spectra(*signals, model.start(), False)

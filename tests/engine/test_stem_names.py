@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stemprover.engine.stem_names import redundant_stems, song_of, stem_of
+from stemprover.engine.errors import OptionError
+from stemprover.engine.stem_names import MIX, ROLES, STEMS, check_role, redundant_stems, role_of, song_of, stem_of
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,26 @@ from stemprover.engine.stem_names import redundant_stems, song_of, stem_of
 )  # fmt: skip
 def test_stems_are_recognised_by_file_names(name: str, stem: str | None) -> None:
     assert stem_of(name) == stem
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("vocals.wav", "vocals"), ("01 My Song - Lead Vocals.flac", "vocals"),
+        ("song_(Instrumental).wav", "accompaniment"), ("percussion.wav", "drums"), ("Electric_Piano 3.wav", "keys"),
+        ("E-Gtr.wav", "guitar"), ("violins.wav", "other"),
+        ("mixture.wav", None), ("kazoo.wav", None),
+    ],
+)  # fmt: skip
+def test_a_files_name_says_its_role(name: str, role: str | None) -> None:
+    assert role_of(name) == role
+
+
+def test_every_stem_but_the_mix_has_a_role() -> None:
+    assert {role_of(f"{stem}.wav") for stem in STEMS if stem != MIX} == set(ROLES)
+    assert None not in {role_of(f"{stem}.wav") for stem in STEMS if stem != MIX}
+    with pytest.raises(OptionError, match="role 'kazoo' is unknown; choose vocals"):
+        check_role("kazoo")
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def test_damaged_models_are_reported_with_the_file(lively_bundle: Path, tmp_path
     (broken / "control.onnx").unlink()
     with pytest.raises(ModelError, match=r"control\.onnx is missing"):
         Bundle.load(broken)
-    (broken / "bundle.json").write_text('{"format": "stemprover-bundle-4", "sha256": {}}')
+    (broken / "bundle.json").write_text('{"format": "stemprover-bundle-6", "sha256": {}}')
     with pytest.raises(ModelError, match="damaged"):
         Bundle.load(broken)
     (broken / "bundle.json").write_text("{")
@@ -249,7 +249,7 @@ def test_adapters_that_do_not_fit_are_rejected(lively_bundle: Path, adapters: li
         f"{layer}.lora_A": np.ones((2, 3, 3, 3), np.float32),
         f"{layer}.lora_B": np.ones((4, 2, 1, 1), np.float32),
     }
-    meta = {"format": "stemprover-lora-2", "scale": "1", "rank": "2", "base": "?"}
+    meta = {"format": "stemprover-lora-3", "scale": "1", "rank": "2", "base": "?"}
     save_file(factors, tmp_path / "shape.safetensors", metadata=meta)
     with pytest.raises(ModelError, match=r"control\.levels\.0\.0\.conv1\.conv is \(4, 3, 3, 3\)"):
         merge_adapters(bundle, active_adapters({tmp_path / "shape.safetensors": 1.0}))

@@ -197,6 +197,14 @@ def test_the_mix_is_passed_with_the_stem(make_audio, tmp_path):
     assert report.notes == ()
 
 
+def test_the_role_is_in_the_stems_name_unless_it_is_given(make_audio, tmp_path):
+    fake, roles = FakeRepairer(), []
+    for name, told in (("stem.wav", None), ("song_(Vocals).wav", None), ("song_(Vocals).wav", "drums")):
+        render_file(make_audio(name), tmp_path / "out.flac", fake, role=told, overwrite=True)
+        roles.append(fake.role)
+    assert roles == [None, "vocals", "drums"]
+
+
 @pytest.mark.parametrize(
     ("extra", "note"),
     [

@@ -40,9 +40,9 @@ def test_the_editor_shows_the_connection_and_spectrum_and_works_by_keyboard(
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
     controls = re.findall(r'control "(.*)" at (\d+) (\d+) (\d+) (\d+) of (\d+) (\d+)', shown.stdout)
-    assert len(controls) == 24, "twelve controls, in the default size and in the smallest"
-    for size in (controls[:12], controls[12:]):
-        assert len({name for name, *_ in size} - {""}) == 12, "each has a unique name"
+    assert len(controls) == 26, "thirteen controls, in the default size and in the smallest"
+    for size in (controls[:13], controls[13:]):
+        assert len({name for name, *_ in size} - {""}) == 13, "each has a unique name"
         boxes = [tuple(map(int, numbers)) for _, *numbers in size]
         for x, y, width, height, *whole in boxes:
             assert width >= 40, size
@@ -52,10 +52,10 @@ def test_the_editor_shows_the_connection_and_spectrum_and_works_by_keyboard(
         for (x, y, width, height, *_), (x2, y2, width2, height2, *_) in itertools.combinations(boxes, 2):
             assert x + width <= x2 or x2 + width2 <= x or y + height <= y2 or y2 + height2 <= y, "no two overlap"
     order = re.findall(r'tab "(.*)"', shown.stdout)
-    assert set(order) == {name for name, *_ in controls[:12]}, "the tab key reaches each of them"
+    assert set(order) == {name for name, *_ in controls[:13]}, "the tab key reaches each of them"
     picture = matplotlib.image.imread(tmp_path / "editor.png")
-    assert picture.shape[:2] == (720, 1020)
+    assert picture.shape[:2] == (768, 1020)
     green = (picture[..., 1] > 0.7) & (picture[..., 0] < 0.4) & (picture[..., 2] < 0.4)
     assert green.any(), "the lamp is green: connected"
     blue = (picture[..., 2] > 0.6) & (picture[..., 0] < 0.4)
-    assert blue[340:560].any(axis=0).mean() > 0.8, "the spectrum is drawn above its lower edge"
+    assert blue[388:608].any(axis=0).mean() > 0.8, "the spectrum is drawn above its lower edge"

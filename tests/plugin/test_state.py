@@ -20,12 +20,12 @@ from sounds import noise
 def test_the_state_is_saved_and_restored(load: Load) -> None:
     first = load()
     first.preset, first.wet, first.quality, first.bleed = "phasiness", 30.0, "best", 90.0
-    first.offline_failure, first.start_bridge = "silence", False
+    first.offline_failure, first.start_bridge, first.stem = "silence", False, "vocals"
     second = load()
-    assert (second.preset, second.wet) == ("general", 100.0)
+    assert (second.preset, second.wet, second.stem) == ("general", 100.0, "unknown")
     second.raw_state = first.raw_state
     assert (second.preset, second.wet, second.quality, second.bleed) == ("phasiness", 30.0, "best", 90.0)
-    assert (second.offline_failure, second.start_bridge) == ("silence", False)
+    assert (second.offline_failure, second.start_bridge, second.stem) == ("silence", False, "vocals")
 
 
 def juce_base64(data: bytes) -> str:

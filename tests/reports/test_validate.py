@@ -129,7 +129,7 @@ def test_brief_gives_fewer_measures_with_the_same_values(cases: Path, run_cli: C
         result = run_cli("validate", cases / "bleed", "-o", tmp_path / name, *more, repairer=FakeRepairer(0.5))
         assert result.code == 0, result.err
         reports[name] = json.loads((tmp_path / name / "report.json").read_text())["cases"][0]["measures"]
-    kept = {"SI-SDR", "SDR", "Log-spectral distance"}
+    kept = {"SI-SDR", "SDR", "Log-spectral distance", "Bleedless", "Fullness"}
     assert {name for name in reports["brief"] if not name.startswith("Detected ")} == kept
     assert all(reports["whole"][name] == values for name, values in reports["brief"].items())
 

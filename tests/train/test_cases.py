@@ -54,7 +54,7 @@ def test_faulty_stems_become_cases_by_family_and_by_whether_they_are_trained_on(
     assert [kind for kind, _, _ in made] == ["unknown-bands", "known-bands", "unknown-phases"]
     assert [kind for kind, _, _ in faulty(tmp_path, "test", 5)] == 2 * [kind for kind, _, _ in made]
     _, name, audio = made[1]
-    assert name == "0-1-mp3"
+    assert name == "0-1-mp3-drums"
     np.testing.assert_allclose(audio["degraded"], items[0, 3] / FULL_SCALE, atol=1e-7)
     np.testing.assert_allclose(audio["mix"] - audio["truth"], items[0, 1] / FULL_SCALE, atol=1e-7)
 

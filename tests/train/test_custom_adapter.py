@@ -31,5 +31,5 @@ def test_the_gate_cuts_off_the_reverb_tail() -> None:
 
 def test_a_model_that_corrects_nothing_gains_nothing(pool: Path, untrained_bundle: Path) -> None:
     cases = list(songs(pool, "valid", 1))
-    repairer = Repairer(bundle=untrained_bundle, jobs=1)
+    repairer = Repairer(bundle=untrained_bundle, wet=0.0, jobs=1)
     assert measured(repairer, cases) == ("+0.00 dB (worst +0.00)", "+0.00 dB", "inf dB (worst inf)")

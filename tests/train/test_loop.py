@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,8 @@ def test_a_batch_without_mix_is_flagged_and_a_clean_stem_equals_the_truth(pool: 
 
 
 def test_the_progress_table_of_an_untrained_network_shows_no_change(pool: Path, tmp_path: Path) -> None:
-    table = progress_table(Trainer(options(pool, tmp_path)), count=3)
+    crop = replace(CROP, no_mix=1.0)  # with the mix its leakage would be subtracted
+    table = progress_table(Trainer(options(pool, tmp_path, crop=crop)), count=3)
     assert table["valid.vocals.si_sdr"] == pytest.approx(0.0, abs=1e-4)
     assert table["valid.clean_dB"] == 80.0
 
@@ -187,9 +189,6 @@ def test_half_of_the_points_are_the_end_of_the_diffusion_bridge_and_the_others_l
         ({"pool": Path("nowhere")}, "no shards"),
         ({"parts": ("head",)}, "parts="), ({"parts": ()}, "parts="),
         ({"floor_db": 3.0}, "floor_db=3"), ({"floor_db": -50.0}, "floor_db=-50"),
-        ({"ramp": (0.4, 0.2)}, r"ramp=\[0.4, 0.2\]"), ({"ramp": (0.1,)}, r"ramp=\[0.1\]"),
-        ({"counts": {"bleed": 0.0}}, "counts: bleed = 0: use a number above 0"),
-        ({"ramp": (0.1, 0.2, 0.3)}, r"ramp=\[0.1, 0.2, 0.3\]"), ({"ramp": ("a", "b")}, r"ramp=\['a', 'b'\]"),
         ({"crop": CropConfig(shards=("drums",))}, "no shards of drums"),
     ],
 )  # fmt: skip

@@ -9,7 +9,8 @@ import pytest
 import torch
 from stemprover.engine.dsp.bands import band_importance
 from stemprover.engine.dsp.latent import BandLayout, Latent
-from stemprover.engine.dsp.stft import Stft
+from stemprover.engine.dsp.stft import Stft, whole_stft
+from stemprover.engine.metrics.basic import log_spectral_distance
 from stemprover.engine.train import losses
 
 LAYOUT = BandLayout()
@@ -85,6 +86,20 @@ def test_the_spectrum_in_torch_is_the_one_in_numpy() -> None:
     mid_side = losses.linear_spectrum(torch.from_numpy(z), LAYOUT, torch.from_numpy(scale)).numpy()
     assert mid_side[:, 0] + mid_side[:, 1] == pytest.approx(spectrum[:, 0], abs=1e-4)
     assert mid_side[:, 0] - mid_side[:, 1] == pytest.approx(spectrum[:, 1], abs=1e-4)
+
+
+def test_the_log_spectral_distance_in_torch_is_the_one_of_the_metrics() -> None:
+    rng = np.random.default_rng(1)
+    truth = (rng.standard_normal((2, 44100)) * np.linspace(0.0, 1.0, 44100)).astype(np.float32)
+    stem = (0.5 * truth + 0.01 * rng.standard_normal((2, 44100))).astype(np.float32)
+    spectra = [whole_stft(Stft(), audio)[None] for audio in (stem, truth)]
+    sides = [torch.from_numpy(np.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], axis=1)) for x in spectra]
+    found = losses.log_spectral_distance(*sides)
+    assert float(found) == pytest.approx(log_spectral_distance(stem, truth), rel=0.01)
+    assert float(losses.log_spectral_distance(sides[1], sides[1])) < 0.02
+    for x in (sides[1].clone(), torch.zeros_like(sides[1])):
+        losses.log_spectral_distance(x.requires_grad_(), sides[1]).backward()
+        assert torch.isfinite(torch.view_as_real(x.grad)).all()
 
 
 def test_the_waveform_in_torch_is_the_one_in_numpy() -> None:

@@ -19,7 +19,7 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     config = write(
         tmp_path,
         'run = "here"\nsteps = 10\nlearning_rate = 1\nadapter = "bleed"\n'
-        "[crop]\nbatch = 2\n[model]\ncontrol = [16, 16, 32]\n[weights]\nphase = 0\n[counts]\nbleed = 3\n",
+        "[crop]\nbatch = 2\n[model]\ncontrol = [16, 16, 32]\n[weights]\nphase = 0\n",
     )
     options = load_options(config, steps=20, pool=None, minutes=1.5, adapter=None)
     assert (options.run, options.pool) == (Path("here"), Path("data/pool"))
@@ -30,7 +30,6 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     assert options.crop.batch == 2
     assert options.model.control == (16, 16, 32)
     assert options.weights.phase == 0.0
-    assert options.counts == {"bleed": 3.0}
 
 
 @pytest.mark.parametrize("name", ["train-cpu", "train-gpu", "train-drums"])
@@ -55,7 +54,6 @@ def test_defaults_apply_without_a_file() -> None:
         ("steps = true\n", "steps = True is not of type int"),
         ("run = 3\n", "run = 3 is not of type Path"),
         ("crop = 3\n", "crop = 3 is not of type CropConfig"),
-        ('[counts]\nbleed = "many"\n', "counts.bleed = 'many' is not of type float"),
         ("steps = \n", "cannot be read as TOML"),
     ],
 )

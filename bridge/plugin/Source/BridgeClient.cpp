@@ -77,6 +77,13 @@ void BridgeClient::quality (const juce::String& name)
     writeSetting (out);
 }
 
+void BridgeClient::role (const juce::String& name)
+{
+    OscWriter out (streamAddress ("/role"), "si");
+    out.add (name);
+    writeSetting (out);
+}
+
 void BridgeClient::reset()
 {
     OscWriter out ("/reset", "ii");

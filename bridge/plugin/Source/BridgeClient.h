@@ -59,6 +59,7 @@ public:
     void preset (const juce::String& name);
     void blend (const juce::StringArray& names, const std::vector<float>& weights);
     void quality (const juce::String& name);
+    void role (const juce::String& name);
     /** get (channel, index): the samples to send, the stem's channels before the mix's. */
     template <typename Get>
     void block (int64_t position, int count, bool offline, bool discontinuity, Get get);

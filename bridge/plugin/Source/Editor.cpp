@@ -111,6 +111,13 @@ Editor::Editor (Processor& p) : juce::AudioProcessorEditor (p), processor (p), s
     preset.onChange = [this] { presetAttachment->setValueAsCompleteGesture ((float) (preset.getSelectedId() - 1)); };
     presetAttachment->sendInitialUpdate();
 
+    role.addItemList (Parameters::roleNames(), 1);
+    role.setTitle ("Stem");
+    role.setTooltip ("What the track holds: without the mix, nothing else says what belongs to it");
+    addAndMakeVisible (role);
+    name (roleLabel, "Stem", role);
+    roleAttachment = std::make_unique<State::ComboBoxAttachment> (all, Parameters::role, role);
+
     for (const auto* text : Presets::qualities)
         quality.addItem (text, quality.getNumItems() + 1);
     quality.setTitle ("Quality");
@@ -152,8 +159,8 @@ Editor::Editor (Processor& p) : juce::AudioProcessorEditor (p), processor (p), s
         addAndMakeVisible (*label);
     }
     setResizable (true, true);
-    setResizeLimits (520, 400, 1400, 1000);
-    setSize (680, 480);
+    setResizeLimits (520, 432, 1400, 1000);
+    setSize (680, 512);
     showStatus();
     startTimerHz (20);
 }
@@ -243,11 +250,14 @@ void Editor::resized()
     startsBridge.setBounds (top.removeFromRight (150));
     area.removeFromTop (8);
 
-    auto choices = area.removeFromTop (26);
-    const auto third = choices.getWidth() / 3;
-    preset.setBounds (choices.removeFromLeft (third).withTrimmedLeft (56));
-    quality.setBounds (choices.removeFromLeft (third).withTrimmedLeft (62));
-    failure.setBounds (choices.withTrimmedLeft (102));
+    const auto half = area.getWidth() / 2;
+    auto first = area.removeFromTop (26);
+    preset.setBounds (first.removeFromLeft (half).withTrimmedLeft (62));
+    role.setBounds (first.withTrimmedLeft (102));
+    area.removeFromTop (6);
+    auto second = area.removeFromTop (26);
+    quality.setBounds (second.removeFromLeft (half).withTrimmedLeft (62));
+    failure.setBounds (second.withTrimmedLeft (102));
     area.removeFromTop (10);
 
     auto knobs = area.removeFromTop (juce::jlimit (96, 150, area.getHeight() / 3));

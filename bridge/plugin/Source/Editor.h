@@ -41,15 +41,15 @@ private:
     void showStatus();
 
     Processor& processor;
-    juce::Label title, presetLabel, qualityLabel, failureLabel;
+    juce::Label title, presetLabel, roleLabel, qualityLabel, failureLabel;
     juce::Label status, numbers;
-    juce::ComboBox preset, quality, failure;
+    juce::ComboBox preset, role, quality, failure;
     juce::ToggleButton bypass { "Bypass" }, startsBridge { "Start the bridge" };
     std::array<Knob, 5> blend;
     Knob wet, output;
     SpectrumView spectrum;
     std::unique_ptr<juce::ParameterAttachment> presetAttachment;
-    std::unique_ptr<State::ComboBoxAttachment> qualityAttachment, failureAttachment;
+    std::unique_ptr<State::ComboBoxAttachment> roleAttachment, qualityAttachment, failureAttachment;
     std::unique_ptr<State::ButtonAttachment> bypassAttachment, startsBridgeAttachment;
     juce::TooltipWindow tooltips { this };
     int listedPresets = -1; // Processor::presetsChanged when the list was filled

@@ -74,6 +74,11 @@ static juce::String percent (float value, int)
     return juce::String (juce::roundToInt (100.0f * value)) + " %";
 }
 
+juce::StringArray Parameters::roleNames()
+{
+    return { protocol::roles.data(), (int) protocol::roles.size() };
+}
+
 static float fromPercent (const juce::String& text)
 {
     return text.getFloatValue() / 100.0f;
@@ -105,6 +110,8 @@ juce::AudioProcessorValueTreeState::ParameterLayout Parameters::layout()
     all.add (std::make_unique<AudioParameterChoice> (id (offlineFailure), "Offline failure", StringArray { "dry", "silence" }, 0,
                                                      notAutomatable (AudioParameterChoiceAttributes())));
     all.add (std::make_unique<AudioParameterBool> (id (startBridge), "Start bridge", true, notAutomatable (AudioParameterBoolAttributes())));
+    all.add (std::make_unique<AudioParameterChoice> (ParameterID { role, 2 }, "Stem", roleNames(), 0,
+                                                     notAutomatable (AudioParameterChoiceAttributes())));
     return all;
 }
 
@@ -119,6 +126,7 @@ Parameters::Parameters (juce::AudioProcessor& processor) : state (processor, nul
     gainValue = state.getRawParameterValue (gain);
     failureValue = state.getRawParameterValue (offlineFailure);
     startValue = state.getRawParameterValue (startBridge);
+    roleValue = state.getRawParameterValue (role);
 }
 
 Settings Parameters::settings() const
@@ -126,6 +134,7 @@ Settings Parameters::settings() const
     Settings all;
     all.preset = (int) presetValue->load();
     all.quality = (int) qualityValue->load();
+    all.role = (int) roleValue->load();
     if (all.preset == Presets::blendSlot) // other presets ignore the amounts
         for (size_t i = 0; i < blend.size(); ++i)
             all.blend[i] = blend[i]->load();

@@ -58,8 +58,11 @@ public:
     void save (juce::MemoryBlock&);
     void load (const void* data, int size);
 
+    /** What a stem may be, as the bridge calls it; the first is for one that is none of the others. */
+    static juce::StringArray roleNames();
+
     static inline const juce::String preset { "preset" }, wet { "wet" }, bypass { "bypass" }, quality { "quality" },
-        gain { "output" }, offlineFailure { "offline_failure" }, startBridge { "start_bridge" };
+        gain { "output" }, offlineFailure { "offline_failure" }, startBridge { "start_bridge" }, role { "role" };
 
     Presets presets;
     juce::AudioProcessorValueTreeState state;
@@ -68,7 +71,8 @@ private:
     juce::AudioProcessorValueTreeState::ParameterLayout layout();
 
     std::array<std::atomic<float>*, 5> blend {};
-    std::atomic<float>*presetValue, *wetValue, *bypassValue, *qualityValue, *gainValue, *failureValue, *startValue;
+    std::atomic<float>*presetValue, *wetValue, *bypassValue, *qualityValue, *gainValue, *failureValue, *startValue,
+        *roleValue;
 };
 
 } // namespace stemprover

@@ -17,10 +17,11 @@ struct Settings
     int preset = 0; // slot
     std::array<float, 5> blend {};
     int quality = 1;
+    int role = 0;
 
     bool operator== (const Settings& other) const
     {
-        return preset == other.preset && blend == other.blend && quality == other.quality;
+        return preset == other.preset && blend == other.blend && quality == other.quality && role == other.role;
     }
     bool operator!= (const Settings& other) const { return ! (*this == other); }
 };

@@ -181,6 +181,8 @@ void Stream::sendSettings()
     // The quality before the preset, so that the bridge loads the preset at that quality.
     if (wantedSettings->quality != sentSettings.value_or (Settings()).quality)
         client.quality (Presets::qualities[(size_t) wantedSettings->quality]);
+    if (wantedSettings->role != sentSettings.value_or (Settings()).role)
+        client.role (protocol::roles[(size_t) wantedSettings->role]);
     sendPreset (*wantedSettings);
     sentSettings = wantedSettings;
     settingsSentAt = now();

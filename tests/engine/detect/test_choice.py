@@ -9,8 +9,9 @@ import pytest
 import soundfile
 from paths import DEMO
 from scipy.signal import butter, sosfiltfilt
-from stemprover.engine.detect.analysis import Analyser
-from stemprover.engine.detect.choice import ChoiceConfig, LiveChoice
+from stemprover.engine.auto import preset_for, preset_for_choice
+from stemprover.engine.detect.analysis import Analyser, analyse
+from stemprover.engine.detect.choice import Choice, ChoiceConfig, LiveChoice
 from stemprover.engine.detect.detectors import TYPES
 
 RATE = 44100
@@ -72,6 +73,22 @@ def test_a_separated_stem_gets_no_adapters_until_another_stem_follows(
 
 def test_a_clean_stem_gets_no_presets(signals: dict[str, np.ndarray]) -> None:
     assert choices(LiveChoice(RATE, 2, has_mix=True), signals["truth"], signals["song"], 4096)[-1] == {}
+
+
+def test_a_fault_that_no_detector_knows_gets_general(signals: dict[str, np.ndarray]) -> None:
+    tremolo = 1.0 + 0.3 * np.sin(2 * np.pi * 5.0 * np.arange(12 * RATE) / RATE)
+    stem = (signals["truth"] * tremolo).astype(np.float32)
+    live = LiveChoice(RATE, 2, has_mix=True)
+    choices(live, stem, signals["song"], 4096)
+    assert live.present == Choice(is_disturbed=True)
+    analysis = analyse(stem, RATE, signals["song"])
+    for preset in (preset_for(analysis), preset_for_choice(live.present, has_mix=True)):
+        assert (preset.name, preset.separated) == ("general", False)
+        assert preset.note == "no known fault found, but something was done to this stem; using general"
+    choices(live, signals["truth"], signals["song"], 4096)
+    assert live.present == Choice(), "a true stem follows"
+    assert preset_for_choice(live.present, has_mix=True).wet == 0.0
+    assert preset_for_choice(live.present, has_mix=False).note.startswith("nothing found, but bleed cannot")
 
 
 @pytest.mark.parametrize("block", [64, 1000, 44100])

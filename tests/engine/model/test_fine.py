@@ -7,6 +7,7 @@ import torch
 from models import SMALL, lively_net
 from stemprover.engine.dsp.latent import SLOTS, BandLayout
 from stemprover.engine.features import LAYOUT
+from stemprover.engine.model.config import GATES
 from stemprover.engine.model.fine import FINE_BANDS, FineBranch
 
 BANDS = BandLayout()
@@ -25,11 +26,11 @@ def gates_of(values: torch.Tensor) -> torch.Tensor:
 
 
 def by_bin(gates: torch.Tensor) -> np.ndarray:
-    """(96, K, N) to (6, F, N): the mask gains of the first slot of each bin, in the bands that have mask gains."""
+    """(128, K, N) to (8, F, N): the mask gains of the first slot of each bin, in the bands that have mask gains."""
     shown = BANDS.slot_bins[:FINE_BANDS].reshape(-1)
     first = np.flatnonzero(np.diff(shown, prepend=-1))
-    slots = gates.reshape(6, SLOTS, SMALL.bands, -1)[:, :, :FINE_BANDS]
-    return slots.permute(0, 2, 1, 3).reshape(6, len(shown), -1)[:, first].numpy()
+    slots = gates.reshape(2 * GATES, SLOTS, SMALL.bands, -1)[:, :, :FINE_BANDS]
+    return slots.permute(0, 2, 1, 3).reshape(2 * GATES, len(shown), -1)[:, first].numpy()
 
 
 def test_a_new_branch_is_silent() -> None:
@@ -40,7 +41,7 @@ def test_all_slots_of_a_bin_share_its_mask_gain_and_there_is_none_above_11_khz()
     gates = gates_of(features(30))[0]
     assert gates.shape == (SMALL.gates, SMALL.bands, 30)
     assert not gates[:, FINE_BANDS:].any()
-    slots = gates.reshape(6, SLOTS, SMALL.bands, -1)[:, :, :FINE_BANDS].permute(0, 2, 1, 3)
+    slots = gates.reshape(2 * GATES, SLOTS, SMALL.bands, -1)[:, :, :FINE_BANDS].permute(0, 2, 1, 3)
     bins = by_bin(gates)
     np.testing.assert_array_equal(slots.numpy(), bins[:, BANDS.slot_bins[:FINE_BANDS]])
     assert bins.shape[1] * 44100 / 2048 > 11000
