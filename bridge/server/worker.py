@@ -194,23 +194,16 @@ class StreamWorker:
 
     def run_chunk(self) -> bool:
         """One chunk's worth of work; True if there is more."""
-        with self._lock:
-            calls = list(self._calls)
-            self._calls.clear()
-            epoch = self._epoch
-        for pending in calls:
-            try:
-                found = pending.act(self._corrections)
-            except Exception as error:  # whoever waits must learn of it, and the stream must go on
-                if not isinstance(error, StemProverError):
-                    _LOG.exception("event=worker-error")
-                found = error
-            self._call(pending.then, found)
-        if self.held:
-            return False
-        with self._lock:
-            waiting = self._inbox_samples
-            blocks = self._pop(self._needed) if epoch == self._epoch else []
+        while True:
+            with self._lock:  # one hold of the lock: no call may come between the last one and the audio after it
+                if not self._calls:
+                    if self.held:
+                        return False
+                    epoch, waiting = self._epoch, self._inbox_samples
+                    blocks = self._pop(self._needed)
+                    break
+                pending = self._calls.popleft()
+            self._run_call(pending)
         if not blocks:
             return False
         begun, count = time.perf_counter(), sum(block.samples for block in blocks)
@@ -226,6 +219,15 @@ class StreamWorker:
             self._needed = self._samples_needed()
             ends = bool(self._inbox) and self._inbox[-1].after_end
             return ends or self._inbox_samples >= self._needed
+
+    def _run_call(self, pending: PendingCall) -> None:
+        try:
+            found = pending.act(self._corrections)
+        except Exception as error:  # whoever waits must learn of it, and the stream must go on
+            if not isinstance(error, StemProverError):
+                _LOG.exception("event=worker-error")
+            found = error
+        self._call(pending.then, found)
 
     def _samples_needed(self) -> int:
         """Samples at the stream's rate that complete the next chunk. Resamplers deliver in bursts, so a chunk may turn
