@@ -83,7 +83,7 @@ class Repairs:
             for file, audio in (("stem", stem), ("mix", mix)):
                 soundfile.write(folder / f"{file}.wav", audio.T, RATE, subtype="FLOAT")
             plan = plan_batch([folder / "stem.wav"], folder / "out.wav", mix=folder / "mix.wav")
-            failures = repair_batch(plan, self._choice, Listener(), mix=folder / "mix.wav")
+            failures = repair_batch(plan, self._choice, Listener())
             if failures:
                 return stem, f"refused: {failures[0][1]}"
             return soundfile.read(folder / "out.wav", dtype="float64", always_2d=True)[0].T, "; ".join(notes)

@@ -45,6 +45,12 @@ def repair(
         Path | None,
         typer.Option(metavar="MIX", help="The mix the stems were separated from. Makes the repair much better."),
     ] = None,
+    mixes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A folder with the mixes of many songs: each stem gets the one that it is in."
+        ),
+    ] = None,
     rest: Annotated[
         Path | None,
         typer.Option(metavar="REST", help="In place of --mix, the song without this stem, such as an instrumental."),
@@ -99,29 +105,31 @@ def repair(
     stemprover repair vocals.wav -o repaired.wav --mix song.wav
     stemprover repair vocals.wav drums.wav bass.wav other.wav -o repaired/ --mix song.wav
     stemprover repair stems/ -o repaired/ --mix song.wav --preset bleed
+    stemprover repair separated/ -o repaired/ --mixes songs/
     """
     from ..offline.plan import check_residual, plan_batch
-    from ..reports.terminal import run_plan
+    from ..reports.terminal import pair_plan, run_plan
 
     if quality is not None and steps is not None:
         raise OptionError("--quality and --steps exclude each other; use one of them")
-    if mix is not None and rest is not None:
-        raise OptionError("--mix and --rest exclude each other; use one of them")
+    if len(given := [name for name, path in (("--mix", mix), ("--mixes", mixes), ("--rest", rest)) if path]) > 1:
+        raise OptionError(f"{' and '.join(given)} exclude each other; use one of them")
     piped = options.read_pipes(context, *inputs, mix, rest)
     mix, rest = piped.get(mix, mix), piped.get(rest, rest)
     stems = [piped.get(path, path) for path in inputs]
-    plan = plan_batch(stems, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix, rest=rest)
+    plan = plan_batch(stems, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix, rest=rest, mixes=mixes)
     if plan.folder is not None and (pipes := [path for path in inputs if path in piped]):
         raise OptionError(
             f"{pipes[0]} has no name that its result in {output} could get; repair it alone, with a file for the output"
         )
-    has_mix = mix is not None or any(job.rest for job in plan.jobs)
-    if preset is None and blend is None and has_mix:
+    if preset is None and blend is None and (plan.has_mix or mixes is not None):
         preset = "auto"
     chosen = None if preset == "auto" and blend is None else options.choose_preset(preset, blend)
     for name, value in (("--require-mix", require_mix), ("--residual", residual)):
-        if value and not has_mix:
+        if value and not (plan.has_mix or mixes is not None):
             raise OptionError(f"{name} needs a mix; add --mix FILE or --rest FILE")
+    if residual is not None and mixes is not None:
+        raise OptionError("--residual and --mixes exclude each other; repair the songs one by one")
     if residual is not None:
         check_residual(residual, plan, sum_to_mix=sum_to_mix, overwrite=overwrite)
     check_role(role)
@@ -156,9 +164,11 @@ def repair(
             "wet": wet, "steps": steps, "quality": settings["quality"], "linked": linked, "sum": sum_to_mix,
             "residual": residual is not None, "role": role,
         }  # fmt: skip
-        journal = Journal(plan.folder, settings_checksum(chosen, **deciding, version=__version__), mix or rest)
+        journal = Journal(plan.folder, settings_checksum(chosen, **deciding, version=__version__))
+    if mixes is not None:
+        plan = pair_plan(plan, mixes, require_mix=require_mix)
     code = run_plan(
-        plan, choice, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, journal=journal, require_mix=require_mix,
+        plan, choice, overwrite=overwrite, sum_to_mix=sum_to_mix, journal=journal, require_mix=require_mix,
         residual=residual, role=role,
     )  # fmt: skip
     raise typer.Exit(code)

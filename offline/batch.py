@@ -1,4 +1,4 @@
-"""Repairs many files, one after another. One that fails does not stop the others."""
+"""Repairs many files, song by song. One that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -61,7 +61,6 @@ def repair_batch(
     choice: RepairerChoice,
     listener: BatchListener,
     *,
-    mix: Path | None = None,
     overwrite: bool = False,
     sum_to_mix: bool = False,
     require_mix: bool = False,
@@ -70,9 +69,9 @@ def repair_batch(
     check: Callable[[BatchJob], None] | None = None,
     journal: Journal | None = None,
 ) -> list[tuple[Path, StemProverError]]:
-    """Repair all files of a plan. Returns the inputs that failed, and why.
+    """Repair all files of a plan, each with its job's mix. Returns the inputs that failed, and why.
 
-    sum_to_mix: if all went well and the jobs are all stems of the mix, make the repaired stems sum to it.
+    sum_to_mix: make the repaired stems of a song sum to its mix, if all went well with them and none is missing.
     residual: write here what the stems do not hold of the mix. require_mix: a stem that the mix does not fit fails.
     role: of all stems, in place of what their names say.
     check: called before each job; raises StemProverError to refuse it.
@@ -86,67 +85,75 @@ def repair_batch(
 
     for path, error in plan.failures:
         fail(path, error)
-    done, again, is_summed = journal.sort(plan.jobs) if journal is not None and not overwrite else ((), (), False)
-    pairs: dict[BatchJob, StemAndMix] = {}
-    for number, job in enumerate(plan.jobs):
-        listener.started(number, job)
-        try:
-            if check is not None:
-                check(job)
-            if job in done:
-                listener.already_done(job)
-                continue
-            may_replace = overwrite or job in again
-            check_output(job.target, plan.inputs, overwrite=may_replace)
-            if journal is not None:
-                journal.note_inputs(job)
-            info = probe(job.source)
-            choose_format(info, job.target)  # raises for a wrong file type before anything takes time
-            make_folder(job.target.parent)
-            pair = StemAndMix.open(info, mix, rest=job.rest, role=role)
-            if require_mix:
-                pair.require_mix()
-            if isinstance(choice, tuple):
-                repairer, preset = choice
-            else:
-                with listener.analysing() as progress:
-                    repairer, preset = choice(pair, progress)
-                listener.chose(job, preset)
-            with listener.repairing() as progress:
-                report = render_pair(
-                    pair, job.target, repairer, preset=preset, overwrite=may_replace, progress=progress,
-                    written=partial(journal.record, job) if journal is not None else None,
-                )  # fmt: skip
-        except StemProverError as error:
-            fail(job.source, error)
-        except Exception as error:
-            if os.environ.get("STEMPROVER_DEBUG"):
-                traceback.print_exc()
-            what = f"internal error: {type(error).__name__}: {error}"
-            fail(job.source, StemProverError(f"{what}; please report it with the output of STEMPROVER_DEBUG=1"))
-        else:
-            pairs[job] = pair
-            listener.repaired(job, report)
+    done, again, summed = journal.sort(plan.jobs) if journal is not None and not overwrite else ((), (), ())
     has_plugins = isinstance(choice, tuple) and bool(choice[1].before or choice[1].after)
-    if failures and residual is not None:
-        listener.failed(residual, OutputError(f"{residual} was not written, because a stem failed"))
-    has_mix = mix is not None or any(job.rest for job in plan.jobs)
-    if failures or not has_mix or not (residual or (sum_to_mix and not has_plugins and not is_summed)):
-        return failures
-    for song in find_sets(_all_pairs(plan, pairs, mix)):
-        if len(song) < 2 and residual is None:
+    makes_sums = residual is not None or (sum_to_mix and not has_plugins)
+    number, all_repaired = 0, not plan.failures
+    for song in plan.songs:
+        pairs: dict[BatchJob, StemAndMix] = {}
+        whole = not plan.failures or len(plan.songs) > 1  # what cannot be read may be a stem of the only song
+        for job in song:
+            listener.started(number, job)
+            number += 1
+            try:
+                if check is not None:
+                    check(job)
+                if job in done:
+                    listener.already_done(job)
+                    continue
+                may_replace = overwrite or job in again
+                check_output(job.target, plan.inputs, overwrite=may_replace)
+                if journal is not None:
+                    journal.note_inputs(job)
+                info = probe(job.source)
+                choose_format(info, job.target)  # raises for a wrong file type before anything takes time
+                make_folder(job.target.parent)
+                pair = StemAndMix.open(info, job.mix, rest=job.rest, role=role)
+                if require_mix:
+                    pair.require_mix()
+                if isinstance(choice, tuple):
+                    repairer, preset = choice
+                else:
+                    with listener.analysing() as progress:
+                        repairer, preset = choice(pair, progress)
+                    listener.chose(job, preset)
+                with listener.repairing() as progress:
+                    report = render_pair(
+                        pair, job.target, repairer, preset=preset, overwrite=may_replace, progress=progress,
+                        written=partial(journal.record, job) if journal is not None else None,
+                    )  # fmt: skip
+            except StemProverError as error:
+                whole = False
+                fail(job.source, error)
+            except Exception as error:
+                if os.environ.get("STEMPROVER_DEBUG"):
+                    traceback.print_exc()
+                whole = False
+                what = f"internal error: {type(error).__name__}: {error}"
+                fail(job.source, StemProverError(f"{what}; please report it with the output of STEMPROVER_DEBUG=1"))
+            else:
+                pairs[job] = pair
+                listener.repaired(job, report)
+        all_repaired &= whole
+        if not makes_sums or not whole or song[0].beside is None or (residual is None and set(song) <= set(summed)):
             continue
         try:
-            with listener.summing() as progress:
-                summed = complete_set(song, residual=residual, overwrite=overwrite, progress=progress)
-            listener.summed(summed)
+            for found in find_sets([(pairs.get(job) or _opened(job), job.target) for job in song]):
+                if len(found) < 2 and residual is None:
+                    continue
+                with listener.summing() as progress:
+                    summed_set = complete_set(found, residual=residual, overwrite=overwrite, progress=progress)
+                listener.summed(summed_set)
         except StemProverError as error:
-            fail(mix or song[0][0].stem.path, error)
-    if journal is not None and not failures and len(plan.jobs) > 1:
-        journal.record_sum(plan.jobs)
+            fail(song[0].mix or song[0].source, error)
+        else:
+            if journal is not None and len(song) > 1:
+                journal.record_sum(song)
+    if residual is not None and not all_repaired:
+        listener.failed(residual, OutputError(f"{residual} was not written, because a stem failed"))
     return failures
 
 
-def _all_pairs(plan: BatchPlan, pairs: dict[BatchJob, StemAndMix], mix: Path | None) -> list[tuple[StemAndMix, Path]]:
-    """The pairs and results of all jobs, also of those that an earlier run has finished."""
-    return [(pairs.get(job) or StemAndMix.open(job.source, mix, rest=job.rest), job.target) for job in plan.jobs]
+def _opened(job: BatchJob) -> StemAndMix:
+    """The pair of a job that an earlier run has finished."""
+    return StemAndMix.open(job.source, job.mix, rest=job.rest)

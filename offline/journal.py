@@ -18,7 +18,7 @@ from typing import Any
 from ..engine.errors import StemProverError
 from ..engine.preset import SHIPPED, Preset
 from .outfile import atomic_output
-from .plan import BatchJob
+from .plan import BatchJob, by_song
 
 _FILE_NAME = ".stemprover.jsonl"
 
@@ -49,28 +49,33 @@ class Entry:
 
 
 class Journal:
-    """The results in `folder` of one run: with these settings (`settings_checksum`), and this mix.
+    """The results in `folder` of one run with these settings (`settings_checksum`).
 
     Errors of the file system count as unfinished results, and a journal that cannot be written is left.
     """
 
-    def __init__(self, folder: Path, settings: str, mix: Path | None = None) -> None:
-        self._folder, self._settings, self._mix = folder, settings, mix
+    def __init__(self, folder: Path, settings: str) -> None:
+        self._folder, self._settings = folder, settings
         self._checksums: dict[Path, tuple[tuple[int, int, int], str]] = {}
 
-    def sort(self, jobs: Sequence[BatchJob]) -> tuple[set[BatchJob], set[BatchJob], bool]:
+    def sort(self, jobs: Sequence[BatchJob]) -> tuple[set[BatchJob], set[BatchJob], set[BatchJob]]:
         """Jobs that are finished; jobs whose result comes from this run's settings but has to be made again, because it
-        was made to sum with other stems than there are now; and whether all results were already made to sum."""
+        was made to sum with other stems of its song than there are now; and jobs that were already made to sum."""
         jobs_by_key = {self._key(job): job for job in jobs}
         own = {}
         for entry in self._read():
             job = jobs_by_key.get(entry.output)
             if job is not None and self._is_current(job, entry):
                 own[job] = entry
-        if len(own) == len(jobs) > 0 and {entry.stems for entry in own.values()} == {self._stems(jobs)}:
-            return set(own), set(), True
-        done = {job for job, entry in own.items() if not entry.stems}
-        return done, set(own) - done, False
+        done, again, summed = set[BatchJob](), set[BatchJob](), set[BatchJob]()
+        for song in by_song(jobs):
+            mine = {job: own[job] for job in song if job in own}
+            if len(mine) == len(song) and {entry.stems for entry in mine.values()} == {self._stems(song)}:
+                done, summed = done | set(song), summed | set(song)
+                continue
+            single = {job for job, entry in mine.items() if not entry.stems}
+            done, again = done | single, again | (set(mine) - single)
+        return done, again, summed
 
     def record(self, job: BatchJob, result: Path) -> None:
         """Note that a job is finished. result: its file, which may not have its final name yet."""
@@ -78,7 +83,7 @@ class Journal:
             self._write([self._entry(job, result)])
 
     def record_sum(self, jobs: Sequence[BatchJob]) -> None:
-        """Note that the results of these jobs were made to sum to the mix, or need not be."""
+        """Note that the results of these jobs, all of a song, were made to sum to its mix, or need not be."""
         with contextlib.suppress(OSError, StemProverError):
             self._write([self._entry(job, job.target, self._stems(jobs)) for job in jobs])
 
@@ -86,10 +91,10 @@ class Journal:
         """Take the checksums of what is read, before it is read."""
         with contextlib.suppress(OSError):
             self._checksum(job.source)
-            self._mix_checksum()
+            self._mix_checksum(job)
 
     def _entry(self, job: BatchJob, result: Path, stems: str = "") -> Entry:
-        mix, settings = self._mix_checksum(), self._settings
+        mix, settings = self._mix_checksum(job), self._settings
         return Entry(self._key(job), checksum(result), self._checksum(job.source), mix, settings, stems)
 
     def _key(self, job: BatchJob) -> str:
@@ -97,7 +102,7 @@ class Journal:
 
     def _is_current(self, job: BatchJob, entry: Entry) -> bool:
         with contextlib.suppress(OSError):
-            mix, settings = self._mix_checksum(), self._settings
+            mix, settings = self._mix_checksum(job), self._settings
             if (entry.settings, entry.mix, entry.stem) == (settings, mix, self._checksum(job.source)):
                 return checksum(job.target) == entry.result
         return False
@@ -107,8 +112,8 @@ class Journal:
             return _digest("".join(sorted(self._checksum(job.source) for job in jobs)).encode())
         return "unknown"
 
-    def _mix_checksum(self) -> str:
-        return "" if self._mix is None else self._checksum(self._mix)
+    def _mix_checksum(self, job: BatchJob) -> str:
+        return "" if job.beside is None else self._checksum(job.beside)
 
     def _checksum(self, path: Path) -> str:
         """As it was when it was first asked for, unless the file has changed since."""

@@ -41,13 +41,13 @@ class StemAndMix:
         """Check and align two files; the stem may have been probed already.
 
         rest: in place of the mix, all of the song but the stem, in step with it: their sum is the mix.
-        role: what the stem is, if its file's name does not say so.
+        role: what the stem is, if neither its file's name nor its folder's says so.
         Raises AudioFileError, MixMismatchError, and OptionError for an unknown role.
         """
         assert mix is None or rest is None
         started_s = time.perf_counter()
         stem_info = stem if isinstance(stem, AudioInfo) else probe(stem)
-        role = check_role(role) or role_of(stem_info.path.name)
+        role = check_role(role) or role_of(stem_info.path.name, stem_info.path.parent.name)
         if rest is not None:
             rest_info = probe(rest, "the rest of the song")
             check_match(stem_info, rest_info, "the rest of the song", is_rest=True)

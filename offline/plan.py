@@ -28,8 +28,19 @@ class BatchJob:
 
     source: Path
     target: Path
+    mix: Path | None = None
     rest: Path | None = None
     """All of the song but this stem, where that takes the place of the mix."""
+
+    @property
+    def beside(self) -> Path | None:
+        """What is read beside the stem: its mix, or the rest of the song."""
+        return self.mix or self.rest
+
+    @property
+    def song(self) -> frozenset[Path]:
+        """Equal for all stems of a song: its mix, or a stem and its rest; empty without both."""
+        return frozenset({self.mix} if self.mix else {self.source, self.rest} if self.rest else ())
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,24 @@ class BatchPlan:
     failures: tuple[tuple[Path, StemProverError], ...] = ()
     folder: Path | None = None
 
+    @property
+    def has_mix(self) -> bool:
+        """Whether any stem has its mix, or the rest of its song."""
+        return any(job.beside for job in self.jobs)
+
+    @property
+    def songs(self) -> list[tuple[BatchJob, ...]]:
+        """The jobs of each song (`BatchJob.song`); all without a mix together."""
+        return by_song(self.jobs)
+
+
+def by_song(jobs: Sequence[BatchJob]) -> list[tuple[BatchJob, ...]]:
+    """The jobs of each song, in order."""
+    songs: dict[frozenset[Path], list[BatchJob]] = {}
+    for job in jobs:
+        songs.setdefault(job.song, []).append(job)
+    return [tuple(found) for found in songs.values()]
+
 
 def plan_batch(
     inputs: Sequence[Path],
@@ -53,12 +82,14 @@ def plan_batch(
     is_folder: bool = False,
     mix: Path | None = None,
     rest: Path | None = None,
+    mixes: Path | None = None,
 ) -> BatchPlan:
     """Plan jobs for files and folders. Folders are searched with all their subfolders, except for hidden files, the
-    output folder and the mix.
+    output folder, the mix and the folder of mixes.
 
     is_folder: whether the output was written with a slash at the end. mix: the mix of all stems. rest: in place of the
-    mix, all of the song but the one stem. With neither, an instrumental and the vocals of a song are each other's rest.
+    mix, all of the song but the one stem. mixes: a folder of mixes, for pairing.pair_with_mixes. With none of them, an
+    instrumental and the vocals of a song are each other's rest.
     Raises OptionError or OutputExistsError if the output name does not suit the inputs. An input that is wrong by
     itself becomes one of the plan's failures, so that the others are still repaired.
     """
@@ -67,7 +98,7 @@ def plan_batch(
     if str(output) in ("-", "/dev/stdout"):
         raise OptionError(f"{output}: a result cannot be written to standard output; name a file or a folder")
     beside = mix or rest
-    mixes = () if beside is None else (beside,)
+    known = () if beside is None else (beside,)
     single = len(inputs) == 1 and not inputs[0].is_dir()
     if single and not is_folder and not output.is_dir() and output.suffix:
         if output.suffix.lower() not in (*AUDIO_EXTENSIONS, inputs[0].suffix.lower()):
@@ -75,7 +106,7 @@ def plan_batch(
                 f"{output}: {output.suffix} is not an audio file type; for a folder of this name put a slash at the "
                 f"end ({output}/), for a file use .wav or .flac"
             )
-        return BatchPlan((BatchJob(inputs[0], output, rest),), (inputs[0], *mixes))
+        return BatchPlan((BatchJob(inputs[0], output, mix, rest),), (inputs[0], *known))
     if output.suffix.lower() in AUDIO_EXTENSIONS and not is_folder and not output.is_dir():
         what = f"there are {len(inputs)} inputs" if len(inputs) > 1 else f"{inputs[0]} is a folder"
         raise OptionError(f"{output} is a name for one file, but {what}; name a folder, such as {output.stem}/")
@@ -87,7 +118,8 @@ def plan_batch(
     for item in inputs:
         unreadable: list[OSError] = []
         try:
-            found = _audio_below(item, output, beside, unreadable) if item.is_dir() else [(item, Path(item.name))]
+            skipped = [output, *filter(None, (beside, mixes))]
+            found = audio_below(item, *skipped, unreadable=unreadable) if item.is_dir() else [(item, Path(item.name))]
         except AudioFileError as error:
             failures.append((item, error))
             continue
@@ -99,38 +131,41 @@ def plan_batch(
             real = source.resolve()
             if real not in seen:
                 seen.add(real)
-                jobs.append(BatchJob(source, output / relative))
+                jobs.append(BatchJob(source, output / relative, mix))
     _check_collisions(jobs)
     if rest is not None:
         if len(jobs) > 1:
             raise OptionError(f"--rest is the song without one stem, not without {len(jobs)}; use --mix with several")
         jobs = [replace(job, rest=rest) for job in jobs]
-    elif mix is None:
+    elif mix is None and mixes is None:
         jobs = _pair_up(jobs)
-    return BatchPlan(tuple(jobs), (*(job.source for job in jobs), *mixes), tuple(failures), output)
+    return BatchPlan(tuple(jobs), (*(job.source for job in jobs), *known), tuple(failures), output)
 
 
 def check_residual(residual: Path, plan: BatchPlan, *, sum_to_mix: bool, overwrite: bool) -> None:
     """Raises OptionError or OutputExistsError if the residual of a plan's stems cannot go to this file."""
     if not sum_to_mix:
         raise OptionError("--residual and --no-sum exclude each other; use one of them")
-    if len({job.rest and song_of(job.rest) for job in plan.jobs}) > 1:
+    if len(plan.songs) > 1:
         raise OptionError("--residual is for one song; repair the songs one by one")
     if residual.resolve() in {job.target.resolve() for job in plan.jobs}:
         raise OptionError(f"{residual} is the output of a stem; choose another file for --residual")
     check_output(residual, plan.inputs, overwrite=overwrite)
 
 
-def _audio_below(folder: Path, output: Path, mix: Path | None, unreadable: list[OSError]) -> list[tuple[Path, Path]]:
-    """Audio files in `folder` and their paths relative to it, sorted by name. Adds folders that cannot be read to
-    `unreadable`."""
-    skipped, mix = output.resolve(), None if mix is None else mix.resolve()
+def audio_below(
+    folder: Path, *skipped: Path | None, unreadable: list[OSError] | None = None
+) -> list[tuple[Path, Path]]:
+    """Audio files in `folder` and their paths relative to it, sorted by name, without these files and folders. Adds
+    folders that cannot be read to `unreadable`. Raises AudioFileError if there are none."""
+    left_out = {path.resolve() for path in skipped if path is not None}
+    unreadable = [] if unreadable is None else unreadable
     found = []
     for root, names, files in os.walk(folder, onerror=unreadable.append):
-        names[:] = sorted(n for n in names if not n.startswith(".") and (Path(root) / n).resolve() != skipped)
+        names[:] = sorted(n for n in names if not n.startswith(".") and (Path(root) / n).resolve() not in left_out)
         for name in sorted(files):
             path = Path(root) / name
-            if not name.startswith(".") and path.suffix.lower() in AUDIO_EXTENSIONS and path.resolve() != mix:
+            if not name.startswith(".") and path.suffix.lower() in AUDIO_EXTENSIONS and path.resolve() not in left_out:
                 found.append((path, path.relative_to(folder)))
     if not found and not unreadable:
         raise AudioFileError(f"{folder}: no audio files in this folder; StemProver looks for WAV, FLAC, AIFF, MP3 ...")

@@ -120,11 +120,11 @@ def file_progress(name: str, *, show_speed: bool = True) -> Iterator[Progress]:
 class _TerminalListener(BatchListener):
     """Shows the progress and results of a batch."""
 
-    def __init__(self, plan: BatchPlan, mix: Path | None) -> None:
+    def __init__(self, plan: BatchPlan) -> None:
         self._jobs, self._name, self.already = len(plan.jobs), "", 0
         targets = [job.target for job in plan.jobs]
         self.left_out: list[RenderReport] = []
-        self._others = [*targets, *{target.parent for target in targets}, *([mix] if mix else [])]
+        self._others = [*targets, *{target.parent for target in targets}, *{job.mix for job in plan.jobs if job.mix}]
 
     def started(self, number: int, job: BatchJob) -> None:
         self._name = f"[{number + 1}/{self._jobs}] {job.source.name}" if self._jobs > 1 else job.source.name
@@ -157,11 +157,24 @@ class _TerminalListener(BatchListener):
         say(report.render())
 
 
+def pair_plan(plan: BatchPlan, mixes: Path, *, require_mix: bool) -> BatchPlan:
+    """A plan with the mix of each song, from a folder of mixes (`pairing.pair_with_mixes`). Says what has none."""
+    from ..offline.pairing import pair_with_mixes
+
+    with file_progress("looking for the mixes", show_speed=False) as progress:
+        found = pair_with_mixes(plan, mixes, require_mix=require_mix, progress=progress)
+    paired = found.songs - len(found.without)
+    say(f"{paired} of {found.songs} {'song has its mix' if found.songs == 1 else 'songs have their mix'} in {mixes}")
+    for song in found.without:
+        done = "left out" if require_mix else "repaired without"
+        warn(f"Note: no mix for {song.name} ({len(song.jobs)} file{'s' * (len(song.jobs) != 1)}): {done}")
+    return found.plan
+
+
 def run_plan(
     plan: BatchPlan,
     choice: RepairerChoice,
     *,
-    mix: Path | None,
     overwrite: bool,
     sum_to_mix: bool = False,
     journal: Journal | None = None,
@@ -173,7 +186,6 @@ def run_plan(
 
     Returns the exit code: 0 if all went well, 3 if so but a mix was left out, 2 if only inputs were wrong, else 1.
     """
-    has_mix = mix is not None or any(job.rest for job in plan.jobs)
     for job in plan.jobs:
         if job.rest and len(plan.jobs) > 1 and job.rest.name > job.source.name:
             note = f"no mix given, so the sum of {job.source.name} and {job.rest.name} is used as the mix"
@@ -182,14 +194,15 @@ def run_plan(
         preset = choice[1]
         if preset.note:
             print_notes(f"preset {preset.name}", [preset.note])
-        if preset.separated and not has_mix:
+        if preset.separated and not plan.has_mix:
             print_notes(f"preset {preset.name}", ["repairs stems from a separator and needs their mix (--mix FILE)"])
-        elif not has_mix and (preset.is_shipped or preset.path is None):  # a user's own may be made for stems alone
+        elif not plan.has_mix and (preset.is_shipped or preset.path is None):
+            # A user's own may be made for stems alone.
             warn("Note: without --mix hardly anything is repaired")
-    listener = _TerminalListener(plan, mix)
+    listener = _TerminalListener(plan)
     failures = repair_batch(
-        plan, choice, listener, mix=mix, overwrite=overwrite, sum_to_mix=sum_to_mix, require_mix=require_mix,
-        residual=residual, role=role, journal=journal,
+        plan, choice, listener, overwrite=overwrite, sum_to_mix=sum_to_mix, require_mix=require_mix, residual=residual,
+        role=role, journal=journal,
     )  # fmt: skip
     total, without = len(plan.jobs) + len(plan.failures), _without_mix(listener.left_out)
     if total > 1:

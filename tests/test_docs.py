@@ -21,7 +21,7 @@ PAGES = [
     *sorted((ROOT / "presets").glob("*/README.md")),
 ]  # fmt: skip
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SECONDS = 2.0
+SECONDS = 1.5
 
 
 def python_examples() -> list[object]:
@@ -39,14 +39,16 @@ def python_examples() -> list[object]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the examples name: a song with its stems, and the repository's presets and examples."""
     place = tmp_path_factory.mktemp("examples")
-    (place / "stems").mkdir()
+    for name in ("stems", "songs", "separated/song"):
+        (place / name).mkdir(parents=True)
     for name in ("presets", "examples", "docs"):
         (place / name).symlink_to(ROOT / name)
     mix, rate = soundfile.read(DEMO / "song.flac", frames=round(SECONDS * 44100), start=88_200)
     stem, _ = soundfile.read(DEMO / "separated.flac", frames=round(SECONDS * 44100), start=88_200)
     for path, audio in (
         ("song.wav", mix), ("vocals.wav", stem), ("drums.flac", mix - stem), ("no_vocals.wav", mix - stem),
-        ("stems/vocals.wav", stem), ("stems/accompaniment.wav", mix - stem),
+        ("stems/vocals.wav", stem), ("stems/accompaniment.wav", mix - stem), ("songs/song.wav", mix),
+        ("separated/song/vocals.wav", stem),
     ):  # fmt: skip
         soundfile.write(place / path, audio, rate, subtype="PCM_16")
     return place

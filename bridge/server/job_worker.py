@@ -101,7 +101,7 @@ def run(order: dict[str, Any]) -> int:
     remaining = tuple(job for job in plan.jobs if not _is_done(job, order))
     sender = ProgressSender(len(plan.jobs) - len(remaining), len(plan.jobs) + len(plan.failures))
     remaining_plan = replace(plan, jobs=remaining)
-    failures = repair_batch(remaining_plan, choice, sender, mix=mix, check=lambda job: check_roots(job, roots))
+    failures = repair_batch(remaining_plan, choice, sender, check=lambda job: check_roots(job, roots))
     sender.send_text()
     return len(failures)
 

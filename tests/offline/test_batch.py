@@ -72,9 +72,9 @@ def song(make_audio: Callable[..., Path]) -> tuple[list[Path], Path]:
 def test_a_listener_receives_all_events_in_order(song: tuple[list[Path], Path], tmp_path: Path) -> None:
     stems, mix = song
     (tmp_path / "bad.wav").write_bytes(b"not audio")
-    plan = plan_batch([*stems, tmp_path / "bad.wav"], tmp_path / "out")
+    plan = plan_batch([*stems, tmp_path / "bad.wav"], tmp_path / "out", mix=mix)
     log = Log()
-    failures = repair_batch(plan, (FakeRepairer(), load_preset("general")), log, mix=mix, sum_to_mix=True)
+    failures = repair_batch(plan, (FakeRepairer(), load_preset("general")), log, sum_to_mix=True)
     assert [path.name for path, _ in failures] == ["bad.wav"]
     assert log.events == [
         "started 0 vocals.wav", "repairing", "repaired vocals.wav",
@@ -89,7 +89,7 @@ def test_a_set_is_summed_at_the_end(song: tuple[list[Path], Path], tmp_path: Pat
     plan = plan_batch(stems, tmp_path / "out", mix=mix)
     log = Log()
     choice = FakeRepairer(0.9), load_preset("general")
-    assert repair_batch(plan, choice, log, mix=mix, sum_to_mix=True) == []
+    assert repair_batch(plan, choice, log, sum_to_mix=True) == []
     assert log.events[-2:] == ["summing", "summed 2"]
 
 
@@ -112,7 +112,7 @@ def test_each_file_is_aligned_once(song: tuple[list[Path], Path], tmp_path: Path
     log = Log()
     choice = AutoChoice(lambda preset: FakeRepairer(0.9))
     plan = plan_batch(stems, tmp_path / "out", mix=mix)
-    assert repair_batch(plan, choice, log, mix=mix, sum_to_mix=True) == []
+    assert repair_batch(plan, choice, log, sum_to_mix=True) == []
     assert log.events[:4] == ["started 0 vocals.wav", "analysing", "chose a preset for vocals.wav", "repairing"]
     assert log.events[-1] == "summed 2"
     assert alignments == ["proof", "proof"]
@@ -145,8 +145,8 @@ def test_a_check_can_refuse_a_job_and_the_others_go_on(song: tuple[list[Path], P
 def test_a_wrong_file_type_is_reported_before_the_analysis(song: tuple[list[Path], Path], tmp_path: Path) -> None:
     (stem, _), mix = song
     log = Log()
-    plan = BatchPlan((BatchJob(stem, tmp_path / "new" / "out.xyz"),), (stem, mix))
-    [(_, error)] = repair_batch(plan, AutoChoice(lambda preset: FakeRepairer()), log, mix=mix)
+    plan = BatchPlan((BatchJob(stem, tmp_path / "new" / "out.xyz", mix),), (stem, mix))
+    [(_, error)] = repair_batch(plan, AutoChoice(lambda preset: FakeRepairer()), log)
     assert "StemProver cannot write .xyz" in str(error)
     assert log.events == ["started 0 vocals.wav", "failed vocals.wav"]
     assert not (tmp_path / "new").exists(), "and before a folder is made"

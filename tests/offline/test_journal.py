@@ -198,11 +198,11 @@ def test_a_result_is_noted_before_it_has_its_name(tmp_path: Path, make_audio: Ca
     target.parent.mkdir()
     job, journal = BatchJob(source, target), Journal(target.parent, "settings")
     journal.record(job, source)
-    assert journal.sort([job]) == (set(), set(), False), "the file is not there yet"
+    assert journal.sort([job]) == (set(), set(), set()), "the file is not there yet"
     shutil.copy(source, target)
-    assert journal.sort([job]) == ({job}, set(), False)
+    assert journal.sort([job]) == ({job}, set(), set())
     journal.record(job, make_audio("newer.wav", seed=1))
-    assert journal.sort([job]) == ({job}, set(), False), "the newer one never got its name"
+    assert journal.sort([job]) == ({job}, set(), set()), "the newer one never got its name"
     lines = journal_path(target.parent).read_text().splitlines()
     assert [json.loads(line)["output"] for line in lines] == ["stem.wav", "stem.wav"]
 
