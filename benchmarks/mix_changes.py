@@ -104,13 +104,18 @@ def shelf(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
 
 def limiter(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
     """A bus limiter that takes up to 3 dB off."""
+    db = float(rng.uniform(1, 3))
+    return limited(mix, db), f"limiter {db:.1f} dB"
+
+
+def limited(mix: np.ndarray, db: float) -> np.ndarray:
+    """A mix (2, T) behind a limiter that takes this much off its peak."""
     from pedalboard import Limiter, Pedalboard
 
     peak = 20 * np.log10(np.abs(mix).max() + 1e-9)
-    db = float(rng.uniform(1, 3))
     board = Pedalboard([Limiter(threshold_db=peak - db, release_ms=100)])
     found = board(mix.astype(np.float32), RATE).astype(float)
-    return found * (10 ** ((peak - db) / 20) / max(np.abs(found).max(), 1e-9)), f"limiter {db:.1f} dB"
+    return found * (10 ** ((peak - db) / 20) / max(np.abs(found).max(), 1e-9))
 
 
 def noise(mix: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, str]:
@@ -145,11 +150,10 @@ def coded(mix: np.ndarray, kind: str, kbps: float) -> np.ndarray:
 
 def each(truth: np.ndarray, rest: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Every change by itself: its name, the stem and the mix (2, T)."""
-    from pedalboard import HighShelfFilter, Limiter, LowShelfFilter, Pedalboard
+    from pedalboard import HighShelfFilter, LowShelfFilter, Pedalboard
 
     mix, stem = truth + rest, truth + BLEED * rest
     half, nothing = mix.shape[1] // 2, np.array([[1.0], [0.0]])
-    peak = 20 * np.log10(np.abs(mix).max())
 
     def board(plugin: object) -> np.ndarray:
         return Pedalboard([plugin])(mix.astype(np.float32), RATE).astype(float)
@@ -172,8 +176,7 @@ def each(truth: np.ndarray, rest: np.ndarray) -> Iterator[tuple[str, np.ndarray,
     yield "dead channel of the mix", stem, mix * nothing
     for kind, kbps in (("OPUS", 96), ("MP3", 96), ("MP3", 128), ("MP3", 192), ("MP3", 320)):
         yield f"{kind.title()} {kbps} kbit/s", stem, coded(mix, kind, kbps)
-    limited = board(Limiter(threshold_db=peak - 3, release_ms=100))
-    yield "limiter 3 dB", stem, limited * 10 ** ((peak - 3) / 20) / np.abs(limited).max()
+    yield "limiter 3 dB", stem, limited(mix, 3.0)
     for db in (3, -3):
         yield f"low shelf {db:+d} dB", stem, board(LowShelfFilter(cutoff_frequency_hz=250, gain_db=db))
         yield f"high shelf {db:+d} dB", stem, board(HighShelfFilter(cutoff_frequency_hz=4000, gain_db=db))

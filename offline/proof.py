@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..engine.mix.fit import MixFit, Routing, completed_gains, find_routing, judge, steady_gains
-from ..engine.mix.levels import estimate_gain
+from ..engine.mix.levels import GainEvidence, estimate_gain
 from ..engine.mix.locate import WINDOW_S, WINDOWS, locate, max_offset_samples
 from ..engine.mix.statistics import MIN_POWER, PairStatistics, Statistics
 from ..engine.mix.timing import TimeMap, fit_time_map
@@ -150,12 +150,11 @@ def _gains(excerpts: Excerpts, routing: Routing, sample_rate: int) -> tuple[floa
             for s, m in excerpts
         ]
         return (estimate_gain(routed, sample_rate),) * channels
-    signs = np.array(routing.signs, np.float32)[:, None]
-    routed = [(s, signs * m[list(routing.sources)]) for s, m in excerpts]
-    common = estimate_gain(routed, sample_rate)
-    if channels == 1:
-        return (common,)
-    own = [estimate_gain([(s[c : c + 1], m[c : c + 1]) for s, m in routed], sample_rate) for c in range(channels)]
+    found = [GainEvidence.none()] * channels
+    for s, m in excerpts:
+        for c, (source, sign) in enumerate(zip(routing.sources, routing.signs, strict=True)):
+            found[c] += GainEvidence.of(s[c], np.float32(sign) * m[source], sample_rate)
+    common, own = sum(found, GainEvidence.none()).gain, [one.gain for one in found]
     if max(abs(20 * np.log10(gain / common)) for gain in own) > SEPARATE_DB and len(set(own)) > 1:
         return tuple(own)
     return (common,) * channels

@@ -8,6 +8,7 @@ make the mix louder than the stem in some bins, but hardly ever in all of them.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,20 +35,31 @@ INAUDIBLE_DB = 0.1  # smaller differences are ignored
 BELOW_DB, MAX_BELOW = 3.0, 0.1
 
 
-def estimate_gain(excerpts: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int) -> float:
-    """Gain of the stem in the mix, above 0; 1 if no clear difference is found.
+_EDGES = np.arange(-_SPAN_DB - _STEP_DB / 2, _SPAN_DB + _STEP_DB, _STEP_DB)
 
-    excerpts: stem and mix (C, n), aligned and with the same polarity.
-    The gain of each place in time and frequency is found by least squares, and counts, weighted by its amplitude, if
-    its residue is small. The result is the mode of these gains.
-    """
-    edges = np.arange(-_SPAN_DB - _STEP_DB / 2, _SPAN_DB + _STEP_DB, _STEP_DB)
-    weights, sums, all_weights = (np.zeros(len(edges) - 1) for _ in range(3))
-    size = 1 << round(np.log2(WINDOW_S * sample_rate))
-    channels = (pair for excerpt in excerpts for pair in zip(*excerpt, strict=True))  # one at a time, to save memory
-    for stem, mix in channels:
+
+@dataclass(frozen=True)
+class GainEvidence:
+    """What a stem and its mix say about the stem's gain there: histograms over the gain in dB (_EDGES). alone: the
+    amplitudes of the places where nothing else plays, by their gain. sums: of these gains times the amplitudes.
+    everywhere: the amplitudes of all places, by the ratio of the mix's level to the stem's."""
+
+    alone: np.ndarray
+    sums: np.ndarray
+    everywhere: np.ndarray
+
+    @classmethod
+    def none(cls) -> GainEvidence:
+        """Before anything was heard."""
+        zeros = np.zeros(len(_EDGES) - 1)
+        return cls(zeros, zeros, zeros)
+
+    @classmethod
+    def of(cls, stem: np.ndarray, mix: np.ndarray, sample_rate: int) -> GainEvidence:
+        """Of an excerpt of one channel (n,), aligned and with the same polarity."""
+        size = 1 << round(np.log2(WINDOW_S * sample_rate))
         if len(stem) < size + (FRAMES - 1) * size // 4:
-            continue
+            return cls.none()
         stem_spectra, mix_spectra = _spectra(stem, size), _spectra(mix, size)
         cross = _patch_sums((stem_spectra.conj() * mix_spectra).real)
         stem_power, mix_power = (
@@ -55,29 +67,55 @@ def estimate_gain(excerpts: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate
         )
         audible = stem_power > stem_power.max() * 10 ** (FAINTEST_DB / 10)
         ratios = 10 * np.log10(mix_power[audible] / stem_power[audible] + 1e-12).clip(-_SPAN_DB, _SPAN_DB)
-        all_weights += np.histogram(ratios, edges, weights=np.sqrt(stem_power[audible]))[0]
         alone = audible & (cross > 0) & (cross**2 > (1.0 - MAX_RESIDUE) * stem_power * mix_power)
-        levels = 20 * np.log10(cross[alone] / stem_power[alone])
-        weights += np.histogram(levels, edges, weights=np.sqrt(stem_power[alone]))[0]
-        sums += np.histogram(levels, edges, weights=levels * np.sqrt(stem_power[alone]))[0]
-    kernel = np.hanning(2 * round(_WIDTH_DB / _STEP_DB) + 3)
-    smooth = np.convolve(weights, kernel, "same")
-    inner = smooth[1:-1]
-    peaks = 1 + np.flatnonzero((inner >= smooth[:-2]) & (inner > smooth[2:]) & (inner >= MIN_PEAK * smooth.max()))
-    if not len(peaks):
-        return 1.0
-    peak, zero_db, total = int(peaks[0]), len(smooth) // 2, float(all_weights.sum())
-    min_ratio = MIN_RATIO_LOUDER if peak > zero_db else MIN_RATIO_QUIETER
-    if smooth[peak] < max(MIN_SHARE * total, min_ratio * smooth[zero_db]):
-        return 1.0
-    near = slice(max(0, peak - len(kernel) // 2), peak + len(kernel) // 2 + 1)
-    level_db = float(sums[near].sum() / weights[near].sum())
-    if abs(level_db) < INAUDIBLE_DB or not MIN_GAIN_DB < level_db < MAX_GAIN_DB:
-        return 1.0
-    below = float(all_weights[: np.searchsorted(edges, level_db - BELOW_DB)].sum())
-    if level_db > 0 and below > MAX_BELOW * total:
-        return 1.0
-    return 10 ** (level_db / 20)
+        levels, amplitudes = 20 * np.log10(cross[alone] / stem_power[alone]), np.sqrt(stem_power[alone])
+        return cls(
+            _histogram(levels, amplitudes), _histogram(levels, levels * amplitudes),
+            _histogram(ratios, np.sqrt(stem_power[audible])),
+        )  # fmt: skip
+
+    def __add__(self, other: GainEvidence) -> GainEvidence:
+        return GainEvidence(self.alone + other.alone, self.sums + other.sums, self.everywhere + other.everywhere)
+
+    @property
+    def gain(self) -> float:
+        """Gain of the stem in the mix, above 0: the mode of the gains of the places where nothing else plays; 1 if no
+        clear difference is found."""
+        kernel = np.hanning(2 * round(_WIDTH_DB / _STEP_DB) + 3)
+        smooth = np.convolve(self.alone, kernel, "same")
+        inner = smooth[1:-1]
+        peaks = 1 + np.flatnonzero((inner >= smooth[:-2]) & (inner > smooth[2:]) & (inner >= MIN_PEAK * smooth.max()))
+        if not len(peaks):
+            return 1.0
+        peak, zero_db, total = int(peaks[0]), len(smooth) // 2, float(self.everywhere.sum())
+        min_ratio = MIN_RATIO_LOUDER if peak > zero_db else MIN_RATIO_QUIETER
+        if smooth[peak] < max(MIN_SHARE * total, min_ratio * smooth[zero_db]):
+            return 1.0
+        near = slice(max(0, peak - len(kernel) // 2), peak + len(kernel) // 2 + 1)
+        level_db = float(self.sums[near].sum() / self.alone[near].sum())
+        if abs(level_db) < INAUDIBLE_DB or not MIN_GAIN_DB < level_db < MAX_GAIN_DB:
+            return 1.0
+        below = float(self.everywhere[: np.searchsorted(_EDGES, level_db - BELOW_DB)].sum())
+        if level_db > 0 and below > MAX_BELOW * total:
+            return 1.0
+        return 10 ** (level_db / 20)
+
+
+def estimate_gain(excerpts: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int) -> float:
+    """`GainEvidence.gain` of all channels of all excerpts: stem and mix (C, n)."""
+    found = GainEvidence.none()
+    for stems, mixes in excerpts:
+        for stem, mix in zip(stems, mixes, strict=True):
+            found += GainEvidence.of(stem, mix, sample_rate)
+    return found.gain
+
+
+def _histogram(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The sums of the weights of values between each two of _EDGES; values beyond them do not count."""
+    count = len(_EDGES) - 1
+    place = np.floor((values - _EDGES[0]) / _STEP_DB).astype(np.int64)
+    inside = (place >= 0) & (place < count)
+    return np.bincount(place[inside], weights[inside], count)
 
 
 def _spectra(audio: np.ndarray, size: int) -> np.ndarray:
@@ -89,6 +127,7 @@ def _spectra(audio: np.ndarray, size: int) -> np.ndarray:
 
 def _patch_sums(values: np.ndarray) -> np.ndarray:
     """Sums over FRAMES and BINS: (N, F) to (N - FRAMES + 1, F - BINS + 1)."""
-    for axis, width in enumerate((FRAMES, BINS)):
-        values = np.lib.stride_tricks.sliding_window_view(values, width, axis=axis).sum(axis=-1)
-    return values
+    frames, bins = len(values) - FRAMES + 1, values.shape[1] - BINS + 1
+    rows = sum((values[start : start + frames] for start in range(1, FRAMES)), values[:frames])
+    found: np.ndarray = sum((rows[:, start : start + bins] for start in range(1, BINS)), rows[:, :bins])
+    return found

@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import DEMO
-from stemprover.benchmarks.mix_changes import BLEED, coded, drift, each, shift
+from stemprover.benchmarks.mix_changes import BLEED, coded, drift, limited, shift
 from stemprover.benchmarks.mix_proof import MAX_HARM_DB, change_db, is_harm, nth_draw, tools
 from stemprover.engine.mix.fit import MixFit
 from stemprover.engine.mix.timing import Stretch, TimeMap, fit_time_map
@@ -234,8 +234,7 @@ def test_a_mix_that_was_coded_after_the_stem_was_made_is_left_out(proved: Callab
 
 
 def test_the_level_behind_a_limiter_is_found(proved: Callable) -> None:
-    limited = {name: mix for name, _, mix in each(TRUTH, REST)}["limiter 3 dB"]
-    fit, said, _ = proved(TRUTH, limited)
+    fit, said, _ = proved(TRUTH, limited(MIX, 3.0))
     assert fit.found
     assert "quieter than in the mix: corrected" in said
 
