@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..dsp.stft import Stft
 from ..errors import TrainingError
 from ..features import FeatureMaker
-from .corpus.faulty import FIRST_VERSION, VERSIONS, faulty_shards
+from .corpus.faulty import FIRST_VERSION, faulty_shards
 from .corpus.pool import FULL_SCALE, TRACKS, open_shard, shards_of
 from .corpus.simulated_faults import SIMULATORS
+from .faults.factory import FAMILIES
+from .faults.registry import MECHANISMS
 from .on_the_fly import OnTheFlyShards
 
 SHARDS = ("spleeter", "drums", "bass", "other", "vocals")
@@ -31,6 +32,7 @@ class CropConfig:
     batch: crops per batch. frames, lookahead: frames of a crop, and of the future after it. history: frames before the
     crop that the features have already seen. gain_db: largest random gain up or down.
     faulty: the share of crops from the shards of faulty stems (corpus/faulty.py); the others are from the pool.
+    families: of these only stems with a fault of one of these families (train/faults); all if empty.
     The following are probabilities, 0 to 1. clean: the stem is the true one. no_mix: there is no mix. no_role: the
     stem's role is not told. mono: both channels are equal. blend: the fault is scaled by 0 to 1.5, on the line from the
     true stem to the faulty one. average: the stem was made with Spleeter's averaged mask above 11 kHz instead of zeros.
@@ -48,6 +50,7 @@ class CropConfig:
     history: int = 64
     gain_db: float = 6.0
     faulty: float = 0.0
+    families: tuple[str, ...] = ()
     clean: float = 0.15
     no_mix: float = 0.5
     blend: float = 0.15
@@ -72,6 +75,8 @@ class CropConfig:
         unknown = [name for name in self.artefacts if name not in SIMULATORS]
         if unknown or not self.artefacts:
             raise TrainingError(f"artefacts={list(self.artefacts)}: use one or more of {', '.join(SIMULATORS)}")
+        if strange := sorted(set(self.families) - set(FAMILIES)):
+            raise TrainingError(f"families={strange}: use any of {', '.join(FAMILIES)}")
         if not self.roles or set(self.roles) - set("va"):
             raise TrainingError(f"roles={self.roles!r}: use v for vocals, a for accompaniment, or va for both")
         unknown = [name for name in self.shards if name not in SHARDS]
@@ -104,17 +109,17 @@ class PoolBatches:
         self, pool: Path, split: str, maker: FeatureMaker, config: CropConfig, seed: int,
         on_the_fly: OnTheFlyShards | None = None,
     ) -> None:  # fmt: skip
-        self.on_the_fly = on_the_fly
+        self.maker, self.config, self.seed, self.on_the_fly = maker, config, seed, on_the_fly
         found = shards_of(pool, split) if config.faulty < 1.0 else []
         self.paths = [path for path in found if not config.shards or separated_by(path) in config.shards]
         if not self.paths and config.faulty < 1.0:
             raise TrainingError(f"{pool / split} has no shards of {', '.join(config.shards)}; build a larger pool")
         self.faulty_paths = faulty_shards(pool, split) if config.faulty else []
-        if config.faulty and not self.faulty_paths:
+        if config.faulty and not self._versions:
             raise TrainingError(
-                f"{pool / split} has no faulty stems: build the pool again, or set faulty = 0 in [crop]"
+                f"{pool / split} has no faulty stems{' of these families' if config.families else ''}: build the pool "
+                "again, or set faulty = 0 in [crop]"
             )
-        self.maker, self.config, self.seed = maker, config, seed
         self.stft = Stft(maker.stft)
 
     @cached_property
@@ -126,8 +131,19 @@ class PoolBatches:
         return [separated_by(path) for path in self.paths]
 
     @cached_property
-    def _faulty(self) -> list[tuple[np.ndarray, list[dict[str, Any]]]]:
-        return [open_shard(path) for path in self.faulty_paths]
+    def _faulty(self) -> list[np.ndarray]:
+        return [open_shard(path)[0] for path in self.faulty_paths]
+
+    @cached_property
+    def _versions(self) -> list[tuple[int, int, int, str]]:
+        """Of each faulty stem that may be drawn: the shard, the item, the track, and the stem's role."""
+        wanted, found = set(self.config.families or FAMILIES), []
+        for number, path in enumerate(self.faulty_paths):
+            for item, info in enumerate(open_shard(path)[1]):
+                for version, names in enumerate(info["faults"]):
+                    if any(MECHANISMS[name].family in wanted for name in names):
+                        found.append((number, item, FIRST_VERSION + version, info["role"]))
+        return found
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
@@ -210,10 +226,8 @@ class PoolBatches:
     def _crop(self, rng: np.random.Generator, step: int) -> _Crop:
         config = self.config
         if config.faulty and rng.random() < config.faulty:
-            shard, infos = self._faulty[rng.integers(len(self._faulty))]
-            number = int(rng.integers(len(shard)))
-            item, role = shard[number], infos[number]["role"]
-            truth, residual, stem = self._cut(item, (0, 1, FIRST_VERSION + int(rng.integers(VERSIONS))), rng)
+            shard, number, track, role = self._versions[rng.integers(len(self._versions))]
+            truth, residual, stem = self._cut(self._faulty[shard][number], (0, 1, track), rng)
         else:
             item, true_track, separated, role = self._from_pool(rng, step)
             truth, residual, stem = self._cut(item, (true_track, 1 - true_track, separated), rng)

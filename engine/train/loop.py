@@ -41,7 +41,8 @@ def _run(trainer: Trainer, say: Callable[[str], None]) -> Path:
     first = trainer.batch_number(trainer.step_index)
     loader = batch_loader(trainer.batches, range(first, options.steps * processes, processes), options.workers)
     running: dict[str, float] = {}
-    if not trainer.step_index and options.start_from is not None:
+    validates = options.validate_every <= options.steps
+    if validates and not trainer.step_index and options.start_from is not None:
         _show_progress(trainer, say)
     last = saved_at = time.monotonic()
     pace = Pace(trainer.step_index)

@@ -51,6 +51,7 @@ class TrainOptions:
     floor_db: errors this far below the signal do not count at first; the limit falls to -40 dB by the middle of the
     run.
     at_end: probability that a training example is at the end of the diffusion bridge, where the sampler starts.
+    validate_every: steps from one table of progress to the next; there is none if it is more than `steps`.
     trust_from: fraction of the run after which the network may weight its own correction (model/network.py).
     adapter: the name of the adapter to train, with this `rank` and on these `parts` of the network (control, denoiser,
     fine). It starts from the file `on`, whose rank and parts may be smaller, or from scratch.

@@ -20,7 +20,8 @@ from stemprover.engine.train.corpus.layouts import split_of
 from stemprover.engine.train.corpus.pool import open_shard, shard_paths
 from stemprover.engine.train.corpus.sources import SAMPLE_RATE, CorpusError, Source
 from stemprover.engine.train.dataset import CropConfig, PoolBatches
-from stemprover.engine.train.faults.factory import known, unknown
+from stemprover.engine.train.faults.factory import FAMILIES, known, unknown
+from stemprover.engine.train.faults.registry import MECHANISMS
 
 LENGTH = SAMPLE_RATE // 2
 STEMS = ("mixture", "vocals", "drums", "bass", "other")
@@ -323,3 +324,21 @@ def test_crops_are_cut_from_faulty_stems(options: CorpusOptions) -> None:
     assert set(role.sum(axis=1)) == {0.0, 1.0}, "in a quarter of the crops it is not told"
     with pytest.raises(TrainingError, match="has no faulty stems: build the pool again"):
         PoolBatches(options.folder, "valid-other", FeatureMaker(), config, seed=1)
+    infos = [open_shard(path)[1] for path in batches.faulty_paths]
+    for family in FAMILIES:
+        wanted = {
+            (shard, item, FIRST_VERSION + version)
+            for shard, about in enumerate(infos)
+            for item, info in enumerate(about)
+            for version, names in enumerate(info["faults"])
+            if family in {MECHANISMS[name].family for name in names}
+        }
+        if not wanted:
+            with pytest.raises(TrainingError, match="has no faulty stems of these families"):
+                PoolBatches(options.folder, "train", FeatureMaker(), replace(config, families=(family,)), seed=1)
+            continue
+        only = PoolBatches(options.folder, "train", FeatureMaker(), replace(config, families=(family,)), seed=1)
+        assert {place[:3] for place in only._versions} == wanted
+        assert np.abs(only[0].stem - only[0].truth).max() > 0.0
+    with pytest.raises(TrainingError, match="families=\\['hum'\\]: use any of"):
+        replace(config, families=("hum",))
