@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import signal
@@ -151,21 +152,28 @@ def as_plain_user() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def lively_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported small network with random weights, which changes the audio."""
-    from models import lively_net
-    from stemprover.export.bundle import write_bundle
-
-    folder = tmp_path_factory.mktemp("lively")
-    scale = np.linspace(0.5, 2.0, 84).astype(np.float32)
-    assert write_bundle(lively_net(), scale, folder).ok
-    return folder
+    return exported("lively", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def untrained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported small network as it is before training."""
-    from models import untrained_net
-    from stemprover.export.bundle import write_bundle
+    return exported("untrained", tmp_path_factory)
 
-    folder = tmp_path_factory.mktemp("untrained")
-    assert write_bundle(untrained_net(), np.ones(84, np.float32), folder).ok
+
+def exported(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a network in models.py, exported once for all processes of a run."""
+    place = tmp_path_factory.getbasetemp()
+    folder = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / f"{name}-bundle"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            import models
+            from stemprover.export.bundle import write_bundle
+
+            net = models.lively_net() if name == "lively" else models.untrained_net()
+            scale = np.linspace(0.5, 2.0, 84) if name == "lively" else np.ones(84)
+            part = Path(tempfile.mkdtemp(dir=folder.parent))
+            assert write_bundle(net, scale.astype(np.float32), part).ok
+            part.rename(folder)
     return folder

@@ -26,7 +26,7 @@ BLENDS = st.dictionaries(st.sampled_from(NAMES), st.sampled_from([0.25, 0.5, 1.0
 SLOW = settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def demo(kind: str, start_s: float = 0.0, seconds: float = 4.0) -> tuple[np.ndarray, np.ndarray, int]:
+def demo(kind: str, start_s: float = 0.0, seconds: float = 3.0) -> tuple[np.ndarray, np.ndarray, int]:
     """Stem and mix of the demo's excerpt and their rate; of the kind "dull" the true stem without its highs."""
     rate = soundfile.info(DEMO / "song.flac").samplerate
     name = "truth" if kind == "dull" else kind

@@ -58,8 +58,8 @@ def test_every_shipped_preset_repairs_and_an_untrained_one_equals_the_base() -> 
 @pytest.mark.parametrize("role", [None, "vocals"])
 @pytest.mark.parametrize("with_mix", [True, False])
 def test_a_true_stem_comes_back_at_40_db_and_its_pauses_stay_as_quiet(role: str | None, with_mix: bool) -> None:
-    truth, mix = (soundfile.read(DEMO / f"{n}.flac", dtype="float32")[0].T[:, : 5 * 44100] for n in ("truth", "song"))
-    pause = slice(2 * 44100, 3 * 44100)
+    truth, mix = (soundfile.read(DEMO / f"{n}.flac", dtype="float32")[0].T[:, : 3 * 44100] for n in ("truth", "song"))
+    pause = slice(44100, 2 * 44100)
     mix[:, pause] -= truth[:, pause]
     truth[:, pause] = 1e-4 * np.random.default_rng(0).standard_normal((2, 44100))
     repaired = Repairer("general").process(truth, 44100, mix if with_mix else None, role=role)

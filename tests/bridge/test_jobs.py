@@ -127,7 +127,7 @@ def test_an_input_is_never_overwritten(root: Path) -> None:
 
 
 def test_a_job_can_be_cancelled(root: Path) -> None:
-    make(root / "long.wav", 240.0)
+    make(root / "long.wav", 90.0)
     with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
         number = render(wire, root / "long.wav", root / "out.wav").arguments[1]
         wait(wire, number, lambda message: message.arguments[2] == "running" and message.arguments[3] > 0.0)
@@ -162,7 +162,7 @@ def test_a_job_resumes_after_the_bridge_was_killed(root: Path) -> None:
 
 
 def test_a_worker_that_dies_fails_its_job_and_the_next_one_runs(root: Path) -> None:
-    make(root / "long.wav", 240.0)
+    make(root / "long.wav", 90.0)
     with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
         number = render(wire, root / "long.wav", root / "out.wav").arguments[1]
         wait(wire, number, lambda message: message.arguments[2] == "running" and message.arguments[3] > 0.0)
@@ -202,12 +202,12 @@ def test_the_status_lists_unfinished_jobs_and_those_that_ended_last(tmp_path: Pa
 def test_a_full_disk_fails_the_job_and_leaves_no_files_behind(root: Path) -> None:
     """A limit on the size of files, which the job's process inherits, has the same effect as a full disk."""
     resource = pytest.importorskip("resource")
-    make(root / "a.wav", 8.0)
+    make(root / "a.wav", 4.0)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         with bridge_with(root) as bridge, Wire(bridge.port, timeout=90.0) as wire:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
             number = render(wire, root / "a.wav", root / "out.wav").arguments[1]
             ended = wait(wire, number, is_ended)
             resource.setrlimit(resource.RLIMIT_FSIZE, before)

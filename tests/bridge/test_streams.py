@@ -117,7 +117,7 @@ def test_blocks_too_large_for_a_datagram_are_refused_with_the_limit(identity: Br
 @pytest.mark.parametrize(("rate", "mix_channels"), [(44100, 0), (44100, 2), (48000, 2), (96000, 0)])
 def test_with_a_model_a_stream_equals_a_repaired_file(lively_bundle: Path, rate: int, mix_channels: int) -> None:
     repairer = Repairer(bundle=lively_bundle)
-    stem, mix = sound(2.0, rate), sound(2.0, rate, seed=3)
+    stem, mix = sound(1.2, rate), sound(1.2, rate, seed=3)
     used = mix if mix_channels else None
     wanted = repairer.process(stem, rate, used)
 
@@ -129,15 +129,15 @@ def test_with_a_model_a_stream_equals_a_repaired_file(lively_bundle: Path, rate:
         client.set_role("bass")
         as_bass = stream_through(client, stem, [512, 100], used)
     assert np.abs(wanted - stem).max() > 5e-3
-    assert found == pytest.approx(wanted, abs=1e-4)
+    np.testing.assert_allclose(found, wanted, rtol=0.0, atol=1e-4)
     assert np.abs(as_bass - wanted).max() > 1e-3
-    assert as_bass == pytest.approx(repairer.process(stem, rate, used, role="bass"), abs=1e-4)
+    np.testing.assert_allclose(as_bass, repairer.process(stem, rate, used, role="bass"), rtol=0.0, atol=1e-4)
 
 
 def test_a_mono_mix_with_a_stereo_stem() -> None:
     with running(FakeModelRepairer({}, mix_gain=1.0)) as bridge, Client(RATE, 2, 1, port=bridge.port) as client:
         stem, mix = noise(9000), noise(9000, 1, seed=2)
-        assert stream_through(client, stem, [512], mix) == pytest.approx(stem + mix, abs=1e-6)
+        np.testing.assert_allclose(stream_through(client, stem, [512], mix), stem + mix, rtol=0.0, atol=1e-6)
 
 
 def test_wet_and_bypass_are_smoothed_and_exact_afterwards(doubling: Bridge) -> None:
@@ -344,7 +344,7 @@ def test_non_finite_samples_pass_through_without_affecting_others(lively_bundle:
     others[5000:5003] = False
     assert np.isfinite(found[:, others]).all()
     late = slice(5000 + 2 * RATE, None)
-    assert found[:, late] == pytest.approx(repairer.process(stem, RATE)[:, late], abs=1e-4)
+    np.testing.assert_allclose(found[:, late], repairer.process(stem, RATE)[:, late], rtol=0.0, atol=1e-4)
 
 
 def test_more_streams_than_allowed_are_refused() -> None:

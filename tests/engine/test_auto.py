@@ -110,7 +110,7 @@ def test_an_unreadable_file_does_not_stop_the_others(files: Path, run_cli: Calla
 
 @pytest.mark.parametrize(("name", "preset"), [("dull", "dull-highs"), ("separated", "general"), ("truth", "auto")])
 def test_a_stream_chooses_its_preset_by_itself(name: str, preset: str) -> None:
-    signals = {n: demo(n, 12) for n in (name, "song")}
+    signals = {n: demo(n, 9) for n in (name, "song")}
     made = []
 
     def make(chosen: Preset) -> Repairer:

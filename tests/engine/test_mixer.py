@@ -262,7 +262,7 @@ def test_any_split_gives_the_same(
     audio = np.concatenate([mixed.audio for mixed in found], axis=1)
     if wet == 1.0:
         assert audio.tobytes() == expected.tobytes()
-    assert audio == pytest.approx(expected, abs=2e-5)
+    np.testing.assert_allclose(audio, expected, rtol=0.0, atol=2e-5)
     assert audio[:, settled:].tobytes() == expected[:, settled:].tobytes()
     assert not any(mixed.late for mixed in found)
     assert all(mixed.repaired for mixed in found)

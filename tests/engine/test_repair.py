@@ -27,7 +27,7 @@ def repairer(lively_bundle: Path) -> Repairer:
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("block", [1, 64, 65, 480, 8193])
 def test_streamed_equals_whole(repairer: Repairer, block: int, channels: int) -> None:
-    seconds = 0.25 if block == 1 else 1.1
+    seconds = 0.25 if block == 1 else 0.8
     stem, mix = sound(seconds, channels=channels), sound(seconds, channels=channels, seed=1)
     whole = repairer.process(stem, 44100, mix)
     assert np.abs(whole - stem).max() > 0.01, "the test needs a model that changes something"
@@ -56,18 +56,23 @@ def test_any_chunk_size_equals_whole(lively_bundle: Path, frames: int, block: in
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_segments_on_several_cores_equal_a_single_run(lively_bundle: Path, steps: int) -> None:
-    stem, mix = sound(9.0), sound(9.0, seed=1)
-    stem[:, 150000:200000] = 0.0
+    stem, mix = sound(6.0), sound(6.0, seed=1)
+    stem[:, 90000:140000] = 0.0
     single = Repairer(bundle=lively_bundle, steps=steps, jobs=1, segments=SegmentConfig(10**6, 10**6))
     several = Repairer(bundle=lively_bundle, steps=steps, jobs=3, segments=SegmentConfig(60, 130))
     assert np.abs(several.process(stem, 44100, mix) - single.process(stem, 44100, mix)).max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("rate", [8000, 16000, 22050, 32000, 44100, 48000, 88200, 96000, 192000])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("rate", "channels"),
+    [
+        (8000, 1), (16000, 2), (22050, 1), (32000, 2), (44100, 1), (44100, 2), (48000, 1), (48000, 2), (88200, 1),
+        (96000, 2), (192000, 1),
+    ],
+)  # fmt: skip
 def test_an_untrained_model_is_the_identity_bit_for_bit(untrained_bundle: Path, rate: int, channels: int) -> None:
     repairer = Repairer(bundle=untrained_bundle, steps=2, jobs=2, segments=SegmentConfig(20, 40))
-    stem = sound(0.8, rate, channels)
+    stem = sound(0.6, rate, channels)
     stem[:, ::50] = -0.0
     for used in (None, stem):  # a mix in which there is nothing else, so that nothing of it can be in the stem
         assert repairer.process(stem, rate, used).tobytes() == stem.tobytes()

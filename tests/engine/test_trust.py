@@ -48,7 +48,7 @@ def test_an_amount_follows_the_highest_evidence_within_the_look_ahead() -> None:
     severity[2, 10, 30], severity[4, 11, 30] = 0.5, 0.9
     amount, _ = trust(features(control_of(severity)), trust.start(1, BANDS, LOOKAHEAD))
     # Frame n of the amounts belongs to frame n - 16 of the audio, and sees 16 frames ahead.
-    assert amount[0, 10, 30 : 30 + LOOKAHEAD + 1] == pytest.approx(0.5, abs=1e-6)
+    np.testing.assert_allclose(amount[0, 10, 30 : 30 + LOOKAHEAD + 1], 0.5, rtol=0.0, atol=1e-6)
     assert not amount[0, 10, :30].any()
     assert not amount[0, 10, 30 + LOOKAHEAD + 1 :].any()
     assert not amount[0, 11:].any()
@@ -130,7 +130,7 @@ def test_an_adapters_curve_counts_by_its_weight_and_the_base_for_the_rest(
     trust = Trust(trust_curves=tuple(zip((constant(0.6), constant(0.4)), weights, strict=True)), base=constant(0.2))
     control = control_of(np.zeros((5, BANDS.bands, 40), np.float32))
     found = trust(features(control), trust.start(1, BANDS, LOOKAHEAD))[0][..., LOOKAHEAD:]
-    assert found == pytest.approx(expected, abs=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=0.0, atol=1e-6)
 
 
 def test_without_a_curve_everything_is_let_through() -> None:

@@ -73,7 +73,9 @@ def test_repaired_stems_sum_to_a_mix_with_an_offset(
     for path in paths:
         one, other = (soundfile.read(folder / path.name)[0].T for folder in (out, apart))
         for unknown in (slice(0, max(known.start - edge, 0)), slice(known.stop + edge, None)):
-            assert one[:, unknown] == pytest.approx(other[:, unknown], abs=1e-6), "without a mix nothing is added"
+            np.testing.assert_allclose(
+                one[:, unknown], other[:, unknown], rtol=0.0, atol=1e-6, err_msg="without a mix nothing is added"
+            )
         ends = np.r_[0 : known.start, known.stop : samples]
         if len(ends):
             assert np.abs(one[:, ends]).max() > 0.5 * np.abs(other[:, ends]).max(), "and nothing is muted"
@@ -93,7 +95,7 @@ def test_if_a_stem_is_missing_the_others_are_repaired_one_by_one(
     assert found.code == 0
     assert "the stems do not add up to the mix" in found.out
     wanted = 0.9 * soundfile.read(paths[0])[0]
-    assert soundfile.read(out / "vocals.wav")[0] == pytest.approx(wanted, abs=1e-6)
+    np.testing.assert_allclose(soundfile.read(out / "vocals.wav")[0], wanted, rtol=0.0, atol=1e-6)
 
 
 def test_wet_zero_leaves_all_stems_unchanged(run_cli, stems, tmp_path: Path) -> None:
@@ -144,7 +146,9 @@ def test_if_the_sum_cannot_be_written_the_repaired_stems_stay(
     found = run_cli("repair", *paths, "-o", out, "--mix", song, repairer=FakeRepairer(0.9))
     assert found.code == 1
     assert "do not sum to the mix" in found.err
-    assert soundfile.read(out / "drums.wav")[0] == pytest.approx(0.9 * soundfile.read(paths[1])[0], abs=1e-6)
+    np.testing.assert_allclose(
+        soundfile.read(out / "drums.wav")[0], 0.9 * soundfile.read(paths[1])[0], rtol=0.0, atol=1e-6
+    )
 
 
 def late(audio: np.ndarray, samples: float) -> np.ndarray:
@@ -205,7 +209,7 @@ def test_a_16_bit_set_that_was_limited_stem_by_stem_gets_its_levels_back(run_cli
     assert "drums.wav is " not in found.out
     assert residual_db(song, [out / path.name for path in paths]) < -60
     for path, audio in zip(paths, sounds, strict=True):
-        assert soundfile.read(out / path.name)[0] == pytest.approx(audio, abs=3e-4)
+        np.testing.assert_allclose(soundfile.read(out / path.name)[0], audio, rtol=0.0, atol=3e-4)
 
 
 def test_bleed_is_told_and_bends_nothing(run_cli, exact, tmp_path: Path) -> None:
@@ -232,7 +236,9 @@ def test_stems_and_residual_are_the_mix(run_cli, exact, tmp_path: Path, given: i
     assert residual_db(song, [*made, rest]) < -80
     for path, target in zip(paths, made, strict=False):
         wanted = 0.9 * soundfile.read(path)[0]
-        assert soundfile.read(target)[0] == pytest.approx(wanted, abs=1e-6), "nothing is shared out"
+        np.testing.assert_allclose(
+            soundfile.read(target)[0], wanted, rtol=0.0, atol=1e-6, err_msg="nothing is shared out"
+        )
     assert run_cli(*arguments, repairer=FakeRepairer()).code == 2, "nothing is replaced without --overwrite"
     for bad in (paths[0], song, out / "vocals.wav"):
         wrong = ("repair", *paths[:given], "-o", f"{out}/", "--mix", song, "--overwrite", "--residual", bad)

@@ -143,6 +143,6 @@ def test_the_excerpt_shows_the_largest_loss(tmp_path: Path, run_cli: Callable) -
     (tmp_path / "one").mkdir()
     for name, audio in (("truth", truth), ("degraded", truth + leak * rest), ("mix", truth + rest)):
         soundfile.write(tmp_path / "one" / f"{name}.wav", audio, RATE, subtype="FLOAT")
-    result = run_cli("validate", tmp_path / "one", "-o", tmp_path / "out", repairer=FakeRepairer(1.0, 0.5))
+    result = run_cli("validate", tmp_path / "one", "-o", tmp_path / "out", "--brief", repairer=FakeRepairer(1.0, 0.5))
     assert result.code == 0, result.err
     assert "from 0:12.500" in (tmp_path / "out" / "report.html").read_text()

@@ -28,7 +28,7 @@ TOLERANCE = 1e-5
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline's folder with a tiny U-Net in it."""
     folder = tmp_path_factory.mktemp("stable-diffusion")
-    save_unet(folder / "unet")
+    save_unet(folder / "unet", layers_per_block=1)
     return folder
 
 
@@ -66,7 +66,7 @@ def test_training_from_a_base_resumes_where_it_stopped(base: Path, pool: Path, r
 
 def test_a_run_cannot_resume_with_another_base(base: Path, pool: Path, run: Path, tmp_path: Path) -> None:
     before = (run / "checkpoint.pt").read_bytes()
-    for other in (None, save_unet(tmp_path / "other", layers_per_block=1)):
+    for other in (None, save_unet(tmp_path / "other")):
         with pytest.raises(TrainingError, match=r"of another base; use the same --base"):
             Trainer(options(pool, run, other))
     assert (run / "checkpoint.pt").read_bytes() == before

@@ -31,7 +31,7 @@ def test_the_command_writes_cases_that_validate_finds(
     peak = max(1.0, *(np.abs(sound).max() for sound in wanted.values()))
     for role, expected in wanted.items():
         sound = soundfile.read(getattr(first, role))[0].T
-        assert sound * peak == pytest.approx(expected, abs=1e-6), role
+        np.testing.assert_allclose(sound * peak, expected, rtol=0.0, atol=1e-6, err_msg=role)
 
 
 def test_cases_are_seeded_and_differ_from_the_truth(pool: Path) -> None:

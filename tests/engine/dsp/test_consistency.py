@@ -45,8 +45,8 @@ def test_stems_sum_to_the_mix_for_any_split_into_blocks(
     severities = [float(s) for s in rng.random(stems)]
     out = whole(parts, mix, severities, sorted(min(cut, length) for cut in cuts))
     assert out.shape == parts.shape
-    assert out.sum(axis=0) == pytest.approx(mix, abs=2e-5)
-    assert out == pytest.approx(whole(parts, mix, severities), abs=1e-6)
+    np.testing.assert_allclose(out.sum(axis=0), mix, rtol=0.0, atol=2e-5)
+    np.testing.assert_allclose(out, whole(parts, mix, severities), rtol=0.0, atol=1e-6)
 
 
 def test_a_complete_correct_set_is_left_unchanged() -> None:
