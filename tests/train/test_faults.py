@@ -13,7 +13,7 @@ from stemprover.engine.train.faults.factory import FAMILIES, HIGHEST_DB, LOWEST_
 from stemprover.engine.train.faults.grid import Grid, filtered, smoothed
 from stemprover.engine.train.faults.registry import MECHANISMS, Mechanism
 
-LENGTH = int(0.8 * MODEL_RATE)
+LENGTH = int(1.2 * MODEL_RATE)
 TIME = np.arange(LENGTH) / MODEL_RATE
 
 
