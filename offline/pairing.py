@@ -6,6 +6,7 @@ first; what decides is the proof (proof.py) that a stem of the song is in the mi
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ import numpy as np
 
 from ..engine.errors import AudioFileError, MixLeftOutError, MixMismatchError
 from ..engine.mix.locate import MAX_OFFSET_S
+from ..engine.mix.statistics import MIN_POWER
 from ..engine.stem_names import MIX, song_of, stem_of
 from .audiofile import AudioInfo, AudioReader, probe
 from .pair import check_match
@@ -25,6 +27,7 @@ from .proof import prove
 
 LIKE = 0.6  # names that are at least so like each other are tried before anything is listened to
 MOST_BY_NAME, MOST_BY_EAR, MOST_STEMS = 3, 3, 3  # mixes that are tried for a song, and stems with each
+AUDIBLE_DB = -30.0  # relative to the loudest stem of the song: a silent stem is in every mix
 BLOCK_S, EDGES_HZ = 0.1, np.geomspace(100.0, 8000.0, 13)
 
 
@@ -135,12 +138,7 @@ class _Mix:
 
 def _mix_of(song: Song, beside: Sequence[_Mix], elsewhere: Sequence[_Mix]) -> Path | None:
     """The first mix that a stem of the song is proved to be in."""
-    stems = []
-    for job in song.jobs:
-        try:
-            stems.append(probe(job.source))
-        except AudioFileError:  # it is reported where it is repaired
-            continue
+    stems = _audible(song.jobs)
     if not stems:
         return None
     tried: list[_Mix] = []
@@ -158,6 +156,20 @@ def _mix_of(song: Song, beside: Sequence[_Mix], elsewhere: Sequence[_Mix]) -> Pa
     return next((mix.path for mix in rest[:MOST_BY_EAR] if _is_proved(stems, mix)), None)
 
 
+def _audible(jobs: Sequence[BatchJob]) -> list[AudioInfo]:
+    """The stems that can prove a mix, the loudest first. Files that cannot be read are reported where they are
+    repaired."""
+    powers: dict[Path, tuple[float, AudioInfo]] = {}
+    for job in jobs:
+        with contextlib.suppress(AudioFileError):
+            info = probe(job.source)
+            with AudioReader(info) as reader:
+                sums = [float(np.square(reader.codec.decode(block)).sum(dtype=np.float64)) for block in reader.blocks()]
+            powers[job.source] = sum(sums) / max(1, info.samples * info.channels), info
+    found = sorted((one for one in powers.values() if one[0] > MIN_POWER), key=lambda one: one[0], reverse=True)
+    return [info for power, info in found if power > found[0][0] * 10 ** (AUDIBLE_DB / 10)]
+
+
 def likeness(song: Sequence[str], mix: Sequence[str]) -> float:
     """How like two names are, 0 to 1, by their words. All words of the mix in the song's name are enough, because
     separators add their own."""
@@ -168,7 +180,7 @@ def likeness(song: Sequence[str], mix: Sequence[str]) -> float:
 
 
 def _is_proved(stems: Sequence[AudioInfo], mix: _Mix) -> bool:
-    """Whether one of the first stems is found in the mix; a stem may be nearly silent."""
+    """Whether one of the loudest stems is found in the mix."""
     assert mix.info is not None
     for stem in stems[:MOST_STEMS]:
         try:

@@ -143,6 +143,17 @@ def test_a_data_set_has_the_mix_beside_the_stems_and_files_of_a_stem_in_a_folder
     assert tmp_path / "in" / "musdb" / "mixture.wav" in found.plan.inputs
 
 
+def test_a_silent_stem_proves_no_mix(library: Path) -> None:
+    """It is in every mix. So it gets that of its song's other stems, and none if there are no others."""
+    quiet = np.zeros((3 * RATE, 2))
+    quiet[RATE : RATE + 200] = 1e-4
+    write(library / "separated" / "spleeter" / "Third" / "bass.wav", quiet)
+    write(library / "separated" / "spleeter" / "Second song" / "bass.wav", quiet)
+    found = paired(library)
+    assert found["spleeter/Third/bass.wav"] == "bounce.wav"
+    assert found["spleeter/Second song/bass.wav"] is None
+
+
 def test_songs_of_one_name_in_two_folders_are_two() -> None:
     jobs = [BatchJob(Path(f"{album}/Intro/{stem}.wav"), Path("x")) for album in "ab" for stem in NAMES]
     assert [(song.name, len(song.jobs)) for song in find_songs(jobs)] == [("Intro", 2), ("Intro", 2)]
