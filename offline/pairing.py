@@ -33,9 +33,10 @@ BLOCK_S, EDGES_HZ = 0.1, np.geomspace(100.0, 8000.0, 13)
 
 @dataclass(frozen=True)
 class Song:
-    """The stems of one song, judging by the names of files and folders."""
+    """The stems of one song, judging by the names of files and folders. name: for people. words: of its name alone."""
 
     name: str
+    words: tuple[str, ...]
     jobs: tuple[BatchJob, ...]
 
 
@@ -83,7 +84,12 @@ def find_songs(jobs: Sequence[BatchJob]) -> list[Song]:
     songs: dict[tuple[Path, str], list[BatchJob]] = {}
     for job in jobs:
         songs.setdefault(_song_key(job.source), []).append(job)
-    return [Song(name or folder.resolve().name, tuple(found)) for (folder, name), found in songs.items()]
+    return [
+        Song(found[0].source.stem, tuple(name.split()), tuple(found))
+        if name
+        else Song(folder.resolve().name, tuple(_words(folder.resolve().name)), tuple(found))
+        for (folder, name), found in songs.items()
+    ]
 
 
 def _song_key(path: Path) -> tuple[Path, str]:
@@ -142,9 +148,9 @@ def _mix_of(song: Song, beside: Sequence[_Mix], elsewhere: Sequence[_Mix]) -> Pa
     if not stems:
         return None
     tried: list[_Mix] = []
-    words = _words(song.name)
-    others = sorted((m for m in elsewhere if m.fits(stems[0])), key=lambda m: likeness(words, m.words), reverse=True)
-    named = [mix for mix in others[:MOST_BY_NAME] if likeness(words, mix.words) >= LIKE]
+    fitting = [mix for mix in elsewhere if mix.fits(stems[0])]
+    others = sorted(fitting, key=lambda mix: likeness(song.words, mix.words), reverse=True)
+    named = [mix for mix in others[:MOST_BY_NAME] if likeness(song.words, mix.words) >= LIKE]
     for mix in [*(m for m in beside if m.fits(stems[0])), *named]:
         tried.append(mix)
         if _is_proved(stems, mix):

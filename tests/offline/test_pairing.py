@@ -157,6 +157,8 @@ def test_a_silent_stem_proves_no_mix(library: Path) -> None:
 def test_songs_of_one_name_in_two_folders_are_two() -> None:
     jobs = [BatchJob(Path(f"{album}/Intro/{stem}.wav"), Path("x")) for album in "ab" for stem in NAMES]
     assert [(song.name, len(song.jobs)) for song in find_songs(jobs)] == [("Intro", 2), ("Intro", 2)]
+    (uvr,) = find_songs([BatchJob(Path("in/3_Été_(Vocals)_UVR.wav"), Path("x"))])
+    assert (uvr.name, uvr.words) == ("3_Été_(Vocals)_UVR", ("ete", "uvr"))
 
 
 def test_other_options_exclude_a_folder_of_mixes(library: Path, run_cli: Callable) -> None:
