@@ -122,11 +122,12 @@ def repair(
         raise OptionError(
             f"{pipes[0]} has no name that its result in {output} could get; repair it alone, with a file for the output"
         )
-    if preset is None and blend is None and (plan.has_mix or mixes is not None):
+    has_mix = plan.has_mix or mixes is not None
+    if preset is None and blend is None and has_mix:
         preset = "auto"
     chosen = None if preset == "auto" and blend is None else options.choose_preset(preset, blend)
     for name, value in (("--require-mix", require_mix), ("--residual", residual)):
-        if value and not (plan.has_mix or mixes is not None):
+        if value and not has_mix:
             raise OptionError(f"{name} needs a mix; add --mix FILE or --rest FILE")
     if residual is not None and mixes is not None:
         raise OptionError("--residual and --mixes exclude each other; repair the songs one by one")

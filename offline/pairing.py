@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import pairwise
@@ -57,14 +57,14 @@ def pair_with_mixes(
     require_mix: a stem without a mix becomes one of the plan's failures. progress: called with the number of songs that
     are done, and of all. Raises AudioFileError if there are no audio files in the folder.
     """
-    elsewhere = [_Mix.of(path) for path, _ in audio_below(folder, plan.folder)]
+    elsewhere = _readable(path for path, _ in audio_below(folder, plan.folder))
     songs = find_songs(plan.jobs)
     jobs, without = dict[BatchJob, BatchJob](), list[Song]()
     for number, song in enumerate(songs):
         if progress is not None:
             progress(number, len(songs))
         beside, stems = _split(song)
-        mix = _mix_of(replace(song, jobs=stems), [_Mix.of(job.source) for job in beside], elsewhere)
+        mix = _mix_of(replace(song, jobs=stems), _readable(job.source for job in beside), elsewhere)
         jobs |= {job: replace(job, mix=mix) for job in stems}
         if mix is None:
             without.append(replace(song, jobs=stems))
@@ -116,30 +116,28 @@ def _words(name: str) -> list[str]:
 
 @dataclass
 class _Mix:
-    """A file that may be the mix of a song. info: None if it cannot be read."""
+    """A file that may be the mix of a song."""
 
-    path: Path
+    info: AudioInfo
     words: list[str]
-    info: AudioInfo | None
     levels: np.ndarray | None = None
 
-    @classmethod
-    def of(cls, path: Path) -> _Mix:
-        folder, name = _song_key(path)
-        try:
-            info = probe(path)
-        except AudioFileError:
-            info = None
-        return cls(path, _words(name or folder.resolve().name), info)
-
     def fits(self, stem: AudioInfo) -> bool:
-        if self.info is None:
-            return False
         try:
             check_match(stem, self.info)
         except MixMismatchError:
             return False
         return True
+
+
+def _readable(paths: Iterable[Path]) -> list[_Mix]:
+    """Those of the files that can be read."""
+    found = []
+    for path in paths:
+        folder, name = _song_key(path)
+        with contextlib.suppress(AudioFileError):
+            found.append(_Mix(probe(path), _words(name or folder.resolve().name)))
+    return found
 
 
 def _mix_of(song: Song, beside: Sequence[_Mix], elsewhere: Sequence[_Mix]) -> Path | None:
@@ -154,12 +152,12 @@ def _mix_of(song: Song, beside: Sequence[_Mix], elsewhere: Sequence[_Mix]) -> Pa
     for mix in [*(m for m in beside if m.fits(stems[0])), *named]:
         tried.append(mix)
         if _is_proved(stems, mix):
-            return mix.path
+            return mix.info.path
     rest = [mix for mix in others if mix not in tried]
     if len(rest) > MOST_BY_EAR:
         heard = _levels(stems)
         rest.sort(key=lambda mix: _in_rhythm(heard, mix), reverse=True)
-    return next((mix.path for mix in rest[:MOST_BY_EAR] if _is_proved(stems, mix)), None)
+    return next((mix.info.path for mix in rest[:MOST_BY_EAR] if _is_proved(stems, mix)), None)
 
 
 def _audible(jobs: Sequence[BatchJob]) -> list[AudioInfo]:
@@ -187,7 +185,6 @@ def likeness(song: Sequence[str], mix: Sequence[str]) -> float:
 
 def _is_proved(stems: Sequence[AudioInfo], mix: _Mix) -> bool:
     """Whether one of the loudest stems is found in the mix."""
-    assert mix.info is not None
     for stem in stems[:MOST_STEMS]:
         try:
             if prove(stem, mix.info).found:
@@ -222,7 +219,6 @@ def _levels(files: Sequence[AudioInfo]) -> np.ndarray:
 def _in_rhythm(heard: np.ndarray, mix: _Mix) -> float:
     """How well the levels of a song's stems agree with a mix's, at the best offset."""
     if mix.levels is None:
-        assert mix.info is not None
         try:
             mix.levels = _levels([mix.info])
         except AudioFileError:
