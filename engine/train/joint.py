@@ -140,7 +140,8 @@ class JointTrainer:
         terms = repair_terms(estimate.float(), *arguments)
         typical = self.typical.setdefault("+".join(names), {})
         with torch.no_grad():
-            update_typical(typical, repair_terms(data["stem"], *arguments), 0.1)
+            untouched = repair_terms(data["stem"], *arguments)
+        update_typical(typical, untouched, 0.1)
         terms = relative_terms(terms, typical)
         loss = weighted_loss(terms, weights)
         self.optimiser.zero_grad(set_to_none=True)
@@ -154,7 +155,7 @@ class JointTrainer:
             mine = self.lora[name]
             update_average([self.average[key] for key in mine], list(mine.values()), options.ema, self.taken[name])
         self.step_index += 1
-        return {"loss": float(loss.detach()), "norm": float(norm), **changes(terms)}
+        return {"loss": float(loss.detach()), "norm": float(norm), **changes(terms, untouched, typical)}
 
     def activate(self, names: tuple[str, ...]) -> None:
         """Make these adapters, and no others, act on the network and get gradients."""

@@ -92,9 +92,12 @@ def weighted_loss(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
     return torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
 
 
-def changes(terms: Mapping[str, Tensor]) -> dict[str, float]:
-    """How far each relative term is from that of the unchanged stem; negative is better. A logarithm as it is."""
-    return {name: float(v.detach()) - (name not in LOGARITHMS) for name, v in terms.items()}
+def changes(
+    terms: Mapping[str, Tensor], untouched: Mapping[str, Tensor], typical: Mapping[str, float]
+) -> dict[str, float]:
+    """How far each relative term is from that of the unchanged stems of the same batch; negative is better."""
+    before = relative_terms(untouched, typical)
+    return {name: float(v.detach()) - float(before[name]) for name, v in terms.items()}
 
 
 def error_floor(first_db: float, done: float) -> float:

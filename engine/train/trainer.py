@@ -152,7 +152,8 @@ class Trainer:
 
     def step(self, batch: Batch) -> dict[str, float]:
         """One optimiser step. Returns the loss, the norm of its gradient, and how far each term is from that of the
-        unchanged stem: negative is better, as a fraction of the term's typical value (log_error: in units of 10 dB)."""
+        unchanged stems: negative is better, as a fraction of the term's typical value (log_error and pause: in units of
+        10 dB)."""
         options = self.options
         data = batch_tensors(batch, self.device)
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + self.batch_number(self.step_index))
@@ -169,10 +170,10 @@ class Trainer:
         floor = error_floor(options.floor_db, self.done)
         arguments = (data, self.latent, self.scale, options.weights, floor)
         terms = repair_terms(estimate.float(), *arguments)
+        with torch.no_grad():
+            untouched = repair_terms(data["stem"], *arguments)
         if self.step_index % 4 == 0:
-            with torch.no_grad():
-                untouched = self.accelerator.reduce(repair_terms(data["stem"], *arguments), "mean")
-            update_typical(self.typical, untouched, 0.04)
+            update_typical(self.typical, self.accelerator.reduce(untouched, "mean"), 0.04)
         terms = relative_terms(terms, self.typical)
         loss = weighted_loss(terms, options.weights)
         self.optimiser.zero_grad(set_to_none=True)
@@ -182,7 +183,7 @@ class Trainer:
             self.optimiser.step()
         update_average(list(self.average.values()), self.parameters, options.ema, self.step_index)
         self.step_index += 1
-        return {"loss": float(loss.detach()), "norm": float(norm), **changes(terms)}
+        return {"loss": float(loss.detach()), "norm": float(norm), **changes(terms, untouched, self.typical)}
 
     def save(self) -> None:
         """Write the checkpoint, and the adapter if the run trains one."""

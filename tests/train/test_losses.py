@@ -12,6 +12,7 @@ from stemprover.engine.dsp.latent import BandLayout, Latent
 from stemprover.engine.dsp.stft import Stft, whole_stft
 from stemprover.engine.metrics.basic import log_spectral_distance
 from stemprover.engine.train import losses
+from stemprover.engine.train.step import changes, relative_terms
 
 LAYOUT = BandLayout()
 ONES = torch.ones(LAYOUT.bands)
@@ -127,6 +128,14 @@ def test_noise_in_a_pause_costs_its_level_above_the_floor_and_noise_beside_sound
     noisy = truth.clone()
     noisy[..., 6:] = 0.01 * math.sqrt(0.5)  # 40 dB below the mean frame, 20 dB above the floor, in a quarter of all
     assert float(losses.pause_excess(noisy, truth, presence)) == pytest.approx(2.0 / 4, abs=0.01)
+
+
+def test_what_changes_nothing_is_logged_as_no_change_however_unlike_the_batches_before() -> None:
+    untouched = {"compressed": torch.tensor(3.0), "log_error": torch.tensor(-0.5)}
+    typical = {"compressed": 1.0, "log_error": 2.0}
+    assert changes(relative_terms(untouched, typical), untouched, typical) == {"compressed": 0.0, "log_error": 0.0}
+    better = relative_terms({"compressed": torch.tensor(2.0), "log_error": torch.tensor(-0.6)}, typical)
+    assert changes(better, untouched, typical) == pytest.approx({"compressed": -1.0, "log_error": -0.1})
 
 
 def test_importance_follows_the_ear() -> None:
