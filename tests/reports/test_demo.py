@@ -42,7 +42,7 @@ def test_the_demo_writes_audio_spectrograms_and_measures(tmp_path):
 
     from stemprover.engine.metrics.basic import log_spectral_distance, si_sdr
 
-    assert report.si_sdr_db == (si_sdr(before, truth), si_sdr(after, truth))
+    assert report.si_sdr_db == pytest.approx((si_sdr(before, truth), si_sdr(after, truth)), rel=1e-12)
     assert report.log_spectral_distance_db == (
         log_spectral_distance(before, truth),
         log_spectral_distance(after, truth),
