@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,15 +26,15 @@ from .options import (
     preset_option,
 )
 
-if TYPE_CHECKING:
-    from ..offline.auto import RepairerChoice
-
 
 def repair(
     context: typer.Context,
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="IN", help="Stems to repair: files, folders of files, or a pipe (- is standard input)."),
+        typer.Argument(
+            metavar="IN",
+            help="Stems to repair: files, folders, a table (.csv, .jsonl), or a pipe (- is stdin).",
+        ),
     ],
     output: Annotated[
         str,
@@ -94,6 +95,24 @@ def repair(
     ] = True,
     device: DeviceOption = Device.AUTO,
     jobs: JobsOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Songs at once, each in its own process.  \\[default: 1; a cluster's CPUs]"),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Use the workers of a Ray cluster: auto, ray://HOST:10001 or local."),
+    ] = None,
+    plan_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", metavar="FILE", help="Only write what would be done as a table (.csv, .jsonl), to pass as IN."
+        ),
+    ] = None,
+    report_file: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write a page about all stems: what was found and done (.html)."),
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Repair stems.
@@ -107,8 +126,11 @@ def repair(
     stemprover repair stems/ -o repaired/ --mix song.wav --preset bleed
     stemprover repair separated/ -o repaired/ --mixes songs/
     """
-    from ..offline.plan import check_residual, plan_batch
-    from ..reports.terminal import pair_plan, run_plan
+    from ..offline.batch import BatchSettings
+    from ..offline.manifest import is_manifest, read_manifest, write_manifest
+    from ..offline.plan import JobDefaults, check_residual, plan_batch
+    from ..reports.batch import BatchReport
+    from ..reports.terminal import pair_plan, run_plan, run_plan_by_crew, say, warn
 
     if quality is not None and steps is not None:
         raise OptionError("--quality and --steps exclude each other; use one of them")
@@ -117,7 +139,13 @@ def repair(
     piped = options.read_pipes(context, *inputs, mix, rest)
     mix, rest = piped.get(mix, mix), piped.get(rest, rest)
     stems = [piped.get(path, path) for path in inputs]
-    plan = plan_batch(stems, Path(output), is_folder=output.endswith(("/", os.sep)), mix=mix, rest=rest, mixes=mixes)
+    if any(map(is_manifest, inputs)):
+        if len(inputs) > 1 or given:
+            raise OptionError(f"{next(filter(is_manifest, inputs))} says what belongs together: pass nothing beside it")
+        plan = read_manifest(inputs[0], Path(output))
+    else:
+        is_folder = output.endswith(("/", os.sep))
+        plan = plan_batch(stems, Path(output), is_folder=is_folder, mix=mix, rest=rest, mixes=mixes)
     if plan.folder is not None and (pipes := [path for path in inputs if path in piped]):
         raise OptionError(
             f"{pipes[0]} has no name that its result in {output} could get; repair it alone, with a file for the output"
@@ -137,42 +165,66 @@ def repair(
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)
     check_range("--jobs", jobs, 1, 1024)
+    check_range("--workers", workers, 1, 10000)
+    many = workers not in (None, 1) or cluster is not None
+    if many and plan.folder is None:
+        raise OptionError("--workers and --cluster are for many songs; name an output folder")
+    if many and residual is not None:
+        raise OptionError("--residual is for one song; leave out --workers and --cluster")
     if beside := mix or rest:
         from ..offline.audiofile import probe
 
         probe(beside, "the mix" if mix else "the rest of the song")
-    settings: dict[str, Any] = {
+    if mixes is not None:
+        plan = pair_plan(plan, mixes, require_mix=require_mix)
+    if plan_file is not None:
+        write_manifest(plan_file, plan, overwrite=overwrite)
+        count, them = ("1 stem", "it") if len(plan.jobs) == 1 else (f"{len(plan.jobs)} stems", "them")
+        say(f"{plan_file}: {count}; repair {them} with: stemprover repair {plan_file} -o {output}")
+        raise typer.Exit(0)
+    from ..engine.repair import available_cores
+    from ..offline.auto import JobChoices
+    from ..offline.journal import JobSettings, Journal
+
+    if many and jobs is None:
+        jobs = 1 if cluster is not None else max(1, available_cores() // (workers or 1))
+    model: dict[str, Any] = {
         "steps": steps,
         "quality": (quality or Quality.STANDARD).value,
         "device": device.value,
         "jobs": jobs,
         "linked": linked,
     }
-    choice: RepairerChoice
-    if chosen is None:
-        from ..offline.auto import AutoChoice
+    make_repairer = partial(options.make_repairer, **model)
+    settings = BatchSettings(
+        overwrite, sum_to_mix and wet != 0.0, require_mix, residual, role, analyse=report_file is not None
+    )
+    defaults = JobDefaults(chosen, wet)
+    deciding = {name: model[name] for name in ("steps", "quality", "linked")} | {
+        "sum": settings.sum_to_mix, "residual": residual is not None, "role": role, "version": __version__,
+    }  # fmt: skip
+    checksums = JobSettings(defaults, deciding)
+    plan = plan.absolute() if many else plan
+    report = None if report_file is None else BatchReport(report_file, plan, defaults, overwrite=overwrite)
+    if many:
+        from ..offline.workers import Crew, LocalCrew, WorkerSetup
 
-        # A stem that needs no repair gets a preset with wet 0, which --wet must not override.
-        choice = AutoChoice(lambda preset: options.make_repairer(preset, wet=wet if preset.wet else None, **settings))
-    else:
-        choice = (options.make_repairer(chosen, wet=wet, **settings), chosen)
-    sum_to_mix = sum_to_mix and wet != 0.0
-    journal = None
-    if plan.folder is not None:
-        from ..offline.journal import Journal, settings_checksum
+        assert plan.folder is not None
+        setup = WorkerSetup(make_repairer, defaults, settings, plan.folder.absolute(), checksums)
+        crew: Crew
+        if cluster is None:
+            crew = LocalCrew(setup, workers or 1)
+        else:
+            from ..offline.cluster import RayCrew
 
-        deciding = {
-            "wet": wet, "steps": steps, "quality": settings["quality"], "linked": linked, "sum": sum_to_mix,
-            "residual": residual is not None, "role": role,
-        }  # fmt: skip
-        journal = Journal(plan.folder, settings_checksum(chosen, **deciding, version=__version__))
-    if mixes is not None:
-        plan = pair_plan(plan, mixes, require_mix=require_mix)
-    code = run_plan(
-        plan, choice, overwrite=overwrite, sum_to_mix=sum_to_mix, journal=journal, require_mix=require_mix,
-        residual=residual, role=role,
-    )  # fmt: skip
-    raise typer.Exit(code)
+            seen = plan.jobs[0].source if plan.jobs else setup.folder
+            crew = RayCrew(setup, cluster, workers, gpu=device is Device.CUDA, seen=seen, warn=warn)
+        raise typer.Exit(run_plan_by_crew(plan, crew, defaults, report=report))
+    choices = JobChoices(make_repairer, defaults)
+    own = any(job.preset is not None or job.wet is not None for job in plan.jobs)
+    choice = choices if own or not plan.jobs else choices.of(plan.jobs[0])
+    journal = None if plan.folder is None else Journal(plan.folder, checksums)
+    raise typer.Exit(run_plan(plan, choice, settings, defaults, journal=journal, report=report))
 
 
 def demo(

@@ -69,6 +69,9 @@ class PluginSettings:
                 raise PresetError(f"{key} = {value:g} is out of range; {self.plugin} takes {low:g} to {high:g}")
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"parameters": dict(self.parameters)}  # a view cannot be sent to another process
+
     @classmethod
     def from_toml(cls, table: object) -> PluginSettings:
         """A [[before]] or [[after]] table: `plugin` and the plugin's parameters."""

@@ -74,6 +74,9 @@ class Preset:
                 )
         object.__setattr__(self, "adapters", MappingProxyType(dict(self.adapters)))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"adapters": dict(self.adapters)}  # a view cannot be sent to another process
+
     @property
     def is_shipped(self) -> bool:
         return self.path is not None and self.path.is_relative_to(SHIPPED)

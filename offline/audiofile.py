@@ -168,14 +168,22 @@ def _check_whole(info: AudioInfo, file: Any, name: str) -> None:
 
 def read_start(path: Path, max_samples: int | None = None) -> np.ndarray:
     """A file, or its first `max_samples` samples, as float32 (C, T). Raises AudioFileError."""
-    parts, count = [], 0
-    with AudioReader(probe(path)) as reader:
+    return read_part(path, 0, max_samples)
+
+
+def read_part(path: Path, start: int, max_samples: int | None = None) -> np.ndarray:
+    """A file from sample `start` on, at most `max_samples` samples, as float32 (C, T). Raises AudioFileError."""
+    info = probe(path)
+    end = info.samples if max_samples is None else min(start + max_samples, info.samples)
+    parts, at = [np.zeros((info.channels, 0), np.float32)], 0
+    with AudioReader(info) as reader:
         for block in reader.blocks():
-            parts.append(reader.codec.decode(block))
-            count += block.shape[1]
-            if max_samples is not None and count >= max_samples:
+            if at + block.shape[1] > start:
+                parts.append(reader.codec.decode(block)[:, max(0, start - at) : end - at])
+            at += block.shape[1]
+            if at >= end:
                 break
-    return np.concatenate(parts, axis=1)[:, :max_samples]
+    return np.concatenate(parts, axis=1)
 
 
 def check_finite(info: AudioInfo) -> None:

@@ -1,24 +1,26 @@
 """Remembers which results in an output folder are finished, so that a run that was stopped can go on.
 
 A hidden file beside the folder, `.NAME.stemprover.jsonl`, has a line for each result: the checksums of the result, of
-its stem and its mix, and of the settings. A result is only taken for finished if all of them are still the same.
+its stem and its mix, and of the settings. A result is only taken for finished if all of them are still the same. Lines
+are only ever appended, and workers on other machines append to files of their own, `.NAME.stemprover.WORKER.jsonl`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..engine.errors import StemProverError
 from ..engine.preset import SHIPPED, Preset
-from .outfile import atomic_output
-from .plan import BatchJob, by_song
+from .plan import BatchJob, JobDefaults, by_song
 
 _FILE_NAME = ".stemprover.jsonl"
 
@@ -48,25 +50,38 @@ class Entry:
     stems: str = ""
 
 
+@dataclass
 class Journal:
-    """The results in `folder` of one run with these settings (`settings_checksum`).
+    """The results in `folder` of one run. settings: the checksum of a job's settings (`settings_checksum`). writer: the
+    name of the worker that appends to a file of its own, or "".
 
     Errors of the file system count as unfinished results, and a journal that cannot be written is left.
     """
 
-    def __init__(self, folder: Path, settings: str) -> None:
-        self._folder, self._settings = folder, settings
-        self._checksums: dict[Path, tuple[tuple[int, int, int], str]] = {}
+    folder: Path
+    settings: Callable[[BatchJob], str]
+    writer: str = ""
+    _checksums: dict[Path, tuple[tuple[int, int, int], str]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _entries(self) -> dict[str, list[Entry]]:
+        """The entries of each result: the last one, and the one before it, in case the new result never gets its
+        name."""
+        found: dict[str, list[Entry]] = {}
+        for entry in self._read():
+            _add(found, entry)
+        return found
 
     def sort(self, jobs: Sequence[BatchJob]) -> tuple[set[BatchJob], set[BatchJob], set[BatchJob]]:
         """Jobs that are finished; jobs whose result comes from this run's settings but has to be made again, because it
         was made to sum with other stems of its song than there are now; and jobs that were already made to sum."""
-        jobs_by_key = {self._key(job): job for job in jobs}
+        if any(self._key(job) not in self._entries and job.target.exists() for job in jobs):
+            vars(self).pop("_entries")  # perhaps another worker's, which has died since
         own = {}
-        for entry in self._read():
-            job = jobs_by_key.get(entry.output)
-            if job is not None and self._is_current(job, entry):
-                own[job] = entry
+        for job in jobs:
+            current = [entry for entry in self._entries.get(self._key(job), ()) if self._is_current(job, entry)]
+            if current:
+                own[job] = sorted(current, key=lambda entry: bool(entry.stems))[-1]
         done, again, summed = set[BatchJob](), set[BatchJob](), set[BatchJob]()
         for song in by_song(jobs):
             mine = {job: own[job] for job in song if job in own}
@@ -94,15 +109,15 @@ class Journal:
             self._mix_checksum(job)
 
     def _entry(self, job: BatchJob, result: Path, stems: str = "") -> Entry:
-        mix, settings = self._mix_checksum(job), self._settings
+        mix, settings = self._mix_checksum(job), self.settings(job)
         return Entry(self._key(job), checksum(result), self._checksum(job.source), mix, settings, stems)
 
     def _key(self, job: BatchJob) -> str:
-        return job.target.relative_to(self._folder).as_posix()
+        return job.target.relative_to(self.folder).as_posix()
 
     def _is_current(self, job: BatchJob, entry: Entry) -> bool:
         with contextlib.suppress(OSError):
-            mix, settings = self._mix_checksum(job), self._settings
+            mix, settings = self._mix_checksum(job), self.settings(job)
             if (entry.settings, entry.mix, entry.stem) == (settings, mix, self._checksum(job.source)):
                 return checksum(job.target) == entry.result
         return False
@@ -123,22 +138,49 @@ class Journal:
             self._checksums[path] = state, checksum(path)
         return self._checksums[path][1]
 
-    def _read(self) -> list[Entry]:
-        entries = []
-        with contextlib.suppress(OSError):
-            for line in journal_path(self._folder).read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError, TypeError):
-                    entries.append(Entry(**json.loads(line)))
-        return [entry for entry in entries if all(isinstance(value, str) for value in asdict(entry).values())]
+    def _read(self) -> Iterator[Entry]:
+        path = journal_path(self.folder)
+        for file in sorted(path.parent.glob(f"{glob.escape(path.stem)}*.jsonl")):
+            with contextlib.suppress(OSError):
+                for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+                    with contextlib.suppress(ValueError, TypeError):
+                        entry = Entry(**json.loads(line))
+                        if all(isinstance(value, str) for value in asdict(entry).values()):
+                            yield entry
 
     def _write(self, new: Sequence[Entry]) -> None:
-        """Add entries. The last one of a result stays too, in case the new result never gets its name."""
-        by_output: dict[str, list[Entry]] = {}
-        for entry in (*self._read(), *new):
-            by_output[entry.output] = [*by_output.get(entry.output, [])[-1:], entry]
-        lines = [json.dumps(asdict(entry)) for entries in by_output.values() for entry in entries]
-        with atomic_output(journal_path(self._folder), (), overwrite=True) as part:
-            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        """Append entries in one step, so that several processes may share a file."""
+        path = journal_path(self.folder)
+        if self.writer:
+            path = path.with_suffix(f".{self.writer}.jsonl")
+        for entry in new:
+            _add(self._entries, entry)
+        lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in new)
+        with path.open("ab+", buffering=0) as file:
+            if (size := file.seek(0, os.SEEK_END)) and os.pread(file.fileno(), 1, size - 1) != b"\n":
+                lines = f"\n{lines}"  # a line that a crash has cut short must not swallow the next one
+            file.write(lines.encode())
+            os.fsync(file.fileno())
+
+
+def _add(entries: dict[str, list[Entry]], entry: Entry) -> None:
+    entries[entry.output] = [*entries.get(entry.output, [])[-1:], entry]
+
+
+@dataclass
+class JobSettings:
+    """The checksum of each job's settings: of its preset and amount, and of `others`, which all jobs share."""
+
+    defaults: JobDefaults
+    others: Mapping[str, Any]
+    _found: dict[tuple[str | None, float | None], str] = field(default_factory=dict)
+
+    def __call__(self, job: BatchJob) -> str:
+        key = job.preset, job.wet
+        if key not in self._found:
+            preset, wet = self.defaults.preset_of(job), self.defaults.wet_of(job)
+            self._found[key] = settings_checksum(preset, wet=wet, **self.others)
+        return self._found[key]
 
 
 def settings_checksum(preset: Preset | None, **settings: Any) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.errors import AudioFileError, OptionError, OutputExistsError, StemProverError
+from ..engine.preset import AUTO, Preset, preset_or_blend
 from ..engine.stem_names import WHOLE_BAND, song_of, stem_of
 from .formats import CONTAINERS
 from .outfile import check_output
@@ -24,13 +25,15 @@ AUDIO_EXTENSIONS = frozenset(CONTAINERS) | {".snd"}
 
 @dataclass(frozen=True)
 class BatchJob:
-    """One file to repair and where the result goes."""
+    """One file to repair and where the result goes. rest: all of the song but this stem, in place of its mix. preset
+    (as for `preset_or_blend`, or auto) and wet: in place of the batch's."""
 
     source: Path
     target: Path
     mix: Path | None = None
     rest: Path | None = None
-    """All of the song but this stem, where that takes the place of the mix."""
+    preset: str | None = None
+    wet: float | None = None
 
     @property
     def beside(self) -> Path | None:
@@ -41,6 +44,24 @@ class BatchJob:
     def song(self) -> frozenset[Path]:
         """Equal for all stems of a song: its mix, or a stem and its rest; empty without both."""
         return frozenset({self.mix} if self.mix else {self.source, self.rest} if self.rest else ())
+
+
+@dataclass(frozen=True)
+class JobDefaults:
+    """What holds for jobs that name no preset or no amount. preset: None for auto. wet: None for the preset's."""
+
+    preset: Preset | None
+    wet: float | None = None
+
+    def preset_of(self, job: BatchJob) -> Preset | None:
+        """None for auto. Raises PresetError and OptionError."""
+        if job.preset is None:
+            return self.preset
+        return None if job.preset == AUTO else preset_or_blend(job.preset)
+
+    def wet_of(self, job: BatchJob) -> float | None:
+        """None for the preset's own."""
+        return self.wet if job.wet is None else job.wet
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,21 @@ class BatchPlan:
     def has_mix(self) -> bool:
         """Whether any stem has its mix, or the rest of its song."""
         return any(job.beside for job in self.jobs)
+
+    def absolute(self) -> BatchPlan:
+        """The same for processes with other working directories."""
+        jobs = tuple(
+            replace(
+                job,
+                source=job.source.absolute(),
+                target=job.target.absolute(),
+                mix=job.mix and job.mix.absolute(),
+                rest=job.rest and job.rest.absolute(),
+            )
+            for job in self.jobs
+        )
+        folder = self.folder and self.folder.absolute()
+        return replace(self, jobs=jobs, inputs=tuple(path.absolute() for path in self.inputs), folder=folder)
 
     @property
     def songs(self) -> list[tuple[BatchJob, ...]]:
@@ -132,7 +168,7 @@ def plan_batch(
             if real not in seen:
                 seen.add(real)
                 jobs.append(BatchJob(source, output / relative, mix))
-    _check_collisions(jobs)
+    check_collisions(jobs)
     if rest is not None:
         if len(jobs) > 1:
             raise OptionError(f"--rest is the song without one stem, not without {len(jobs)}; use --mix with several")
@@ -186,7 +222,8 @@ def _pair_up(jobs: Sequence[BatchJob]) -> list[BatchJob]:
     return [replace(job, rest=rests.get(job.source)) for job in jobs]
 
 
-def _check_collisions(jobs: Sequence[BatchJob]) -> None:
+def check_collisions(jobs: Sequence[BatchJob]) -> None:
+    """Raises OptionError if two jobs have one target."""
     sources: dict[str, Path] = {}
     for job in jobs:
         key = os.path.normcase(job.target)

@@ -38,29 +38,53 @@ def make_page(title: str, body: Sequence[str]) -> str:
     return template.substitute(title=html.escape(title), body="\n".join(body))
 
 
+class Markup(str):
+    """Text that is HTML already."""
+
+
+def link(text: str, address: str) -> Markup:
+    """Plain text that leads to an address."""
+    return Markup(f'<a href="{html.escape(address)}">{html.escape(text)}</a>')
+
+
+def heading(text: str, level: int = 2) -> str:
+    """Plain text as a heading."""
+    return f"<h{level}>{html.escape(text)}</h{level}>"
+
+
 def paragraph(text: str) -> str:
     """Plain text as a paragraph."""
     return f"<p>{html.escape(text)}</p>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], verdicts: Sequence[str] = ()) -> str:
-    """A table of plain-text cells. verdicts: "better", "worse" or "" for each row, colours its last cell."""
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], verdicts: Sequence[str] = (), *, of_words: bool = False
+) -> str:
+    """A table of cells, plain text or `Markup`. verdicts: "better", "worse" or "" for each row, colours its last cell.
+    of_words: the cells hold text rather than numbers."""
     columns = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
     lines = []
     for number, (first, *middle, last) in enumerate(rows):
         verdict = verdicts[number] if verdicts else ""
-        cells = [f"<td>{html.escape(cell)}</td>" for cell in middle]
-        cells.append(f'<td class="{verdict}">{html.escape(last)}</td>')
-        lines.append(f'<tr><th scope="row">{html.escape(first)}</th>{"".join(cells)}</tr>')
+        cells = [f"<td>{_cell(cell)}</td>" for cell in middle]
+        cells.append(f'<td class="{verdict}">{_cell(last)}</td>')
+        lines.append(f'<tr><th scope="row">{_cell(first)}</th>{"".join(cells)}</tr>')
     body = "\n".join(lines)
-    return f'<div class="wide"><table>\n<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    kind = ' class="words"' if of_words else ""
+    return (
+        f'<div class="wide"><table{kind}>\n<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    )
+
+
+def _cell(text: str) -> str:
+    return text if isinstance(text, Markup) else html.escape(text)
 
 
 def player_section(
     signals: Mapping[str, np.ndarray],
     sample_rate: int,
     *,
-    heading: str = "",
+    title: str = "",
     lanes: Sequence[Lane] = (),
     tempo_bpm: float | None = None,
 ) -> str:
@@ -87,7 +111,7 @@ def player_section(
     if len(signals) > 1:
         digits = "1 or 2" if len(signals) == 2 else f"1 to {len(signals)}"
         keys += f", {digits} to switch. Switching keeps the position"
-    head = f"<h2>{html.escape(heading)}</h2>" if heading else ""
+    head = heading(title) if title else ""
     return "\n".join(
         (
             f'<section class="player{" lanes" if lanes else ""}">',

@@ -7,7 +7,8 @@ text: backslash and code.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,14 +18,18 @@ from rich.progress import Progress as Bars
 from rich.segment import Segment
 from rich.text import Text
 
+from ..engine.detect.analysis import Finding
 from ..engine.errors import SHOWN, StemProverError
 from ..engine.preset import Preset
-from ..offline.auto import RepairerChoice
-from ..offline.batch import BatchListener, repair_batch
+from ..offline.audiofile import clock
+from ..offline.auto import JobChoices, RepairerChoice
+from ..offline.batch import BatchListener, BatchSettings, repair_batch
 from ..offline.journal import Journal
-from ..offline.plan import BatchJob, BatchPlan
+from ..offline.plan import BatchJob, BatchPlan, JobDefaults
 from ..offline.render import Progress, RenderReport
 from ..offline.stem_set import SetReport
+from ..offline.workers import Crew, repair_by_crew
+from .batch import BatchReport
 
 _SHOWN_IN_LINES = {code: shown for code, shown in SHOWN.items() if code not in (ord("\n"), ord("\t"))}
 
@@ -117,11 +122,35 @@ def file_progress(name: str, *, show_speed: bool = True) -> Iterator[Progress]:
         yield lambda done_s, total_s: bars.update(task, completed=done_s, total=total_s)
 
 
-class _TerminalListener(BatchListener):
-    """Shows the progress and results of a batch."""
+@contextlib.contextmanager
+def batch_progress(interval_s: float = 60.0) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar for a batch, or without a terminal a line on stderr every `interval_s`.
 
-    def __init__(self, plan: BatchPlan) -> None:
-        self._jobs, self._name, self.already = len(plan.jobs), "", 0
+    Yields a callback for the stems done, the stems in total, and a line about them.
+    """
+    bar = BarColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn()
+    began_s = told_s = time.monotonic()
+    with Bars(*bar, console=ERR, transient=True, disable=not ERR.is_terminal, redirect_stdout=False,
+              redirect_stderr=False) as bars:  # fmt: skip
+        task = bars.add_task("", total=None)
+
+        def show(done: int, total: int, line: str) -> None:
+            nonlocal told_s
+            bars.update(task, completed=done, total=total, description=line)
+            now_s = time.monotonic()
+            if not ERR.is_terminal and now_s - told_s >= interval_s:
+                told_s = now_s
+                left = clock((now_s - began_s) / done * (total - done))[:-4]
+                ERR.print(Text(f"{line}, {left} left"))
+
+        yield show
+
+
+class _TerminalListener(BatchListener):
+    """Shows the progress and results of a batch. report: is told, too."""
+
+    def __init__(self, plan: BatchPlan, report: BatchListener) -> None:
+        self._jobs, self._name, self.already, self._report = len(plan.jobs), "", 0, report
         targets = [job.target for job in plan.jobs]
         self.left_out: list[RenderReport] = []
         self._others = [*targets, *{target.parent for target in targets}, *{job.mix for job in plan.jobs if job.mix}]
@@ -134,6 +163,7 @@ class _TerminalListener(BatchListener):
 
     def chose(self, job: BatchJob, preset: Preset) -> None:
         print_notes(job.source.name, [preset.note])
+        self._report.chose(job, preset)
 
     def repairing(self) -> AbstractContextManager[Progress]:
         return file_progress(self._name)
@@ -142,19 +172,61 @@ class _TerminalListener(BatchListener):
         say(report.render())
         if report.mix_left_out:
             self.left_out.append(report)
+        self._report.repaired(job, report)
 
     def already_done(self, job: BatchJob) -> None:
         self.already += 1
         say(f"{job.source} -> {job.target}: already done")
+        self._report.already_done(job)
 
     def failed(self, path: Path, error: StemProverError) -> None:
         print_error(error, path=path, others=self._others)
+        self._report.failed(path, error)
 
     def summing(self) -> AbstractContextManager[Progress]:
         return file_progress("making the stems sum to the mix")
 
     def summed(self, report: SetReport) -> None:
         say(report.render())
+
+    def heard(self, job: BatchJob, before: Sequence[Finding], after: Sequence[Finding]) -> None:
+        self._report.heard(job, before, after)
+
+
+class _CrewListener(_TerminalListener):
+    """Shows how far several workers are. show: as `batch_progress` yields it."""
+
+    def __init__(self, plan: BatchPlan, report: BatchListener, show: Callable[[int, int, str], None]) -> None:
+        super().__init__(plan, report)
+        self._show, self._began_s = show, time.monotonic()
+        self._done, self._failed, self._sound_s, self._providers = 0, 0, 0.0, set[str]()
+
+    def repaired(self, job: BatchJob, report: RenderReport) -> None:
+        super().repaired(job, report)
+        self._sound_s += report.duration_s
+
+    def failed(self, path: Path, error: StemProverError) -> None:
+        super().failed(path, error)
+        self._failed += 1
+
+    def ran_on(self, provider: str) -> None:
+        if provider:
+            self._providers.add({"cpu": "CPU", "cuda": "CUDA"}[provider])
+
+    def finished(self, song: Sequence[BatchJob], workers: int = 1) -> None:
+        self._done += len(song)
+        failed = f", {self._failed} failed" if self._failed else ""
+        crew = f"{workers} worker{'s' * (workers != 1)}"
+        self._show(self._done, self._jobs, f"{self._done} of {self._jobs} stems{failed}, {self._speed()}, {crew}")
+
+    def _speed(self) -> str:
+        elapsed_s = time.monotonic() - self._began_s
+        where = f" on {' and '.join(sorted(self._providers))}" if self._providers else ""
+        return f"{clock(self._sound_s)[:-4]} of sound at {self._sound_s / elapsed_s:.1f}x real time{where}"
+
+    def summary(self) -> str:
+        """What all workers did, or "" if they had nothing to do."""
+        return f"{self._speed()}, in {clock(time.monotonic() - self._began_s)[:-4]}" if self._sound_s else ""
 
 
 def pair_plan(plan: BatchPlan, mixes: Path, *, require_mix: bool) -> BatchPlan:
@@ -173,37 +245,61 @@ def pair_plan(plan: BatchPlan, mixes: Path, *, require_mix: bool) -> BatchPlan:
 
 def run_plan(
     plan: BatchPlan,
-    choice: RepairerChoice,
+    choice: RepairerChoice | JobChoices,
+    settings: BatchSettings,
+    defaults: JobDefaults,
     *,
-    overwrite: bool,
-    sum_to_mix: bool = False,
     journal: Journal | None = None,
-    require_mix: bool = False,
-    residual: Path | None = None,
-    role: str | None = None,
+    report: BatchReport | None = None,
 ) -> int:
     """Repair every file of a plan and show how each went. Arguments as in `repair_batch`.
 
     Returns the exit code: 0 if all went well, 3 if so but a mix was left out, 2 if only inputs were wrong, else 1.
     """
+    _print_plan_notes(plan, defaults)
+    listener = _TerminalListener(plan, report or BatchListener())
+    failures = repair_batch(plan, choice, listener, settings, journal=journal)
+    return _result(plan, listener, failures, report)
+
+
+def run_plan_by_crew(plan: BatchPlan, crew: Crew, defaults: JobDefaults, *, report: BatchReport | None = None) -> int:
+    """As `run_plan`, by several workers."""
+    _print_plan_notes(plan, defaults)
+    with batch_progress() as show:
+        listener = _CrewListener(plan, report or BatchListener(), show)
+        failures = repair_by_crew(plan, crew, listener)
+    code = _result(plan, listener, failures, report)
+    if summary := listener.summary():
+        say(summary)
+    return code
+
+
+def _print_plan_notes(plan: BatchPlan, defaults: JobDefaults) -> None:
     for job in plan.jobs:
         if job.rest and len(plan.jobs) > 1 and job.rest.name > job.source.name:
             note = f"no mix given, so the sum of {job.source.name} and {job.rest.name} is used as the mix"
             ERR.print(Text(f"Note: {note}", "yellow"))
-    if isinstance(choice, tuple):
-        preset = choice[1]
-        if preset.note:
-            print_notes(f"preset {preset.name}", [preset.note])
-        if preset.separated and not plan.has_mix:
-            print_notes(f"preset {preset.name}", ["repairs stems from a separator and needs their mix (--mix FILE)"])
-        elif not plan.has_mix and (preset.is_shipped or preset.path is None):
-            # A user's own may be made for stems alone.
-            warn("Note: without --mix hardly anything is repaired")
-    listener = _TerminalListener(plan)
-    failures = repair_batch(
-        plan, choice, listener, overwrite=overwrite, sum_to_mix=sum_to_mix, require_mix=require_mix, residual=residual,
-        role=role, journal=journal,
-    )  # fmt: skip
+    if (preset := defaults.preset) is None:
+        return
+    if preset.note:
+        print_notes(f"preset {preset.name}", [preset.note])
+    if preset.separated and not plan.has_mix:
+        print_notes(f"preset {preset.name}", ["repairs stems from a separator and needs their mix (--mix FILE)"])
+    elif not plan.has_mix and (preset.is_shipped or preset.path is None):
+        # A user's own may be made for stems alone.
+        warn("Note: without --mix hardly anything is repaired")
+
+
+def _result(
+    plan: BatchPlan,
+    listener: _TerminalListener,
+    failures: Sequence[tuple[Path, StemProverError]],
+    report: BatchReport | None,
+) -> int:
+    """Say how the whole batch went; returns the exit code."""
+    if report is not None:
+        report.write()
+        say(f"report: {report.target}")
     total, without = len(plan.jobs) + len(plan.failures), _without_mix(listener.left_out)
     if total > 1:
         done, already = total - len(failures) - len(listener.left_out) - listener.already, listener.already

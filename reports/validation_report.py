@@ -73,10 +73,10 @@ def _body(results: Sequence[CaseResult], summaries: Sequence[Summary], excerpts:
     ]
     for rank, excerpt in enumerate(excerpts, start=1):
         result = excerpt.result
-        heading = (
+        title = (
             f"{rank}. {result.case.name}: SI-SDR {result.gain('SI-SDR'):+.2f} dB, excerpt from {clock(excerpt.start_s)}"
         )
-        body.append(player_section(excerpt.signals, excerpt.sample_rate, heading=heading))
+        body.append(player_section(excerpt.signals, excerpt.sample_rate, title=title))
         body.append(rows_table(result.rows))
     return body
 

@@ -16,7 +16,7 @@ from stemprover.engine.errors import OptionError, StemProverError
 from stemprover.engine.mix import locate
 from stemprover.engine.preset import Preset, load_preset
 from stemprover.offline.auto import AutoChoice
-from stemprover.offline.batch import BatchListener, repair_batch
+from stemprover.offline.batch import BatchListener, BatchSettings, repair_batch
 from stemprover.offline.plan import BatchJob, BatchPlan, plan_batch
 from stemprover.offline.render import Progress, RenderReport
 from stemprover.offline.stem_set import SetReport
@@ -74,7 +74,7 @@ def test_a_listener_receives_all_events_in_order(song: tuple[list[Path], Path], 
     (tmp_path / "bad.wav").write_bytes(b"not audio")
     plan = plan_batch([*stems, tmp_path / "bad.wav"], tmp_path / "out", mix=mix)
     log = Log()
-    failures = repair_batch(plan, (FakeRepairer(), load_preset("general")), log, sum_to_mix=True)
+    failures = repair_batch(plan, (FakeRepairer(), load_preset("general")), log, BatchSettings(sum_to_mix=True))
     assert [path.name for path, _ in failures] == ["bad.wav"]
     assert log.events == [
         "started 0 vocals.wav", "repairing", "repaired vocals.wav",
@@ -89,7 +89,7 @@ def test_a_set_is_summed_at_the_end(song: tuple[list[Path], Path], tmp_path: Pat
     plan = plan_batch(stems, tmp_path / "out", mix=mix)
     log = Log()
     choice = FakeRepairer(0.9), load_preset("general")
-    assert repair_batch(plan, choice, log, sum_to_mix=True) == []
+    assert repair_batch(plan, choice, log, BatchSettings(sum_to_mix=True)) == []
     assert log.events[-2:] == ["summing", "summed 2"]
 
 
@@ -112,7 +112,7 @@ def test_each_file_is_aligned_once(song: tuple[list[Path], Path], tmp_path: Path
     log = Log()
     choice = AutoChoice(lambda preset: FakeRepairer(0.9))
     plan = plan_batch(stems, tmp_path / "out", mix=mix)
-    assert repair_batch(plan, choice, log, sum_to_mix=True) == []
+    assert repair_batch(plan, choice, log, BatchSettings(sum_to_mix=True)) == []
     assert log.events[:4] == ["started 0 vocals.wav", "analysing", "chose a preset for vocals.wav", "repairing"]
     assert log.events[-1] == "summed 2"
     assert alignments == ["proof", "proof"]

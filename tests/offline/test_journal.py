@@ -196,7 +196,7 @@ def test_a_summed_set_with_a_missing_stem_is_made_again(repair: Callable, song: 
 def test_a_result_is_noted_before_it_has_its_name(tmp_path: Path, make_audio: Callable[..., Path]) -> None:
     source, target = make_audio(), tmp_path / "out" / "stem.wav"
     target.parent.mkdir()
-    job, journal = BatchJob(source, target), Journal(target.parent, "settings")
+    job, journal = BatchJob(source, target), Journal(target.parent, lambda job: "settings")
     journal.record(job, source)
     assert journal.sort([job]) == (set(), set(), set()), "the file is not there yet"
     shutil.copy(source, target)
