@@ -126,6 +126,7 @@ def repair(
     stemprover repair stems/ -o repaired/ --mix song.wav --preset bleed
     stemprover repair separated/ -o repaired/ --mixes songs/
     """
+    from ..offline.address import Address, is_address, place
     from ..offline.batch import BatchSettings
     from ..offline.manifest import is_manifest, read_manifest, write_manifest
     from ..offline.plan import JobDefaults, check_residual, plan_batch
@@ -142,7 +143,9 @@ def repair(
     if any(map(is_manifest, inputs)):
         if len(inputs) > 1 or given:
             raise OptionError(f"{next(filter(is_manifest, inputs))} says what belongs together: pass nothing beside it")
-        plan = read_manifest(inputs[0], Path(output))
+        plan = read_manifest(inputs[0], place(output))
+    elif far := [path for path in (*inputs, mix, mixes, rest, output) if path is not None and is_address(str(path))]:
+        raise OptionError(f"{place(str(far[0]))} is an address: list it in a table (.csv, .jsonl), and pass that")
     else:
         is_folder = output.endswith(("/", os.sep))
         plan = plan_batch(stems, Path(output), is_folder=is_folder, mix=mix, rest=rest, mixes=mixes)
@@ -184,7 +187,7 @@ def repair(
         raise typer.Exit(0)
     from ..engine.repair import available_cores
     from ..offline.auto import JobChoices
-    from ..offline.journal import JobSettings, Journal
+    from ..offline.journal import JobSettings, open_journal
 
     if many and jobs is None:
         jobs = 1 if cluster is not None else max(1, available_cores() // (workers or 1))
@@ -217,13 +220,13 @@ def repair(
         else:
             from ..offline.cluster import RayCrew
 
-            seen = plan.jobs[0].source if plan.jobs else setup.folder
+            seen = next((job.source for job in plan.jobs if not isinstance(job.source, Address)), None)
             crew = RayCrew(setup, cluster, workers, gpu=device is Device.CUDA, seen=seen, warn=warn)
         raise typer.Exit(run_plan_by_crew(plan, crew, defaults, report=report))
     choices = JobChoices(make_repairer, defaults)
     own = any(job.preset is not None or job.wet is not None for job in plan.jobs)
     choice = choices if own or not plan.jobs else choices.of(plan.jobs[0])
-    journal = None if plan.folder is None else Journal(plan.folder, checksums)
+    journal = None if plan.folder is None else open_journal(plan.folder, checksums)
     raise typer.Exit(run_plan(plan, choice, settings, defaults, journal=journal, report=report))
 
 

@@ -14,14 +14,15 @@ from ..engine.detect.analysis import Finding
 from ..engine.errors import OutputError, StemProverError
 from ..engine.preset import Preset
 from .analysis import analyse_pair
-from .audiofile import probe
+from .audiofile import AudioInfo, probe
 from .auto import JobChoices, RepairerChoice
 from .formats import choose_format
 from .journal import Journal
-from .outfile import check_output, make_folder
+from .outfile import make_folder
 from .pair import StemAndMix
 from .plan import BatchJob, BatchPlan
 from .render import Progress, RenderReport, render_pair
+from .staging import Staging
 from .stem_set import SetReport, complete_set, find_sets
 
 
@@ -137,6 +138,14 @@ class SongRepairer:
     def repair(self, song: Sequence[BatchJob], number: int = 0, *, is_whole: bool = True) -> bool:
         """Repair the stems of a song (`BatchPlan.songs`) and make them sum to their mix. number: of its first job.
         is_whole: whether these are all of its stems. Returns whether all went well with them."""
+        with Staging() as files:
+            try:
+                return self._repair_song(song, number, files, is_whole=is_whole)
+            except StemProverError as error:
+                self.fail(song[0].source, files.named(error))
+                return False
+
+    def _repair_song(self, song: Sequence[BatchJob], number: int, files: Staging, *, is_whole: bool) -> bool:
         resumes = self.journal is not None and not self.settings.overwrite
         done, again, summed = self.journal.sort(song) if self.journal is not None and resumes else ((), (), ())
         pairs: dict[BatchJob, StemAndMix] = {}
@@ -148,34 +157,36 @@ class SongRepairer:
                 if job in done:
                     self.listener.already_done(job)
                     continue
-                pair, report = self._repair(job, may_replace=self.settings.overwrite or job in again)
+                pair, report = self._repair(job, files, may_replace=self.settings.overwrite or job in again)
             except StemProverError as error:
                 is_whole = False
-                self.fail(job.source, error)
+                self.fail(job.source, files.named(error))
             except Exception as error:
                 is_whole = False
                 self.fail(job.source, internal_error(error))
             else:
                 pairs[job] = pair
                 self.listener.repaired(job, report)
+        is_summed = False
         if is_whole and song[0].beside is not None and (self.settings.residual or not set(song) <= set(summed)):
-            self._sum(song, pairs)
+            is_summed = self._sum(song, pairs, files)
+        self._store(song if is_summed else list(pairs), files, is_summed=is_summed)
         if self.settings.analyse:
             for job in [job for job in song if job in pairs or job in done]:
-                self._analyse(job, pairs.get(job))
+                self._analyse(job, pairs.get(job), files)
         return is_whole
 
     def _choice(self, job: BatchJob) -> RepairerChoice:
         return self.choice.of(job) if isinstance(self.choice, JobChoices) else self.choice
 
-    def _repair(self, job: BatchJob, *, may_replace: bool) -> tuple[StemAndMix, RenderReport]:
-        check_output(job.target, self.inputs, overwrite=may_replace)
+    def _repair(self, job: BatchJob, files: Staging, *, may_replace: bool) -> tuple[StemAndMix, RenderReport]:
+        files.check_output(job.target, self.inputs, overwrite=may_replace)
         if self.journal is not None:
             self.journal.note_inputs(job)
-        info = probe(job.source)
-        choose_format(info, job.target)  # raises for a wrong file type before anything takes time
-        make_folder(job.target.parent)
-        pair = StemAndMix.open(info, job.mix, rest=job.rest, role=self.settings.role)
+        info, target = probe(files.read(job.source)), files.local(job.target)
+        choose_format(info, target)  # raises for a wrong file type before anything takes time
+        make_folder(target.parent)
+        pair = self._opened(job, files, info)
         if self.settings.require_mix:
             pair.require_mix()
         choice = self._choice(job)
@@ -187,18 +198,25 @@ class SongRepairer:
             self.listener.chose(job, preset)
         with self.listener.repairing() as progress:
             report = render_pair(
-                pair, job.target, repairer, preset=preset, overwrite=may_replace, progress=progress,
+                pair, target, repairer, preset=preset, overwrite=may_replace, progress=progress,
                 written=partial(self.journal.record, job) if self.journal is not None else None,
             )  # fmt: skip
-        return pair, report
+        return pair, replace(report, source=job.source, target=job.target)
 
-    def _sum(self, song: Sequence[BatchJob], pairs: dict[BatchJob, StemAndMix]) -> None:
-        """Make the results sum to the mix."""
+    def _opened(self, job: BatchJob, files: Staging, info: AudioInfo | None = None) -> StemAndMix:
+        """A stem and its mix. info: of the stem, if it is open already."""
+        mix, rest = (None if path is None else files.read(path) for path in (job.mix, job.rest))
+        return StemAndMix.open(info or files.read(job.source), mix, rest=rest, role=self.settings.role)
+
+    def _sum(self, song: Sequence[BatchJob], pairs: dict[BatchJob, StemAndMix], files: Staging) -> bool:
+        """Make the results sum to the mix. Returns whether that is done with, as it is if they need not."""
         residual = self.settings.residual
         if residual is None and (not self.settings.sum_to_mix or any(map(self._has_plugins, song))):
-            return
+            return False
         try:
-            for found in find_sets([(pairs.get(job) or _opened(job), job.target) for job in song]):
+            for found in find_sets(
+                [(pairs.get(job) or self._opened(job, files), files.read(job.target)) for job in song]
+            ):
                 if len(found) < 2 and residual is None:
                     continue
                 with self.listener.summing() as progress:
@@ -207,18 +225,27 @@ class SongRepairer:
                     )
                 self.listener.summed(report)
         except StemProverError as error:
-            self.fail(song[0].mix or song[0].source, error)
-        else:
-            if self.journal is not None and len(song) > 1:
-                self.journal.record_sum(song)
+            self.fail(song[0].mix or song[0].source, files.named(error))
+            return False
+        return len(song) > 1
 
-    def _analyse(self, job: BatchJob, pair: StemAndMix | None) -> None:
+    def _store(self, jobs: Sequence[BatchJob], files: Staging, *, is_summed: bool) -> None:
+        """Note that results were made to sum to their mix, and copy them to where they belong."""
+        if is_summed and self.journal is not None:
+            self.journal.record_sum([(job, files.local(job.target)) for job in jobs])
+        for job in jobs:
+            try:
+                files.store(job.target)
+            except StemProverError as error:
+                self.fail(job.source, error)
+
+    def _analyse(self, job: BatchJob, pair: StemAndMix | None, files: Staging) -> None:
         try:
-            before = pair or _opened(job)
-            after = replace(before, stem=probe(job.target))
+            before = pair or self._opened(job, files)
+            after = replace(before, stem=probe(files.read(job.target)))
             self.listener.heard(job, *(analyse_pair(one).findings for one in (before, after)))
         except StemProverError as error:
-            self.fail(job.target, error)
+            self.fail(job.target, files.named(error))
 
     def _has_plugins(self, job: BatchJob) -> bool:
         """Whether plugins are to change how the result sounds, so that it must not sum to the mix."""
@@ -235,8 +262,3 @@ def internal_error(error: Exception) -> StemProverError:
         traceback.print_exception(error)
     what = f"internal error: {type(error).__name__}: {error}"
     return StemProverError(f"{what}; please report it with the output of STEMPROVER_DEBUG=1")
-
-
-def _opened(job: BatchJob) -> StemAndMix:
-    """The pair of a job that an earlier run has finished."""
-    return StemAndMix.open(job.source, job.mix, rest=job.rest)

@@ -26,13 +26,15 @@ GPU_SHARE = 0.5  # of a card for each worker, with --device cuda
 class _Actor:
     """What Ray runs in a worker process."""
 
-    def __init__(self, setup: WorkerSetup, seen: Path) -> None:
+    def __init__(self, setup: WorkerSetup, seen: Path | None) -> None:
         self._worker = SongWorker(setup, f"{socket.gethostname()}-{os.getpid()}")
         self._seen = seen
 
     def problem(self) -> str:
         """Why this machine cannot take part, or ""."""
-        return "" if self._seen.exists() else f"{socket.gethostname()} cannot see {self._seen}, so it takes no part"
+        if self._seen is None or self._seen.exists():
+            return ""
+        return f"{socket.gethostname()} cannot see {self._seen}, so it takes no part"
 
     def repair(self, task: SongTask) -> list[Event]:
         """As `SongWorker.repair`."""
@@ -42,10 +44,11 @@ class _Actor:
 class RayCrew:
     """Actors on a cluster. address: auto (this machine's), ray://HOST:PORT, or local for one that ends with the run.
     workers: as many; as the cluster has CPUs if None. gpu: each worker needs a share of a card. seen: a file that every
-    machine must see. warn: called with a line about a machine that cannot take part. Raises OptionError."""
+    machine must see, if there is one. warn: called with a line about a machine that cannot take part. Raises
+    OptionError."""
 
     def __init__(
-        self, setup: WorkerSetup, address: str, workers: int | None, *, gpu: bool, seen: Path,
+        self, setup: WorkerSetup, address: str, workers: int | None, *, gpu: bool, seen: Path | None,
         warn: Callable[[str], None],
     ) -> None:  # fmt: skip
         try:

@@ -3,6 +3,7 @@
 A hidden file beside the folder, `.NAME.stemprover.jsonl`, has a line for each result: the checksums of the result, of
 its stem and its mix, and of the settings. A result is only taken for finished if all of them are still the same. Lines
 are only ever appended, and workers on other machines append to files of their own, `.NAME.stemprover.WORKER.jsonl`.
+Results at an address (address.py) have a hidden file each instead, `.RESULT.stemprover.json`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 
 from ..engine.errors import StemProverError
 from ..engine.preset import SHIPPED, Preset
+from . import address
+from .address import Address
 from .plan import BatchJob, JobDefaults, by_song
 
 _FILE_NAME = ".stemprover.jsonl"
@@ -75,11 +78,9 @@ class Journal:
     def sort(self, jobs: Sequence[BatchJob]) -> tuple[set[BatchJob], set[BatchJob], set[BatchJob]]:
         """Jobs that are finished; jobs whose result comes from this run's settings but has to be made again, because it
         was made to sum with other stems of its song than there are now; and jobs that were already made to sum."""
-        if any(self._key(job) not in self._entries and job.target.exists() for job in jobs):
-            vars(self).pop("_entries")  # perhaps another worker's, which has died since
         own = {}
         for job in jobs:
-            current = [entry for entry in self._entries.get(self._key(job), ()) if self._is_current(job, entry)]
+            current = [entry for entry in self._known(job) if self._is_current(job, entry)]
             if current:
                 own[job] = sorted(current, key=lambda entry: bool(entry.stems))[-1]
         done, again, summed = set[BatchJob](), set[BatchJob](), set[BatchJob]()
@@ -95,12 +96,13 @@ class Journal:
     def record(self, job: BatchJob, result: Path) -> None:
         """Note that a job is finished. result: its file, which may not have its final name yet."""
         with contextlib.suppress(OSError, StemProverError):
-            self._write([self._entry(job, result)])
+            self._write([(job, self._entry(job, result))])
 
-    def record_sum(self, jobs: Sequence[BatchJob]) -> None:
+    def record_sum(self, results: Sequence[tuple[BatchJob, Path]]) -> None:
         """Note that the results of these jobs, all of a song, were made to sum to its mix, or need not be."""
         with contextlib.suppress(OSError, StemProverError):
-            self._write([self._entry(job, job.target, self._stems(jobs)) for job in jobs])
+            stems = self._stems([job for job, _ in results])
+            self._write([(job, self._entry(job, result, stems)) for job, result in results])
 
     def note_inputs(self, job: BatchJob) -> None:
         """Take the checksums of what is read, before it is read."""
@@ -108,9 +110,23 @@ class Journal:
             self._checksum(job.source)
             self._mix_checksum(job)
 
+    def _known(self, job: BatchJob) -> Sequence[Entry]:
+        """The last entries of a job, whatever they say."""
+        if self._key(job) not in self._entries and job.target.exists():
+            vars(self).pop("_entries")  # perhaps another worker's, which has died since
+        return self._entries.get(self._key(job), ())
+
     def _entry(self, job: BatchJob, result: Path, stems: str = "") -> Entry:
         mix, settings = self._mix_checksum(job), self.settings(job)
-        return Entry(self._key(job), checksum(result), self._checksum(job.source), mix, settings, stems)
+        return Entry(self._key(job), self._result(job, result), self._checksum(job.source), mix, settings, stems)
+
+    def _result(self, job: BatchJob, result: Path) -> str:
+        """What an entry says of the result, which is still another file."""
+        return checksum(result)
+
+    def _is_result(self, job: BatchJob, said: str) -> bool:
+        """Whether the result is the one of which an entry said this."""
+        return checksum(job.target) == said
 
     def _key(self, job: BatchJob) -> str:
         return job.target.relative_to(self.folder).as_posix()
@@ -119,7 +135,7 @@ class Journal:
         with contextlib.suppress(OSError):
             mix, settings = self._mix_checksum(job), self.settings(job)
             if (entry.settings, entry.mix, entry.stem) == (settings, mix, self._checksum(job.source)):
-                return checksum(job.target) == entry.result
+                return self._is_result(job, entry.result)
         return False
 
     def _stems(self, jobs: Sequence[BatchJob]) -> str:
@@ -132,6 +148,8 @@ class Journal:
 
     def _checksum(self, path: Path) -> str:
         """As it was when it was first asked for, unless the file has changed since."""
+        if isinstance(path, Address):
+            return address.version(path)
         about = path.stat()
         state = about.st_size, about.st_mtime_ns, about.st_ino
         if path not in self._checksums or self._checksums[path][0] != state:
@@ -142,25 +160,71 @@ class Journal:
         path = journal_path(self.folder)
         for file in sorted(path.parent.glob(f"{glob.escape(path.stem)}*.jsonl")):
             with contextlib.suppress(OSError):
-                for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-                    with contextlib.suppress(ValueError, TypeError):
-                        entry = Entry(**json.loads(line))
-                        if all(isinstance(value, str) for value in asdict(entry).values()):
-                            yield entry
+                yield from _parse(file.read_text(encoding="utf-8", errors="replace"))
 
-    def _write(self, new: Sequence[Entry]) -> None:
+    def _write(self, new: Sequence[tuple[BatchJob, Entry]]) -> None:
         """Append entries in one step, so that several processes may share a file."""
         path = journal_path(self.folder)
         if self.writer:
             path = path.with_suffix(f".{self.writer}.jsonl")
-        for entry in new:
+        for _, entry in new:
             _add(self._entries, entry)
-        lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in new)
+        lines = "".join(_line(entry) for _, entry in new)
         with path.open("ab+", buffering=0) as file:
             if (size := file.seek(0, os.SEEK_END)) and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 lines = f"\n{lines}"  # a line that a crash has cut short must not swallow the next one
             file.write(lines.encode())
             os.fsync(file.fileno())
+
+
+class RemoteJournal(Journal):
+    """The journal of a folder at an address, where nothing can be appended to: a file beside each result.
+
+    It is written before the result gets its place, and says which version of the file the result is not.
+    """
+
+    def _known(self, job: BatchJob) -> Sequence[Entry]:
+        return list(_parse(address.read_text(_beside(job))))
+
+    def _result(self, job: BatchJob, result: Path) -> str:
+        return f"not {self._version(job)}"
+
+    def _is_result(self, job: BatchJob, said: str) -> bool:
+        version = self._version(job)
+        return bool(version) and said != f"not {version}"
+
+    def _version(self, job: BatchJob) -> str:
+        """Of the result that there is; "" if there is none."""
+        assert isinstance(job.target, Address)
+        return address.version(job.target) if address.exists(job.target) else ""
+
+    def _write(self, new: Sequence[tuple[BatchJob, Entry]]) -> None:
+        for job, entry in new:
+            kept = [*self._known(job)[-1:], entry]
+            address.write_text("".join(map(_line, kept)), _beside(job))
+
+
+def open_journal(folder: Path, settings: Callable[[BatchJob], str], writer: str = "") -> Journal:
+    """The journal of an output folder, wherever that is."""
+    return (RemoteJournal if isinstance(folder, Address) else Journal)(folder, settings, writer)
+
+
+def _beside(job: BatchJob) -> Address:
+    assert isinstance(job.target, Address)
+    return job.target.with_name(f".{job.target.name}.stemprover.json")
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(asdict(entry)) + "\n"
+
+
+def _parse(text: str) -> Iterator[Entry]:
+    """The entries of a journal, without lines that a crash has cut short."""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, TypeError):
+            entry = Entry(**json.loads(line))
+            if all(isinstance(value, str) for value in asdict(entry).values()):
+                yield entry
 
 
 def _add(entries: dict[str, list[Entry]], entry: Entry) -> None:

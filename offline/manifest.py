@@ -1,7 +1,8 @@
 """A batch as a table, `batch.csv` or `batch.jsonl`: one line a stem, with its mix, preset, amount and output.
 
 Columns: stem, mix, rest, preset (a name, a path, a blend or auto), wet, output. Only `stem` is needed. Paths are
-relative to the table's folder, outputs to the output folder.
+relative to the table's folder, outputs to the output folder. Stems, mixes and the output folder may be addresses
+(address.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from ..engine.errors import InputError, OptionError
 from ..engine.preset import AUTO, preset_or_blend
+from .address import place
 from .outfile import atomic_output
 from .plan import BatchJob, BatchPlan, check_collisions
 
@@ -94,14 +96,14 @@ def _job(row: dict[str, Any], base: Path, folder: Path) -> BatchJob:
         raise OptionError("there is no stem")
     if "mix" in given and "rest" in given:
         raise OptionError("mix and rest exclude each other; give one of them")
-    source = base / given["stem"]
+    source = place(given["stem"], base)
     output = Path(given.get("output", source.name))
     if output.is_absolute() or ".." in output.parts or not output.name:
         raise OptionError(f"output {output}: use a path inside the output folder")
     preset = given.get("preset")
     if preset is not None and preset != AUTO:
         _checked_preset(preset)
-    mix, rest = (base / given[name] if name in given else None for name in ("mix", "rest"))
+    mix, rest = (place(given[name], base) if name in given else None for name in ("mix", "rest"))
     return BatchJob(source, folder / output, mix, rest, preset, _wet(given.get("wet")))
 
 

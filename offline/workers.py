@@ -27,7 +27,7 @@ from ..engine.preset import Preset
 from ..engine.repair import Repairer
 from .auto import JobChoices
 from .batch import BatchListener, BatchSettings, SongRepairer, internal_error
-from .journal import JobSettings, Journal
+from .journal import JobSettings, open_journal
 from .plan import BatchJob, BatchPlan, JobDefaults
 from .render import RenderReport
 from .stem_set import SetReport
@@ -67,7 +67,7 @@ class SongWorker:
     """What runs inside a worker: holds the model, and repairs one song after another. name: of its journal."""
 
     def __init__(self, setup: WorkerSetup, name: str = "") -> None:
-        self._settings, self._journal = setup.settings, Journal(setup.folder, setup.checksums, name)
+        self._settings, self._journal = setup.settings, open_journal(setup.folder, setup.checksums, name)
         self._choices = JobChoices(setup.make_repairer, setup.defaults)
 
     def repair(self, task: SongTask) -> list[Event]:
@@ -144,7 +144,7 @@ def repair_by_crew(plan: BatchPlan, crew: Crew, listener: BatchListener) -> list
             getattr(listener, name)(*arguments)
 
     tell([("failed", failure) for failure in plan.failures])
-    tasks, refused = _tasks(plan)
+    tasks, refused = song_tasks(plan)
     tell(refused)
     with closing(crew):
         for task, events in _repaired(tasks, crew):
@@ -153,7 +153,7 @@ def repair_by_crew(plan: BatchPlan, crew: Crew, listener: BatchListener) -> list
     return failures
 
 
-def _tasks(plan: BatchPlan) -> tuple[list[SongTask], list[Event]]:
+def song_tasks(plan: BatchPlan) -> tuple[list[SongTask], list[Event]]:
     """The songs of a plan, and the jobs that would replace an input."""
     places = set()
     for path in plan.inputs:

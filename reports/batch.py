@@ -10,6 +10,7 @@ from urllib.parse import quote
 from ..engine.detect.analysis import Finding
 from ..engine.errors import OptionError, OutputError, StemProverError
 from ..engine.preset import Preset
+from ..offline.address import Address
 from ..offline.audiofile import clock, probe, read_part
 from ..offline.batch import BatchListener
 from ..offline.outfile import atomic_output, check_output
@@ -31,6 +32,7 @@ class _Stem:
     before: tuple[Finding, ...] = ()
     after: tuple[Finding, ...] = ()
     error: str = ""
+    is_done: bool = False
 
     @property
     def badness(self) -> tuple[float, float]:
@@ -70,7 +72,10 @@ class BatchReport(BatchListener):
         self._stems[job].preset = preset
 
     def repaired(self, job: BatchJob, report: RenderReport) -> None:
-        self._stems[job].report = report
+        self._stems[job].report, self._stems[job].is_done = report, True
+
+    def already_done(self, job: BatchJob) -> None:
+        self._stems[job].is_done = True
 
     def heard(self, job: BatchJob, before: Sequence[Finding], after: Sequence[Finding]) -> None:
         self._stems[job].before, self._stems[job].after = tuple(before), tuple(after)
@@ -82,9 +87,13 @@ class BatchReport(BatchListener):
 
     def write(self) -> None:
         """Write the page, and those to listen to the worst stems. Raises OutputError, OutputExistsError."""
-        done = [stem for stem in self._stems.values() if stem.job.target.exists() and not stem.error]
+        done = [stem for stem in self._stems.values() if stem.is_done and not stem.error]
         worst = sorted((stem for stem in done if max(stem.badness) > 0), key=lambda stem: stem.badness, reverse=True)
-        pages = {stem.job: self._listening_page(number, stem) for number, stem in enumerate(worst[:WORST], start=1)}
+        pages = {
+            stem.job: self._listening_page(number, stem)
+            for number, stem in enumerate(worst[:WORST], start=1)
+            if not {type(stem.job.source), type(stem.job.target)} & {Address}  # those are not on this machine
+        }
         body = [paragraph(self._summary(done))]
         if self._errors:
             body += [heading("Failed"), table(("File", "Reason"), self._errors, of_words=True)]

