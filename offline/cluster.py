@@ -72,9 +72,10 @@ class RayCrew:
                 )  # fmt: skip
             except (OSError, ValueError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0]
-                raise OptionError(
-                    f"--cluster {address}: no Ray cluster answers ({reason}); start one with: ray start --head"
-                ) from error
+                hint = "start one with: ray start --head"
+                if address.startswith("ray://") and "RAY_AUTH_MODE" not in os.environ:
+                    hint += ", or set RAY_AUTH_MODE=token if it wants one"
+                raise OptionError(f"--cluster {address}: no Ray cluster answers ({reason}); {hint}") from error
         self._actor: Any = ray.remote(_Actor).options(num_cpus=1, num_gpus=GPU_SHARE if gpu else 0)
         self._starting: dict[Any, Any] = {}  # by the reference to what `problem` will return
         self._idle: list[Any] = []
