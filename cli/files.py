@@ -86,6 +86,10 @@ def repair(
             help="Write what the repaired stems do not hold of the mix, instead of sharing it among them.",
         ),
     ] = None,
+    removed: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write what the repair took out of the stem, to listen to."),
+    ] = None,
     linked: Annotated[
         bool,
         flag(
@@ -129,7 +133,8 @@ def repair(
     from ..offline.address import Address, is_address, place
     from ..offline.batch import BatchSettings
     from ..offline.manifest import is_manifest, read_manifest, write_manifest
-    from ..offline.plan import JobDefaults, check_residual, plan_batch
+    from ..offline.plan import JobDefaults, check_removed, check_residual, plan_batch
+    from ..offline.removed import write_removed
     from ..reports.batch import BatchReport
     from ..reports.terminal import pair_plan, run_plan, run_plan_by_crew, say, warn
 
@@ -164,6 +169,8 @@ def repair(
         raise OptionError("--residual and --mixes exclude each other; repair the songs one by one")
     if residual is not None:
         check_residual(residual, plan, sum_to_mix=sum_to_mix, overwrite=overwrite)
+    if removed is not None:
+        check_removed(removed, plan, overwrite=overwrite)
     check_role(role)
     check_range("--wet", wet, 0, 1)
     check_range("--steps", steps, 1, 50)
@@ -227,7 +234,12 @@ def repair(
     own = any(job.preset is not None or job.wet is not None for job in plan.jobs)
     choice = choices if own or not plan.jobs else choices.of(plan.jobs[0])
     journal = None if plan.folder is None else open_journal(plan.folder, checksums)
-    raise typer.Exit(run_plan(plan, choice, settings, defaults, journal=journal, report=report))
+    code = run_plan(plan, choice, settings, defaults, journal=journal, report=report)
+    if removed is not None and code in (0, 3):
+        job = plan.jobs[0]
+        if note := write_removed(job.source, job.target, removed, plan.inputs, overwrite=overwrite):
+            warn(f"Note: {note}")
+    raise typer.Exit(code)
 
 
 def demo(

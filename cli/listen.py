@@ -78,7 +78,7 @@ def analyze(
         write_page(analysis, pair, html, overwrite=overwrite, tempo_bpm=tempo)
     if png is not None:
         write_figure(analysis, file, png, overwrite=overwrite, tempo_bpm=tempo)
-    print_analysis(analysis, file)
+    print_analysis(analysis, file, mix)
 
 
 def compare(

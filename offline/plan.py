@@ -178,6 +178,15 @@ def plan_batch(
     return BatchPlan(tuple(jobs), (*(job.source for job in jobs), *known), tuple(failures), output)
 
 
+def check_removed(removed: Path, plan: BatchPlan, *, overwrite: bool) -> None:
+    """Raises OptionError or OutputExistsError if what a repair removes cannot go to this file."""
+    if plan.folder is not None:
+        raise OptionError("--removed is for one stem: name one file, and a file for the output")
+    if plan.jobs and removed.resolve() == plan.jobs[0].target.resolve():
+        raise OptionError(f"{removed} is the output; choose another file for --removed")
+    check_output(removed, plan.inputs, overwrite=overwrite)
+
+
 def check_residual(residual: Path, plan: BatchPlan, *, sum_to_mix: bool, overwrite: bool) -> None:
     """Raises OptionError or OutputExistsError if the residual of a plan's stems cannot go to this file."""
     if not sum_to_mix:

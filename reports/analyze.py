@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 
 from ..engine.detect.analysis import Analysis, Finding
 from ..engine.detect.detectors import TYPES
+from ..engine.preset import AUTO
 from ..offline.audiofile import clock, read_start
 from ..offline.outfile import atomic_output
 from ..offline.pair import StemAndMix
-from .page import Lane, make_page, paragraph, player_section, table
+from .page import Lane, code, make_page, paragraph, player_section, table
 
 FLOOR_DB = -80.0
+TRACES = 0.25  # of a bar whose half is the threshold
 SHOWN_COLUMNS = 2400
 LISTEN_S = 300.0
 HIGHEST_HZ = 20000.0
@@ -28,7 +31,7 @@ def describe(finding: Finding, duration_s: float) -> str:
     if not finding.known:
         return "needs the mix (--mix)"
     if not finding.found:
-        return "not found"
+        return "not found" if finding.level < TRACES else "only traces"
     strength = "clear" if finding.strength > 0.6 else "audible" if finding.strength > 0.2 else "slight"
     throughout = finding.to_s - finding.from_s > 0.7 * duration_s
     when = "throughout" if throughout else f"mostly {clock(finding.from_s)[:-4]} to {clock(finding.to_s)[:-4]}"
@@ -37,20 +40,34 @@ def describe(finding: Finding, duration_s: float) -> str:
     return f"{strength}, {when}, {band}"
 
 
+def command(analysis: Analysis, path: Path, mix: Path | None) -> str:
+    """The command line that follows the advice; "" if there is nothing to repair."""
+    weights = analysis.blend()
+    if analysis.is_separated:
+        options = ["--preset", AUTO]
+    elif len(weights) == 1:
+        options = ["--preset", next(iter(weights))]
+    elif weights:
+        options = ["--blend", ",".join(f"{kind}={weight:g}" for kind, weight in weights.items())]
+    elif analysis.is_disturbed:
+        options = ["--preset", "general"]
+    else:
+        return ""
+    mixed = [] if mix is None else ["--mix", str(mix)]
+    target = path.with_name(f"{path.stem}-repaired{path.suffix}")
+    return shlex.join(["stemprover", "repair", str(path), *mixed, *options, "-o", str(target)])
+
+
 def advice(analysis: Analysis) -> str:
     """What to do, in a sentence or two."""
     if analysis.is_separated:
-        return (
-            "This stem looks like the output of a mask-based separator; use --preset auto, which has a repair for it."
-        )
+        return "This stem looks like the output of a mask-based separator, for which auto has a repair of its own."
     weights = analysis.blend()
     if not weights and analysis.is_disturbed:
-        return "No artefact of a known kind found, but something was done to this stem. Try: --preset general"
+        return "No artefact of a known kind found, but something was done to this stem."
     if not weights:
         return "No artefacts found: this stem needs no repair." if analysis.has_mix else NOTHING_WITHOUT_MIX
-    if len(weights) == 1:
-        return f"Try: --preset {next(iter(weights))}"
-    return f"Try: --blend {','.join(f'{kind}={weight:g}' for kind, weight in weights.items())}"
+    return f"Found: {', '.join(weights)}."
 
 
 def _hertz(frequency: float) -> str:
@@ -137,6 +154,8 @@ def write_page(
         (f.kind, f"{f.score:.3f}", f"{f.threshold:.3f}", describe(f, analysis.duration_s)) for f in analysis.findings
     ]
     body = [paragraph(advice(analysis))]
+    if line := command(analysis, path, None if pair.mix is None else pair.mix.path):
+        body.append(code(line))
     if not analysis.has_mix and analysis.blend():
         body.append(paragraph(NO_MIX_HINT))
     body.append(player_section(signals, info.sample_rate, lanes=lanes, tempo_bpm=tempo_bpm))

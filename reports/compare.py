@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..offline.mix_reader import MixReader
 from ..offline.outfile import atomic_output
 from ..offline.pair import StemAndMix, check_match
 from ..offline.render import Progress
-from .page import make_page, player_section, table
+from .page import make_page, paragraph, player_section, table
 from .spectrogram import draw_spectrograms
 
 WINDOW_S = 10.0
@@ -52,8 +52,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Medians of each measure over windows of ten seconds, and the detectors' scores for the whole files. notes: about
-    the alignment of the mix."""
+    """Medians of each measure over windows of ten seconds, and the detectors' scores for the whole files. Without the
+    true stem they say what changed, and nothing of whether that is better. notes: about the alignment of the mix."""
 
     before: Path
     after: Path
@@ -139,6 +139,8 @@ def _compare(
         if a.known:
             rows.append(Row(f"Detected {a.kind}", "", "lower", a.score, b.score))
     reference = others["reference"].path if "reference" in others else None
+    if reference is None:
+        rows = [replace(row, better="") for row in rows]
     mix = None if pair.mix is None else pair.mix.path
     return Comparison(first.path, others["after"].path, reference, mix, first.duration_s, tuple(rows), notes=pair.notes)
 
@@ -243,10 +245,16 @@ def rows_table(rows: Sequence[Row]) -> str:
     return table(("Measure", "Before", "After", "Change"), lines, [row.verdict for row in rows])
 
 
+WITHOUT_TRUTH = "Without the true stem, the figures say what changed, not whether it is better: listen."
+
+
 def write_page(comparison: Comparison, target: Path, *, overwrite: bool) -> None:
     """Write a page with the first minute and a half of each file. Raises OutputExistsError, OutputError."""
     signals, sample_rate = _beginnings(comparison, LISTEN_S)
-    text = make_page(comparison.before.name, comparison_body(signals, sample_rate, comparison.rows))
+    body = comparison_body(signals, sample_rate, comparison.rows)
+    if comparison.reference is None:
+        body.append(paragraph(WITHOUT_TRUTH))
+    text = make_page(comparison.before.name, body)
     with atomic_output(target, _inputs(comparison), overwrite=overwrite) as part:
         part.write_text(text, encoding="utf-8")
 

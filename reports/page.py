@@ -57,6 +57,11 @@ def paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
 
 
+def code(text: str) -> str:
+    """Plain text to copy, as a command line."""
+    return f'<pre class="wide"><code>{html.escape(text)}</code></pre>'
+
+
 def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], verdicts: Sequence[str] = (), *, of_words: bool = False
 ) -> str:

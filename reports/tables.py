@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..engine.preset import AUTO, Preset
@@ -42,29 +42,33 @@ def print_demo(report: DemoReport) -> None:
     )
 
 
-def print_analysis(analysis: Analysis, path: Path) -> None:
+def print_analysis(analysis: Analysis, path: Path, mix: Path | None = None) -> None:
     """A bar and a description for each type of artefact, and what to do."""
-    from .analyze import NO_MIX_HINT, advice, describe
+    from .analyze import NO_MIX_HINT, advice, command, describe
 
     OUT.print(Text(f"{path.name}  {clock(analysis.duration_s)}", style="bold"))
     table = Table.grid(padding=(0, 2))
     for finding in analysis.findings:
-        colour = "red" if finding.strength > 0.6 else "yellow" if finding.found else "green"
-        # Half of the bar is the threshold, the full bar a clearly audible case.
-        filled = min(1.0, 0.5 * finding.score / max(finding.threshold, 1e-6))
-        if finding.found:
-            filled = 0.5 + 0.5 * finding.strength
-        length = round(BAR_WIDTH * filled) if finding.known else 0
-        bar = Text.assemble(("█" * length, colour), ("░" * (BAR_WIDTH - length), "dim"))
+        # The threshold is in the middle, where the colour changes; a full bar is a clearly audible case.
+        half, filled = BAR_WIDTH // 2, round(BAR_WIDTH * finding.level)
+        above = "red" if finding.strength > 0.6 else "yellow"
+        bar = Text.assemble(
+            ("█" * min(filled, half), "green"), ("░" * max(half - filled, 0), "dim"), "│",
+            ("█" * max(filled - half, 0), above), ("░" * min(BAR_WIDTH - filled, half), "dim"),
+        )  # fmt: skip
         table.add_row(Text(finding.kind), bar, Text(describe(finding, analysis.duration_s)))
     OUT.print(table, soft_wrap=False)
     say(advice(analysis))
     if not analysis.has_mix and analysis.blend():
         OUT.print(NO_MIX_HINT)
+    if line := command(analysis, path, mix):
+        say(line)
 
 
 def print_comparison(comparison: Comparison) -> None:
     """Each measure before and after, and whether it got better."""
+    from .compare import WITHOUT_TRUTH
+
     print_notes(comparison.before.name, comparison.notes)
     table = Table("", "before", "after", "change", "")
     for row in comparison.rows:
@@ -77,7 +81,7 @@ def print_comparison(comparison: Comparison) -> None:
         column.justify = "right"
     OUT.print(table, soft_wrap=False)
     if comparison.reference is None:
-        OUT.print("Pass the true stem (--reference), if you have it, to measure how close the repair gets to it.")
+        OUT.print(f"{WITHOUT_TRUTH} Pass the true stem (--reference), if you have it.")
 
 
 def print_validation(results: Sequence[CaseResult], page: Path) -> None:
@@ -106,13 +110,12 @@ def print_validation(results: Sequence[CaseResult], page: Path) -> None:
 
 def print_presets(presets: Sequence[Preset], user_folder: Path) -> None:
     """auto, all presets, and where to put your own."""
-    table = Table("name", "repairs", "trained", "from")
-    table.add_row(Text(AUTO, style="bold"), "whatever the detectors find", "yes", "StemProver")
+    table = Table(Column("name", no_wrap=True), "repairs", "without mix", "trained")
+    table.add_row(Text(AUTO, style="bold"), "whatever the detectors find", "no", "yes")
     for preset in presets:
-        origin = "StemProver" if preset.is_shipped else "you"
-        table.add_row(
-            Text(preset.name, style="bold"), Text(preset.artefact), "yes" if preset.trained else "not yet", origin
-        )
+        yours, alone = ("", "no") if preset.is_shipped else (" (yours)", "as trained")
+        name = Text.assemble((preset.name, "bold"), yours)
+        table.add_row(name, Text(preset.artefact), alone, "yes" if preset.trained else "not yet")
     OUT.print(table, soft_wrap=False)
     say(f"Put your own presets into {user_folder}, one folder each")
 

@@ -287,7 +287,7 @@ def _print_plan_notes(plan: BatchPlan, defaults: JobDefaults) -> None:
         print_notes(f"preset {preset.name}", ["repairs stems from a separator and needs their mix (--mix FILE)"])
     elif not plan.has_mix and (preset.is_shipped or preset.path is None):
         # A user's own may be made for stems alone.
-        warn("Note: without --mix hardly anything is repaired")
+        warn(f"Note: {preset.name} needs the mix: give --mix; without it hardly anything is repaired")
 
 
 def _result(

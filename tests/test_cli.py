@@ -116,7 +116,7 @@ def test_a_file_that_fails_does_not_stop_the_others(run_cli, make_audio, tmp_pat
     assert f"Error: {tmp_path}/none.wav: there is no such file" in result.err
     assert f"{1 if code == 2 else 0} of 3 repaired, {2 if code == 2 else 3} failed:\n  {bad}\n" in result.out
     lines = result.err.splitlines()
-    assert lines[0] == "Note: without --mix hardly anything is repaired"
+    assert lines[0] == "Note: general needs the mix: give --mix; without it hardly anything is repaired"
     assert len(lines) == 1 + (2 if code == 2 else 3), "one line each"
 
 

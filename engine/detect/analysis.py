@@ -52,6 +52,13 @@ class Finding:
         return self.known and self.score > self.threshold
 
     @property
+    def level(self) -> float:
+        """The score on a scale of which one half is the threshold, and 1 a clearly audible case or worse."""
+        if not self.known:
+            return 0.0
+        return 0.5 + 0.5 * self.strength if self.found else 0.5 * self.score / max(self.threshold, 1e-6)
+
+    @property
     def strength(self) -> float:
         """0 at the threshold, 1 for a clearly audible case or worse."""
         if not self.found:

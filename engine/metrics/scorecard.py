@@ -56,6 +56,8 @@ MEASURE_INFO = {measure.name: (measure.unit, measure.better) for measure in (*WI
     "Spectral flatness": ("dB", ""),
     "Musical noise (kurtosis ratio)": ("", "lower"),
     "Energy not in the mix": ("dB", ""),
+    "Nothing added": ("bleedless against the stem before", ""),
+    "Nothing taken": ("fullness against the stem before", ""),
 }
 
 
@@ -94,6 +96,9 @@ def measure(
             values |= {f"BSSEval {name}": (first[name], second[name]) for name in first if name in second}
     if brief:
         return values
+    if truth is None and before.any():
+        values["Nothing added"] = (100.0, mel.bleedless(after, before, sample_rate))
+        values["Nothing taken"] = (100.0, mel.fullness(after, before, sample_rate))
     values["Spectral flatness"] = (spectral.spectral_flatness_db(before), spectral.spectral_flatness_db(after))
     values["Musical noise (kurtosis ratio)"] = (0.0, spectral.kurtosis_ratio(after, before))
     if mix is not None:

@@ -80,7 +80,7 @@ def test_the_default_is_auto_with_the_mix_and_general_without(files: Path, run_c
     output = [run_cli(*arguments, *more, repairer=FakeRepairer()).err for more in ((), ("--mix", files / "song.wav"))]
     note = "separated.wav: looks like the output of a mask-based separator"
     assert [note in text for text in output] == [False, True]
-    assert output[0] == "Note: without --mix hardly anything is repaired\n"
+    assert output[0] == "Note: general needs the mix: give --mix; without it hardly anything is repaired\n"
 
 
 def test_auto_without_the_mix_leaves_a_true_stem_unchanged(files: Path, run_cli: Callable) -> None:

@@ -9,9 +9,13 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 from paths import DEMO
 from scipy.signal import butter, sosfiltfilt
+from stemprover.engine.detect.analysis import Finding
 from stemprover.engine.detect.detectors import TYPES
+from stemprover.reports.analyze import describe
 
 STEM, MIX = DEMO / "separated.flac", DEMO / "song.flac"
 
@@ -20,7 +24,11 @@ def test_artefacts_and_advice_are_printed(run_cli: Callable, tmp_path: Path) -> 
     result = run_cli("analyze", STEM, "--mix", MIX)
     assert result.code == 0, result.err
     assert all(kind in result.out for kind in TYPES)
-    assert "This stem looks like the output of a mask-based separator; use --preset auto" in result.out
+    assert "This stem looks like the output of a mask-based separator" in result.out
+    assert (
+        f"stemprover repair {STEM} --mix {MIX} --preset auto -o {STEM.with_name('separated-repaired.flac')}"
+        in result.out
+    )
     assert "kHz" in result.out
     truth, rate = soundfile.read(DEMO / "truth.flac")
     soundfile.write(tmp_path / "dull.wav", sosfiltfilt(butter(10, 7000.0, fs=rate, output="sos"), truth, axis=0), rate)
@@ -37,7 +45,18 @@ def test_artefacts_and_advice_are_printed(run_cli: Callable, tmp_path: Path) -> 
 
 
 def test_a_clean_stem_needs_no_repair(run_cli: Callable) -> None:
-    assert "No artefacts found" in run_cli("analyze", DEMO / "truth.flac", "--mix", MIX).out
+    clean = run_cli("analyze", DEMO / "truth.flac", "--mix", MIX).out
+    assert "No artefacts found" in clean
+    assert "stemprover repair" not in clean
+
+
+@given(score=st.floats(0, 1), threshold=st.floats(0.01, 0.9), above=st.floats(0.01, 0.5))
+def test_a_bar_passes_its_middle_where_the_artefact_is_found(score: float, threshold: float, above: float) -> None:
+    finding = Finding("bleed", score, threshold, threshold + above, True, 0.0, 1.0, 100.0, 1000.0)
+    assert 0.5 <= finding.level <= 1.0 if finding.found else 0.0 <= finding.level <= 0.5
+    words = describe(finding, 1.0)
+    assert ("not found" in words or "only traces" in words) == (not finding.found)
+    assert ("not found" in words) == (finding.level < 0.25)
 
 
 def test_json_and_figure(run_cli: Callable, tmp_path: Path) -> None:

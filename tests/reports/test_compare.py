@@ -51,6 +51,26 @@ def test_without_the_true_stem_only_reference_free_measures_are_shown(files: Pat
     assert "Detected dull-highs" in result.out
     assert "Energy not in the mix" in result.out
     assert "--reference" in result.out
+    assert "better" not in result.out.replace("whether it is better", "")
+    assert "worse" not in result.out
+
+
+def test_without_the_true_stem_what_was_taken_and_added_is_told(
+    make_audio: Callable[..., Path], run_cli: Callable, tmp_path: Path
+) -> None:
+    tone = np.sin(2 * np.pi * 440 * np.arange(44100) / 44100).astype(np.float32) * np.float32(0.2)
+    low, high = np.stack([tone, tone]), np.stack([tone[::7][:6300].repeat(7)[:44100], tone])
+    for name, audio in (("low", low), ("both", low + 0.3 * np.roll(high, 999, axis=1))):
+        make_audio(f"{name}.wav", levels=audio)
+    measures = {}
+    for before, after in (("low", "both"), ("both", "low")):
+        report = tmp_path / f"{before}.json"
+        result = run_cli("compare", tmp_path / f"{before}.wav", tmp_path / f"{after}.wav", "--json", report)
+        assert result.code == 0, result.err
+        measures[before] = json.loads(report.read_text())["measures"]
+    assert measures["low"]["Nothing added"]["after"] < measures["low"]["Nothing taken"]["after"]
+    assert measures["both"]["Nothing taken"]["after"] < measures["both"]["Nothing added"]["after"]
+    assert {one["better"] for one in measures["low"].values()} == {""}
 
 
 def test_a_change_that_rounds_to_zero_is_neither_better_nor_worse() -> None:
