@@ -171,7 +171,9 @@ class Journal:
             _add(self._entries, entry)
         lines = "".join(_line(entry) for _, entry in new)
         with path.open("ab+", buffering=0) as file:
-            if (size := file.seek(0, os.SEEK_END)) and os.pread(file.fileno(), 1, size - 1) != b"\n":
+            if end := file.seek(0, os.SEEK_END):
+                file.seek(end - 1)
+            if end and file.read(1) != b"\n":
                 lines = f"\n{lines}"  # a line that a crash has cut short must not swallow the next one
             file.write(lines.encode())
             os.fsync(file.fileno())

@@ -155,22 +155,18 @@ def repair_by_crew(plan: BatchPlan, crew: Crew, listener: BatchListener) -> list
 
 def song_tasks(plan: BatchPlan) -> tuple[list[SongTask], list[Event]]:
     """The songs of a plan, and the jobs that would replace an input."""
-    places = set()
-    for path in plan.inputs:
-        with suppress(OSError):
-            places.add(_place(path))
+    inputs, places = set(plan.inputs), set[tuple[int, int] | None](map(_place, plan.inputs)) - {None}
     tasks, refused, number = list[SongTask](), list[Event](), 0
     for song in plan.songs:
         for jobs in [song] if song[0].beside is not None else [(job,) for job in song]:
             wanted, size = [], 0
             for job in jobs:
-                with suppress(OSError):
-                    if os.path.lexists(job.target) and _place(job.target) in places:
-                        error = OutputExistsError(
-                            f"{job.target} is an input and is never overwritten; choose another output"
-                        )
-                        refused.append(("failed", (job.source, error)))
-                        continue
+                if job.target in inputs or _place(job.target) in places:
+                    error = OutputExistsError(
+                        f"{job.target} is an input and is never overwritten; choose another output"
+                    )
+                    refused.append(("failed", (job.source, error)))
+                    continue
                 wanted.append(job)
                 with suppress(OSError):
                     size += job.source.stat().st_size
@@ -180,8 +176,12 @@ def song_tasks(plan: BatchPlan) -> tuple[list[SongTask], list[Event]]:
     return sorted(tasks, key=lambda task: task.size, reverse=True), refused
 
 
-def _place(path: Path) -> tuple[int, int]:
-    about = path.stat()
+def _place(path: Path) -> tuple[int, int] | None:
+    """Equal for all names of a file; None if there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
     return about.st_dev, about.st_ino
 
 
@@ -293,8 +293,10 @@ def _begin(setup: WorkerSetup) -> None:
 def _end_with(sentinel: int) -> None:
     wait_for_connections([sentinel])
     main_thread = threading.main_thread().ident
-    assert main_thread is not None
-    signal.pthread_kill(main_thread, signal.SIGTERM)  # a signal to the process would not wake the main thread
+    if main_thread is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main_thread, signal.SIGTERM)  # a signal to the process would not wake the main thread
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)  # on Windows it ends the process at once
 
 
 def _repair(task: SongTask) -> list[Event]:

@@ -24,7 +24,7 @@ from stemprover.offline.batch import BatchSettings, repair_batch
 from stemprover.offline.journal import JobSettings, open_journal
 from stemprover.offline.manifest import read_manifest, write_manifest
 from stemprover.offline.plan import BatchPlan, JobDefaults
-from stemprover.offline.workers import LocalCrew
+from stemprover.offline.workers import LocalCrew, song_tasks
 
 RATE = 44100
 NAMES = ("vocals", "drums")
@@ -128,9 +128,11 @@ def test_an_input_at_an_address_is_never_overwritten(table: Path, bucket: fsspec
     plan = read_manifest(table, place("memory://in"))
     jobs = tuple(replace(job, target=job.source) for job in plan.jobs[:2])
     _, failures = repair(replace(plan, jobs=jobs), overwrite=True)
-    assert [str(error).partition(";")[0] for _, error in failures] == [
-        f"memory://in/song 0/{name}.wav is an input and is never overwritten" for name in NAMES
-    ]
+    told = [f"memory://in/song 0/{name}.wav is an input and is never overwritten" for name in NAMES]
+    assert [str(error).partition(";")[0] for _, error in failures] == told
+    tasks, refused = song_tasks(replace(plan, jobs=jobs))
+    assert tasks == []
+    assert [str(arguments[1]).partition(";")[0] for _, arguments in refused] == told
 
 
 def test_a_result_that_cannot_be_stored_is_told(

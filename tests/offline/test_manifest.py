@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from stemprover.engine.errors import OptionError, OutputExistsError
 from stemprover.offline.manifest import read_manifest, write_manifest
@@ -19,6 +19,7 @@ amounts = st.none() | st.floats(0, 1)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@example(rows=[("next\u2028line\x85.wav", 'with, "quotes".wav', None, 0.5)])
 @given(
     rows=st.lists(st.tuples(names, names, st.sampled_from([None, "auto", "bleed", "bleed=0.5,phasiness=1"]), amounts))
 )
