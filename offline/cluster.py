@@ -67,7 +67,7 @@ class RayCrew:
             try:
                 _check_reachable(address)
                 ray.init(
-                    None if address == LOCAL else address, include_dashboard=False if address == LOCAL else None,
+                    address, include_dashboard=False if address == LOCAL else None,
                     log_to_driver=False, logging_level=logging.ERROR,
                 )  # fmt: skip
             except (OSError, ValueError, RuntimeError) as error:

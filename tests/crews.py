@@ -111,9 +111,11 @@ def read_until(process: subprocess.Popen[str], count: int) -> set[str]:
     assert process.stdout is not None
     found = set[str]()
     while len(found) < count:
-        what, _, name = process.stdout.readline().strip().partition(" ")
-        assert what == "repaired"
-        found.add(name)
+        line = process.stdout.readline()
+        assert line, f"it ended after {sorted(found)}"
+        what, _, name = line.strip().partition(" ")
+        if what == "repaired":  # Ray may say something in between
+            found.add(name)
     return found
 
 
