@@ -144,16 +144,27 @@ def repair(
         raise OptionError(f"{' and '.join(given)} exclude each other; use one of them")
     piped = options.read_pipes(context, *inputs, mix, rest)
     mix, rest = piped.get(mix, mix), piped.get(rest, rest)
-    stems = [piped.get(path, path) for path in inputs]
+    mix, rest = (path if path is None else place(str(path)) for path in (mix, rest))
+    stems = [place(str(piped.get(path, path))) for path in inputs]
+    here = {
+        "--mixes": mixes,
+        "--residual": residual,
+        "--removed": removed,
+        "--plan": plan_file,
+        "--report": report_file,
+    }
+    for name, path in here.items():
+        if path is not None and is_address(str(path)):
+            raise OptionError(f"{name} {place(str(path))}: name a file or folder on this machine")
+    if mixes is not None and (far := [path for path in stems if isinstance(path, Address)]):
+        raise OptionError(f"{far[0]} is an address, and --mixes is for stems on this machine; list both in a table")
     if any(map(is_manifest, inputs)):
         if len(inputs) > 1 or given:
             raise OptionError(f"{next(filter(is_manifest, inputs))} says what belongs together: pass nothing beside it")
         plan = read_manifest(inputs[0], place(output))
-    elif far := [path for path in (*inputs, mix, mixes, rest, output) if path is not None and is_address(str(path))]:
-        raise OptionError(f"{place(str(far[0]))} is an address: list it in a table (.csv, .jsonl), and pass that")
     else:
         is_folder = output.endswith(("/", os.sep))
-        plan = plan_batch(stems, Path(output), is_folder=is_folder, mix=mix, rest=rest, mixes=mixes)
+        plan = plan_batch(stems, place(output), is_folder=is_folder, mix=mix, rest=rest, mixes=mixes)
     if plan.folder is not None and (pipes := [path for path in inputs if path in piped]):
         raise OptionError(
             f"{pipes[0]} has no name that its result in {output} could get; repair it alone, with a file for the output"
@@ -181,7 +192,7 @@ def repair(
         raise OptionError("--workers and --cluster are for many songs; name an output folder")
     if many and residual is not None:
         raise OptionError("--residual is for one song; leave out --workers and --cluster")
-    if beside := mix or rest:
+    if (beside := mix or rest) and not isinstance(beside, Address):
         from ..offline.audiofile import probe
 
         probe(beside, "the mix" if mix else "the rest of the song")

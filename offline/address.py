@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ else:
 
 
 class Address(_Base):
-    """A path with a scheme. No file system of this machine knows it."""
+    """A path with a scheme. Nothing of this machine's file systems knows it; what looks at files raises OptionError and
+    OutputError."""
 
     def __str__(self) -> str:
         first, *rest = self.parts or ("",)
@@ -26,6 +28,20 @@ class Address(_Base):
     def absolute(self) -> Address:
         """As it is."""
         return self
+
+    def resolve(self, strict: bool = False) -> Address:
+        """As it is."""
+        return self
+
+    def exists(self, **_: Any) -> bool:
+        """Whether there is a file or folder."""
+        return size(self) is not None
+
+    def is_dir(self, **_: Any) -> bool:
+        """Whether this is a folder, or the beginning of other files' names."""
+        files, path = _open(self)
+        with _unreachable(self):
+            return bool(files.isdir(path))
 
 
 def is_address(text: str) -> bool:
@@ -40,6 +56,18 @@ def place(text: str, base: Path | None = None) -> Path:
         return Address(text)
     path = Path(text.removeprefix("file://"))
     return path if base is None else base / path
+
+
+def walk(folder: Path, onerror: Callable[[OSError], object]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As `os.walk`, with paths."""
+    if not isinstance(folder, Address):
+        for root, names, found in os.walk(folder, onerror=onerror):
+            yield Path(root), names, found
+        return
+    files, path = _open(folder)
+    with _unreachable(folder):
+        for root, names, found in files.walk(path, detail=False, on_error="raise"):
+            yield place(files.unstrip_protocol(root)), names, found
 
 
 def fetch(address: Address, target: Path) -> None:
@@ -68,31 +96,23 @@ def write_text(text: str, address: Address) -> None:
 def read_text(address: Address) -> str:
     """A whole file; "" if there is none. Raises OutputError, OptionError."""
     files, path = _open(address)
-    try:
-        content: bytes = files.cat_file(path)
-    except FileNotFoundError:
-        return ""
-    except Exception as error:
-        raise OutputError(f"{address} cannot be read: {_reason(error)}") from error
-    return content.decode("utf-8", "replace")
-
-
-def exists(address: Address) -> bool:
-    """Whether there is such a file. Raises OutputError, OptionError."""
-    return size(address) is not None
+    with _unreachable(address):
+        try:
+            content: bytes = files.cat_file(path)
+        except FileNotFoundError:
+            return ""
+        return content.decode("utf-8", "replace")
 
 
 def size(address: Address) -> int | None:
-    """In bytes; None if there is no such file. Raises OutputError, OptionError."""
+    """In bytes, 0 for a folder; None if there is no such file. Raises OutputError, OptionError."""
     files, path = _open(address)
-    try:
-        files.invalidate_cache()
-        found: int = files.info(path)["size"]
-    except FileNotFoundError:
-        return None
-    except Exception as error:
-        raise OutputError(f"{address} cannot be reached: {_reason(error)}") from error
-    return found
+    files.invalidate_cache()
+    with _unreachable(address):
+        try:
+            return int(files.info(path)["size"] or 0)
+        except FileNotFoundError:
+            return None
 
 
 def version(address: Address) -> str:
@@ -120,6 +140,17 @@ def _part(address: Address) -> Iterator[tuple[Any, str]]:
         with contextlib.suppress(Exception):
             files.rm_file(part)
         raise OutputError(f"{address} cannot be written: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _unreachable(address: Address) -> Iterator[None]:
+    """Errors of the server or store as OutputError."""
+    try:
+        yield
+    except StemProverError:
+        raise
+    except Exception as error:
+        raise OutputError(f"{address} cannot be reached: {_reason(error)}") from error
 
 
 def _open(address: Address) -> tuple[Any, str]:

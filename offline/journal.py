@@ -198,7 +198,7 @@ class RemoteJournal(Journal):
     def _version(self, job: BatchJob) -> str:
         """Of the result that there is; "" if there is none."""
         assert isinstance(job.target, Address)
-        return address.version(job.target) if address.exists(job.target) else ""
+        return address.version(job.target) if job.target.exists() else ""
 
     def _write(self, new: Sequence[tuple[BatchJob, Entry]]) -> None:
         for job, entry in new:

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..engine.errors import AudioFileError, OptionError, OutputExistsError, StemProverError
 from ..engine.preset import AUTO, Preset, preset_or_blend
 from ..engine.stem_names import WHOLE_BAND, song_of, stem_of
+from .address import Address, walk
 from .formats import CONTAINERS
 from .outfile import check_output
 
@@ -182,6 +183,8 @@ def check_removed(removed: Path, plan: BatchPlan, *, overwrite: bool) -> None:
     """Raises OptionError or OutputExistsError if what a repair removes cannot go to this file."""
     if plan.folder is not None:
         raise OptionError("--removed is for one stem: name one file, and a file for the output")
+    if any(isinstance(path, Address) for job in plan.jobs for path in (job.source, job.target)):
+        raise OptionError("--removed is for files on this machine: fetch the stem first")
     if plan.jobs and removed.resolve() == plan.jobs[0].target.resolve():
         raise OptionError(f"{removed} is the output; choose another file for --removed")
     check_output(removed, plan.inputs, overwrite=overwrite)
@@ -206,10 +209,10 @@ def audio_below(
     left_out = {path.resolve() for path in skipped if path is not None}
     unreadable = [] if unreadable is None else unreadable
     found = []
-    for root, names, files in os.walk(folder, onerror=unreadable.append):
-        names[:] = sorted(n for n in names if not n.startswith(".") and (Path(root) / n).resolve() not in left_out)
+    for root, names, files in walk(folder, unreadable.append):
+        names[:] = sorted(n for n in names if not n.startswith(".") and (root / n).resolve() not in left_out)
         for name in sorted(files):
-            path = Path(root) / name
+            path = root / name
             if not name.startswith(".") and path.suffix.lower() in AUDIO_EXTENSIONS and path.resolve() not in left_out:
                 found.append((path, path.relative_to(folder)))
     if not found and not unreadable:

@@ -60,7 +60,7 @@ class Staging:
             check_output(target, inputs, overwrite=overwrite)
         elif target in set(inputs):
             raise OutputExistsError(f"{target} is an input and is never overwritten; choose another output")
-        elif not overwrite and address.exists(target):
+        elif not overwrite and target.exists():
             raise OutputExistsError(f"{target} already exists; choose another output or add --overwrite")
 
     def named(self, error: StemProverError) -> StemProverError:

@@ -26,8 +26,9 @@ _STEP_DB, _WIDTH_DB, _SPAN_DB = 0.05, 0.25, 40.0
 MIN_PEAK = 0.05
 #: How much evidence a level difference needs: this part of the whole stem, and so many times the evidence for no
 #: difference. A mix that is quieter than the stem needs less, because only a level difference explains it; a louder mix
-#: may also come from bleed.
-MIN_SHARE, MIN_RATIO_QUIETER, MIN_RATIO_LOUDER = 0.02, 8.0, 100.0
+#: may also come from bleed. Most of the stem is always enough for a quieter one: bleed that is as far down as the stem
+#: was turned up is as loud as in the mix, which looks like no difference wherever the stem pauses.
+MIN_SHARE, MIN_RATIO_QUIETER, MIN_RATIO_LOUDER, MOST = 0.02, 8.0, 100.0, 0.5
 INAUDIBLE_DB = 0.1  # smaller differences are ignored
 #: If the stem is louder in the mix, the mix is hardly anywhere quieter than that level, apart from cancellation: at
 #: most MAX_BELOW of the stem may be BELOW_DB under it. If there is more, the level is that of bleed in the stem, and
@@ -88,8 +89,11 @@ class GainEvidence:
         if not len(peaks):
             return 1.0
         peak, zero_db, total = int(peaks[0]), len(smooth) // 2, float(self.everywhere.sum())
-        min_ratio = MIN_RATIO_LOUDER if peak > zero_db else MIN_RATIO_QUIETER
-        if smooth[peak] < max(MIN_SHARE * total, min_ratio * smooth[zero_db]):
+        if peak > zero_db:
+            needed = MIN_RATIO_LOUDER * smooth[zero_db]
+        else:
+            needed = min(MIN_RATIO_QUIETER * smooth[zero_db], MOST * total)
+        if smooth[peak] < max(MIN_SHARE * total, needed):
             return 1.0
         near = slice(max(0, peak - len(kernel) // 2), peak + len(kernel) // 2 + 1)
         level_db = float(self.sums[near].sum() / self.alone[near].sum())

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -18,7 +19,6 @@ from hypothesis import strategies as st
 from sounds import noise
 from stemprover.engine.errors import OptionError, OutputExistsError, StemProverError
 from stemprover.engine.preset import load_preset
-from stemprover.offline import address
 from stemprover.offline.address import Address, is_address, place
 from stemprover.offline.batch import BatchSettings, repair_batch
 from stemprover.offline.journal import JobSettings, open_journal
@@ -124,6 +124,28 @@ def test_results_are_those_of_files_here_and_a_run_goes_on(
     assert (sorted(changed.repairs), len(failures)) == (sorted(names), 1)
 
 
+def test_a_folder_at_an_address_is_searched(
+    table: Path, bucket: fsspec.AbstractFileSystem, run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    bucket.pipe_file("/in/song 0/notes.txt", b"no audio")
+    bucket.pipe_file("/in/.hidden/vocals.wav", b"hidden")
+    options = ("--mix", "memory://in/song 0/mix.wav", "--preset", "bleed")
+    done = run_cli("repair", "memory://in/song 0", "-o", "memory://out/", *options, repairer=FakeRepairer(0.5))
+    assert done.code == 0, done.err
+    assert sorted(stored(bucket)) == ["drums.wav", "vocals.wav"]
+    again = run_cli("repair", "memory://in/song 0", "-o", "memory://out/", *options, repairer=FakeRepairer(0.5))
+    assert "0 repaired, 2 already done" in again.out
+    alone = run_cli("repair", "memory://in/song 1/drums.wav", "-o", tmp_path / "one.wav", repairer=FakeRepairer(0.5))
+    assert alone.code == 0, alone.err
+    assert (tmp_path / "one.wav").exists()
+    for more in (("--mixes", tmp_path), ("--report", "memory://in/report.html"), ("--removed", "memory://in/r.wav")):
+        wrong = run_cli("repair", "memory://in/song 0", "-o", "memory://out/", *more, repairer=FakeRepairer())
+        assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+        assert "on this machine" in wrong.err
+    nothing = run_cli("repair", "memory://in/song 7", "-o", "memory://out/", repairer=FakeRepairer())
+    assert "memory://in/song 7 does not exist; check its spelling" in nothing.err
+
+
 def test_an_input_at_an_address_is_never_overwritten(table: Path, bucket: fsspec.AbstractFileSystem) -> None:
     plan = read_manifest(table, place("memory://in"))
     jobs = tuple(replace(job, target=job.source) for job in plan.jobs[:2])
@@ -151,7 +173,7 @@ def test_a_result_that_cannot_be_stored_is_told(
 
 def test_what_fsspec_cannot_open_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="nonsense://a/b.wav cannot be opened: .*nonsense") as caught:
-        address.exists(Address("nonsense://a/b.wav"))
+        Address("nonsense://a/b.wav").exists()
     assert "\n" not in str(caught.value)
 
 
